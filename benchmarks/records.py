@@ -1,0 +1,196 @@
+"""Rows of measurements: CSV, JSON and tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement; times in microseconds per item, peak memory above the inputs."""
+
+    date: str
+    op: str
+    provider: str
+    title: str
+    kind: str
+    case: str
+    dtype: str
+    device: str
+    threads: int
+    torch: str
+    n: int
+    repeats: int
+    p20_us: float
+    p50_us: float
+    p80_us: float
+    peak_bytes: int
+    gb_per_s: float | None
+    gflop_per_s: float | None
+    pct_of_limit: float | None
+    floor_p50_us: float | None  # the provider's own floor, timed in turn with it
+    over_floor: float | None  # median of the ratios of those pairs
+    max_err: float
+    other_load: float  # cores that other processes used meanwhile
+    definition: str
+    note: str
+
+
+@dataclass
+class Result:
+    """What a run leaves: facts of the machine, rows, skipped providers, verdicts on targets."""
+
+    facts: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Linear interpolation between order statistics."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def write_records(result: Result, stem: Path) -> None:
+    """``stem``.csv (rows) and ``stem``.json (facts, rows, skipped, verdicts)."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in result.rows)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    _replace(stem.with_suffix(".csv"), text.getvalue())
+    _replace(stem.with_suffix(".json"), json.dumps(asdict(result), indent=1) + "\n")
+
+
+def read_records(path: Path) -> Result:
+    """The result that ``write_records`` wrote as JSON."""
+    content = json.loads(path.read_text())
+    rows = [Row(**row) for row in content.pop("rows")]
+    return Result(rows=rows, **content)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+HEADINGS = ("method", "n", "us/item", "p20-p80", "ratio", "peak MB", "rate", "% limit", "max err")
+
+
+def with_limits(rows: Sequence[Row], pct: Callable[[Row], float | None]) -> list[Row]:
+    """Rows with their share of the physical limit filled in."""
+    return [replace(row, pct_of_limit=pct(row)) for row in rows]
+
+
+def table(rows: Sequence[Row], ours: str) -> list[tuple[str, ...]]:
+    """Lines of text for the rows of one case; ratios to the provider ``ours``."""
+    unit = next((row.p50_us for row in rows if row.provider == ours), None)
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        rate = f"{row.gb_per_s:.1f} GB/s" if row.gb_per_s else ""
+        rate = f"{row.gflop_per_s:.0f} GFLOP/s" if row.gflop_per_s else rate
+        lines.append(
+            (
+                row.title + (" (!)" if row.other_load > 0.2 else ""),
+                f"{row.n:,}",
+                significant(row.p50_us),
+                f"{significant(row.p20_us)}-{significant(row.p80_us)}",
+                f"{significant(row.p50_us / unit)}x" if unit else "",
+                f"{row.peak_bytes / 2**20:,.0f}",
+                rate,
+                f"{row.pct_of_limit:.0f}" if row.pct_of_limit else "",
+                f"{row.max_err:.0e}",
+            )
+        )
+    return lines
+
+
+def significant(value: float) -> str:
+    """Three digits, with thousands separators and no exponent."""
+    if value == 0 or not math.isfinite(value):
+        return str(value)
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def plain(lines: Sequence[tuple[str, ...]]) -> str:
+    """Aligned columns: the first to the left, numbers to the right."""
+    everything = (HEADINGS, *lines)
+    widths = [max(len(line[i]) for line in everything) for i in range(len(HEADINGS))]
+    out = []
+    for line in everything:
+        numbers = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        out.append("  ".join([line[0].ljust(widths[0]), *numbers]).rstrip())
+    return "\n".join([out[0], "-" * max(map(len, out)), *out[1:]])
+
+
+def markdown(lines: Sequence[tuple[str, ...]]) -> str:
+    """The same table for a document."""
+    head = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
+    return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def report(result: Result, titles: Mapping[str, str], ours: str, module: str) -> str:
+    """What a run prints: machine, a table for each case, verdicts, what was skipped and why."""
+    blocks = [machine(result.facts)]
+    for case in dict.fromkeys(row.case for row in result.rows):
+        rows = [row for row in result.rows if row.case == case]
+        blocks.append(f"{titles.get(case, case)}\n{plain(table(rows, ours))}")
+    if any(row.other_load > 0.2 for row in result.rows):
+        blocks.append("(!) other processes took more than 0.2 core during this row: repeat it")
+    blocks += ["\n".join(lines) for lines in (result.verdicts, result.skipped) if lines]
+    blocks.append(
+        f"one row again: python -m {module} --full --case CASE --only METHOD (see --list)"
+    )
+    return "\n\n".join(blocks)
+
+
+def update_tables(document: Path, result: Result, titles: Mapping[str, str], ours: str) -> None:
+    """Renew what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in a document.
+
+    Names: ``OP.DEVICE.CASE`` for a table, ``OP.DEVICE.verdicts``, ``OP.DEVICE.machine``.
+
+    Raises:
+        ValueError: The document has no such place for one of the tables.
+    """
+    text = document.read_text()
+    prefix = f"{result.rows[0].op}.{result.rows[0].device}"
+    blocks = {"machine": machine(result.facts), "verdicts": bullets(result.verdicts)}
+    for case in dict.fromkeys(row.case for row in result.rows):
+        rows = [row for row in result.rows if row.case == case]
+        blocks[case] = f"**{titles.get(case, case)}**\n\n{markdown(table(rows, ours))}"
+    for name, block in blocks.items():
+        begin, end = f"<!-- begin {prefix}.{name} -->", f"<!-- end {prefix}.{name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"update_tables: {document} must hold {begin} ... {end}, got none")
+        text = f"{before}{begin}\n{block}\n{end}{after}"
+    _replace(document, text)
+
+
+def machine(facts: Mapping[str, Any]) -> str:
+    """Hardware and versions in one paragraph."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    chip = f"{facts['cpu']} (family/model {facts['cpu_family_model']}, {', '.join(facts['simd'])})"
+    return (
+        f"{facts['gpu'] + ', ' if 'gpu' in facts else ''}{chip}, {facts['cores']} cores, "
+        f"{facts['memory_GiB']} GiB, {facts['threads']} threads; {facts['date'][:10]}; {versions}."
+    )
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list for a document."""
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,36 @@
+#include "common/cpu_features.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace zsbir {
+
+namespace {
+
+Simd supported() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return Simd::avx512;
+  if (__builtin_cpu_supports("avx2")) return Simd::avx2;
+#endif
+  return Simd::baseline;
+}
+
+Simd wanted() {
+  const char* name = std::getenv("ZSBIR_SIMD");
+  for (Simd level : {Simd::baseline, Simd::avx2}) {
+    if (name != nullptr && std::strcmp(name, simd_name(level)) == 0) return level;
+  }
+  return Simd::avx512;
+}
+
+} // namespace
+
+Simd simd_level() { return std::min(supported(), wanted()); }
+
+const char* simd_name(Simd level) {
+  return level == Simd::avx512 ? "avx512" : level == Simd::avx2 ? "avx2" : "baseline";
+}
+
+} // namespace zsbir

@@ -1,0 +1,81 @@
+"""Zero-shot sketch-based image retrieval with fast, exact kernels.
+
+Everything public is named here and nowhere else. Names load on first use, so that
+``import zsbir_fast`` costs little more than ``import torch``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zsbir_fast._native import require_native
+
+__version__ = "0.1.0"
+
+# The public API: name -> module that defines it.
+_PUBLIC = {
+    # ranking metrics
+    "evaluate_retrieval": "zsbir_fast.metrics.evaluate",
+    "evaluate_ranking": "zsbir_fast.metrics.evaluate",
+    "RetrievalResult": "zsbir_fast.metrics.result",
+    "RetrievalEvaluator": "zsbir_fast.metrics.evaluator",
+    "RetrievalMetric": "zsbir_fast.metrics.torchmetrics_adapter",
+    "compare_definitions": "zsbir_fast.metrics.compare",
+    "Protocol": "zsbir_fast.metrics.protocols",
+    "PROTOCOLS": "zsbir_fast.metrics.protocols",
+    # mining, losses and weighting
+    "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
+    "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
+    "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
+    "token_weighting": "zsbir_fast.ops.token_weighting",
+    "alignment_weights": "zsbir_fast.ops.token_weighting",
+    "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
+    # data and text
+    "load_benchmark": "zsbir_fast.data.benchmarks",
+    "load_split": "zsbir_fast.data.splits",
+    "ClassText": "zsbir_fast.text.class_text",
+    # models
+    "build_encoder": "zsbir_fast.models.encoders",
+    "DMWAN": "zsbir_fast.models.dmwan",
+    # report
+    "write_report": "zsbir_fast.report.html",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from zsbir_fast.data.benchmarks import load_benchmark as load_benchmark
+    from zsbir_fast.data.splits import load_split as load_split
+    from zsbir_fast.losses.weighted_quadruplet import (
+        WeightedQuadrupletLoss as WeightedQuadrupletLoss,
+    )
+    from zsbir_fast.metrics.compare import compare_definitions as compare_definitions
+    from zsbir_fast.metrics.evaluate import evaluate_ranking as evaluate_ranking
+    from zsbir_fast.metrics.evaluate import evaluate_retrieval as evaluate_retrieval
+    from zsbir_fast.metrics.evaluator import RetrievalEvaluator as RetrievalEvaluator
+    from zsbir_fast.metrics.protocols import PROTOCOLS as PROTOCOLS
+    from zsbir_fast.metrics.protocols import Protocol as Protocol
+    from zsbir_fast.metrics.result import RetrievalResult as RetrievalResult
+    from zsbir_fast.metrics.torchmetrics_adapter import RetrievalMetric as RetrievalMetric
+    from zsbir_fast.models.dmwan import DMWAN as DMWAN
+    from zsbir_fast.models.encoders import build_encoder as build_encoder
+    from zsbir_fast.ops.quadruplet_mining import Quadruplets as Quadruplets
+    from zsbir_fast.ops.quadruplet_mining import mine_quadruplets as mine_quadruplets
+    from zsbir_fast.ops.quadruplet_mining import quadruplet_loss as quadruplet_loss
+    from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
+    from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.report.html import write_report as write_report
+    from zsbir_fast.text.class_text import ClassText as ClassText
+
+require_native()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'zsbir_fast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,86 @@
+"""Entry of the command line: chooses the command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# command -> (module with main(argv), what it does)
+COMMANDS = {
+    "quickstart": ("quickstart", "train on the bundled real benchmark and write a report (minutes)"),
+    "train": ("train", "train a model from a YAML config, resume a run"),
+    "eval": ("evaluate", "evaluate a trained model, or ready features"),
+    "bench": ("bench", "measure the installed kernels against plain PyTorch"),
+    "env": ("env", "print versions, what was built, and why something is not"),
+}
+
+_EXAMPLES = """\
+examples:
+  zsbir quickstart                                  see it work, with a report
+  zsbir train --config dmwan-qd_caltech.yaml        train on the bundled benchmark
+  zsbir train --config dmwan-sketchy-25.yaml --data.root /data/Sketchy
+  zsbir eval --model runs/dmwan-sketchy-25/model --data.root /data/Sketchy
+  zsbir eval --queries q.npz --gallery g.npz        evaluate embeddings of any origin
+  zsbir COMMAND --help                              options and examples of a command
+
+exit codes: 0 done, 1 failed, 2 wrong usage. ZSBIR_DEBUG=1 shows tracebacks.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from zsbir_fast import __version__
+
+        sys.stdout.write(f"zsbir {__version__}\n")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return _complain(f"command must be one of {', '.join(COMMANDS)}, got {command!r}{hint}", 2)
+    return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    try:
+        module = importlib.import_module(f"zsbir_fast.cli.{COMMANDS[command][0]}")
+        module.main(arguments)
+    except SystemExit as stop:  # jsonargparse: 0 after --help, 2 after wrong usage
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        return _complain("interrupted", 1)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get("ZSBIR_DEBUG") == "1":
+            raise
+        return _complain(f"{error or type(error).__name__}", 1)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"zsbir: error: {message}\n")
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {does}" for name, (_, does) in COMMANDS.items()]
+    return (
+        "usage: zsbir COMMAND [options]\n\n"
+        "Zero-shot sketch-based image retrieval: train, evaluate, measure.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n" + _EXAMPLES
+    )

@@ -1,0 +1,129 @@
+"""What the commands' parsers share: helpful errors, help with examples, configs by name."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+
+_UNKNOWN_KEY = (
+    r"[Gg]roup '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.-]+)'",
+    r"[Kk]ey '(?P<key>[\w.-]+)' is not expected",
+    r"does not accept nested key '(?P<key>[\w.-]+)'",
+    r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)",
+)
+
+
+class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of descriptions and examples."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A jsonargparse parser that teaches.
+
+    Args:
+        command: the command, e.g. ``"train"``.
+        description: what it does.
+        examples: shown under the options.
+    """
+
+    def __init__(self, command: str, *, description: str, examples: str) -> None:
+        super().__init__(
+            prog=f"zsbir {command}",
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
+
+    def keys(self) -> list[str]:
+        """Return every key that can be set, with dots."""
+        return [action.dest for action in self._actions if action.dest not in ("help", "config")]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line, with the nearest valid key if a key was mistyped, and exit with 2."""
+        text = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {text}{self._hint(text)}\n")
+
+    def _hint(self, message: str) -> str:
+        for pattern in _UNKNOWN_KEY:
+            found = re.search(pattern, message)
+            if found is None:
+                continue
+            parts = found.groupdict()
+            key = f"{parts['group']}.{parts['key']}" if parts.get("group") else parts["key"]
+            near = difflib.get_close_matches(key, self.keys(), n=1, cutoff=0.5)
+            return f"; did you mean {near[0]!r}?" if near else f"; see {self.prog} --help"
+        return ""
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configs that come with the package."""
+    folder = resources.files("zsbir_fast.training") / "configs"
+    return sorted(file.name for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def find_config(name: str) -> str:
+    """Find a config file.
+
+    Args:
+        name: a path, or the name of a shipped config, with or without ``.yaml``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: neither a file nor a shipped name; the message lists the shipped ones.
+    """
+    if Path(name).is_file():
+        return name
+    shipped = shipped_configs()
+    for candidate in (name, f"{name}.yaml"):
+        if candidate in shipped:
+            return str(resources.files("zsbir_fast.training") / "configs" / candidate)
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(
+        f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}"
+    )
+
+
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace config names after ``--config`` by paths.
+
+    Args:
+        arguments: the command's arguments.
+
+    Returns:
+        The same arguments with paths.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    found = list(arguments)
+    for index, argument in enumerate(found):
+        if argument.startswith("--config="):
+            found[index] = f"--config={find_config(argument.partition('=')[2])}"
+        elif argument == "--config" and index + 1 < len(found):
+            found[index + 1] = find_config(found[index + 1])
+    return found
+
+
+def section(parsed: Any, name: str) -> dict[str, Any]:
+    """Return one section of a parsed config as keyword arguments.
+
+    Args:
+        parsed: what ``Parser.parse_args`` returned.
+        name: the section, e.g. ``"data"``.
+
+    Returns:
+        Key -> value.
+    """
+    values: dict[str, Any] = parsed[name].as_dict()
+    return values

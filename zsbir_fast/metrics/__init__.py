@@ -1,0 +1,1 @@
+"""Ranking metrics by name: protocols, results, evaluators in memory, streaming and distributed."""

@@ -1,0 +1,110 @@
+"""Evaluation protocols by name: what the field's code bases compute, each as one explicit object."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from zsbir_fast.reference.definitions import (
+    ApKind,
+    Definition,
+    Normaliser,
+    PrecisionDenominator,
+    Ties,
+)
+
+Average = Literal["query", "class"]
+Empty = Literal["skip", "zero", "error"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One complete definition of a retrieval result. ``docs/metrics.md`` has every formula.
+
+    Attributes:
+        name: How it is called in tables and files.
+        ap: ``standard`` average precision, or ``voc`` (precision envelope).
+        normaliser: What AP@k is divided by.
+        precision: What Prec@k is divided by.
+        average: Mean over queries (``query``, micro) or over the classes' means (``class``, macro).
+        ties: The order of items at the same distance.
+        empty: Queries without a relevant item are left out (``skip``), count as 0 (``zero``), or
+            are an ``error``.
+    """
+
+    name: str
+    ap: ApKind = "standard"
+    normaliser: Normaliser = "all_relevant"
+    precision: PrecisionDenominator = "k"
+    average: Average = "query"
+    ties: Ties = "expected"
+    empty: Empty = "skip"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("average", self.average, get_args(Average)),
+            ("empty", self.empty, get_args(Empty)),
+        ):
+            if value not in known:
+                raise ValueError(f"Protocol: {name} must be one of {', '.join(known)}, got {value!r}")
+        self.definition()
+
+    def definition(self) -> Definition:
+        """The part that the kernels need: what one query's metrics mean.
+
+        Raises:
+            ValueError: On an unknown choice, or ties without a closed form.
+        """
+        return Definition(self.ap, self.normaliser, self.precision, self.ties)
+
+    def describe(self) -> str:
+        """The whole definition in one line, for tables and files."""
+        z = {
+            "min_relevant_k": "min(R,k)",
+            "prefix_positive": "hits in k",
+            "all_relevant": "R",
+            "at_k": "k",
+        }[self.normaliser]
+        p = {"k": "k", "min_relevant_k": "min(R,k)"}[self.precision]
+        return (
+            f"{self.name}: {self.ap} AP, AP@k over {z}, Prec@k over {p}, ties {self.ties}, "
+            f"mean over {'queries' if self.average == 'query' else 'classes'}, "
+            f"empty queries {'skipped' if self.empty == 'skip' else self.empty}"
+        )
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        Protocol("standard"),
+        Protocol("sake", ap="voc", normaliser="min_relevant_k", average="class", ties="index"),
+        Protocol(
+            "zse", ap="voc", normaliser="min_relevant_k", precision="min_relevant_k", ties="index"
+        ),
+        Protocol("sem_pcyc", normaliser="prefix_positive", ties="grouped", empty="zero"),
+        Protocol("torchmetrics", normaliser="prefix_positive", ties="index", empty="zero"),
+        Protocol("eccv18", normaliser="at_k", ties="index", empty="zero"),
+    )
+}
+
+
+def get_protocol(protocol: str | Protocol, *, ties: Ties | None = None) -> Protocol:
+    """A preset by name, or the given protocol, with its tie mode replaced if asked.
+
+    Raises:
+        ValueError: If the name is unknown (the message lists the known ones), or the tie mode does
+            not go with the rest.
+    """
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"protocol must be one of {', '.join(PROTOCOLS)} or a Protocol, "
+                f"got {protocol!r}{hint}"
+            )
+        protocol = PROTOCOLS[protocol]
+    if ties is not None and ties != protocol.ties:
+        protocol = replace(protocol, name=f"{protocol.name} with {ties} ties", ties=ties)
+    return protocol

@@ -1,0 +1,190 @@
+"""What an evaluation returns: per-query metrics, their means, and the definition behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zsbir_fast.metrics.protocols import Protocol
+from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS
+
+TIE_SPREAD_WORTH_TELLING = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalResult:
+    """Ranking metrics of Q queries against G gallery items.
+
+    Every mean follows ``protocol`` (over queries or over classes, empty queries skipped or zero).
+    Fractions, not percent.
+
+    Attributes:
+        protocol: What the numbers mean.
+        ks: Cut-offs.
+        query_labels: int64 [Q].
+        gallery_size: G.
+        columns: float64 [Q, 5 + 4 * len(ks)], on the CPU: number of relevant items, AP, worst and
+            best AP over orders of tied items, reciprocal rank; then AP@k, Prec@k, Recall@k, hit@k
+            for each k. NaN but for the first column where nothing is relevant.
+    """
+
+    protocol: Protocol
+    ks: tuple[int, ...]
+    query_labels: Tensor
+    gallery_size: int
+    columns: Tensor
+
+    def __post_init__(self) -> None:
+        empty = self.columns[:, 0] == 0
+        if self.protocol.empty == "error" and bool(empty.any()):
+            first = torch.nonzero(empty)[:5, 0].tolist()
+            raise ValueError(
+                f"evaluation: every query must have a relevant gallery item (empty='error'), but "
+                f"{int(empty.sum())} of {len(empty)} have none; the first rows: {first}"
+            )
+        if self.protocol.empty == "skip" and bool(empty.all()):
+            raise ValueError(
+                "evaluation: no query has a relevant gallery item: query_labels and "
+                "gallery_labels share no label"
+            )
+
+    @property
+    def map(self) -> float:
+        """mAP@all."""
+        return self._mean(self.ap)
+
+    @property
+    def map_at(self) -> dict[int, float]:
+        """mAP@k for each k."""
+        return self._means_at("ap_at")
+
+    @property
+    def precision_at(self) -> dict[int, float]:
+        """Prec@k for each k."""
+        return self._means_at("precision_at")
+
+    @property
+    def recall_at(self) -> dict[int, float]:
+        """Recall@k for each k: hits over R."""
+        return self._means_at("recall_at")
+
+    @property
+    def hit_at(self) -> dict[int, float]:
+        """Share of queries with a hit within k, for each k (known elsewhere as Recall@k, acc@k)."""
+        return self._means_at("hit_at")
+
+    @property
+    def mrr(self) -> float:
+        """Mean reciprocal rank of the first relevant item."""
+        return self._mean(self.columns[:, FIXED_COLUMNS.index("reciprocal_rank")])
+
+    @property
+    def ap(self) -> Tensor:
+        """AP@all of each query, float64 [Q]; NaN where nothing is relevant."""
+        return self.columns[:, FIXED_COLUMNS.index("ap")]
+
+    @property
+    def relevant(self) -> Tensor:
+        """Relevant gallery items of each query, int64 [Q]."""
+        return self.columns[:, 0].long()
+
+    def at(self, what: str, k: int) -> Tensor:
+        """One metric of each query, float64 [Q].
+
+        Args:
+            what: ``ap_at``, ``precision_at``, ``recall_at`` or ``hit_at``.
+            k: One of ``ks``.
+        """
+        if what not in COLUMNS_AT_K or k not in self.ks:
+            raise ValueError(
+                f"RetrievalResult.at: what must be one of {', '.join(COLUMNS_AT_K)} and k one of "
+                f"{list(self.ks)}, got {what!r}, {k}"
+            )
+        column = len(FIXED_COLUMNS) + len(COLUMNS_AT_K) * self.ks.index(k)
+        return self.columns[:, column + COLUMNS_AT_K.index(what)]
+
+    @property
+    def map_worst(self) -> float:
+        """mAP@all if tied items were ordered as badly as possible."""
+        return self._mean(self.columns[:, FIXED_COLUMNS.index("ap_worst")])
+
+    @property
+    def map_best(self) -> float:
+        """mAP@all if tied items were ordered as well as possible."""
+        return self._mean(self.columns[:, FIXED_COLUMNS.index("ap_best")])
+
+    @property
+    def tie_spread(self) -> float:
+        """How far ties can move mAP@all: best minus worst case."""
+        return self.map_best - self.map_worst
+
+    @property
+    def per_class(self) -> dict[int, dict[str, Any]]:
+        """Means over the queries of each label.
+
+        ``{label: {"queries", "relevant", "map", "map_at": {k: …}, "precision_at": {k: …}}}``; classes
+        without a relevant item have NaN means.
+        """
+        report = {}
+        for label in torch.unique(self.query_labels).tolist():
+            own = self.query_labels == label
+            report[label] = {
+                "queries": int(own.sum()),
+                "relevant": int(self.relevant[own][0]),
+                "map": float(self.ap[own].mean()),
+                "map_at": {k: float(self.at("ap_at", k)[own].mean()) for k in self.ks},
+                "precision_at": {k: float(self.at("precision_at", k)[own].mean()) for k in self.ks},
+            }
+        return report
+
+    @property
+    def definition(self) -> str:
+        """The definition behind every number, in one line."""
+        return self.protocol.describe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the per-query values, ready for JSON."""
+        out: dict[str, Any] = {
+            "definition": self.definition,
+            "map": self.map,
+            "map_at": {str(k): v for k, v in self.map_at.items()},
+            "precision_at": {str(k): v for k, v in self.precision_at.items()},
+            "recall_at": {str(k): v for k, v in self.recall_at.items()},
+            "hit_at": {str(k): v for k, v in self.hit_at.items()},
+            "mrr": self.mrr,
+            "queries": len(self.query_labels),
+            "queries_without_relevant": int((self.relevant == 0).sum()),
+            "gallery": self.gallery_size,
+            "tie_spread": self.tie_spread,
+        }
+        if self.tie_spread > TIE_SPREAD_WORTH_TELLING:
+            out |= {"map_worst": self.map_worst, "map_best": self.map_best}
+        return out
+
+    def __str__(self) -> str:
+        rows = [("mAP@all", self.map)]
+        rows += [(f"mAP@{k}", v) for k, v in self.map_at.items()]
+        rows += [(f"Prec@{k}", v) for k, v in self.precision_at.items()]
+        text = "  ".join(f"{name} {value:.4f}" for name, value in rows)
+        if self.tie_spread > TIE_SPREAD_WORTH_TELLING:
+            text += f"  (ties: mAP@all from {self.map_worst:.4f} to {self.map_best:.4f})"
+        return f"{text}\n[{self.definition}; {len(self.query_labels)} x {self.gallery_size}]"
+
+    def _means_at(self, what: str) -> dict[int, float]:
+        return {k: self._mean(self.at(what, k)) for k in self.ks}
+
+    def _mean(self, values: Tensor) -> float:
+        """Mean over queries or classes; empty queries out, or as zeros."""
+        labels, empty = self.query_labels, self.relevant == 0
+        if self.protocol.empty == "zero":
+            values = torch.where(empty, 0.0, values)
+        else:
+            values, labels = values[~empty], labels[~empty]
+        if self.protocol.average == "query":
+            return float(values.mean())
+        _, group = torch.unique(labels, return_inverse=True)
+        sums = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, values)
+        return float((sums / torch.bincount(group)).mean())

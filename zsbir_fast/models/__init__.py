@@ -1,0 +1,1 @@
+"""Image encoders and the published ZS-SBIR methods, one file per paper."""

@@ -1,0 +1,78 @@
+"""The torch operator library ``zsbir`` and what every room's op file needs from it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from zsbir_fast import _C
+
+# One object for the whole process: dropping it would unregister the operators.
+LIB = torch.library.Library("zsbir", "DEF")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_told: set[str] = set()
+
+
+def why_not_native(device: torch.device) -> str | None:
+    """Why tensors on ``device`` run the PyTorch reference instead of a kernel; None if they do not."""
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return f"there are no kernels for {device.type} devices"
+    if not _C.built_with_cuda:
+        return "this build has no CUDA kernels (rebuild with nvcc: see `zsbir env`)"
+    return None
+
+
+def notice_fallback(op: str, reference: _Function) -> _Function:
+    """The reference as the operator of devices without a kernel, saying so once.
+
+    ``ZSBIR_STRICT=1`` turns the notice into an error: tests and benchmarks on a GPU set it.
+    """
+
+    @wraps(reference)
+    def fallback(*args: Any, **kwargs: Any) -> Any:
+        device = next(a.device for a in args if isinstance(a, Tensor))
+        reason = why_not_native(device) or f"there is no kernel for the given dtype on {device.type}"
+        message = f"{op}: {reason}; using the PyTorch reference on {device}: slower, same results."
+        if os.environ.get("ZSBIR_STRICT") == "1":
+            raise RuntimeError(f"{message} (an error because ZSBIR_STRICT=1)")
+        if op not in _told:
+            _told.add(op)
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return reference(*args, **kwargs)
+
+    return fallback  # type: ignore[return-value]
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the data of a tensor begin; 0 stands for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def current_stream(device: torch.device) -> int:
+    """The caller's CUDA stream as the integer that the launchers take."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
+    """Raise unless all tensors are on one device, as the dispatcher looks at any of them.
+
+    Raises:
+        ValueError: Naming the first two tensors that differ.
+    """
+    given = {name: t for name, t in tensors.items() if t is not None}
+    (first, reference), *others = given.items()
+    for name, tensor in others:
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{op}: {name} must be on {reference.device} like {first}, got {tensor.device}"
+            )
+    return reference.device

@@ -1,0 +1,99 @@
+"""The dense product of an evaluation, by the fastest exact route of this machine.
+
+The float32 product of the same two matrices differs by a factor of two to three between the BLAS
+libraries that torch carries: oneDNN beats MKL on AMD processors. Which is used hangs on a global
+switch of torch, so the first product of a process times the routes on a small sample, checks each
+against float64, and remembers the winner. The switch is put back after every product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+_SWITCH = {"default": "highest", "onednn": "medium"}
+# A route is exact if its error is no more than this many times that of the default route: oneDNN in
+# float32 sums in another order (2-3 times); its bfloat16 (CPUs with AMX) errs 10^4 times as much.
+_EXACT_FACTOR = 8.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """How float32 products are computed on the CPU.
+
+    Attributes:
+        name: ``default`` (the BLAS of torch, MKL on x86) or ``onednn``.
+        seconds: Time of the probe's product by each route.
+        errors: Largest error of each route against float64.
+    """
+
+    name: str
+    seconds: dict[str, float]
+    errors: dict[str, float]
+
+
+@contextmanager
+def _float32_switch(value: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(value)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def cpu_route() -> Route:
+    """The fastest route whose error is that of float32; probed once per number of threads."""
+    return _probe(torch.get_num_threads())
+
+
+@lru_cache(maxsize=8)
+def _probe(threads: int) -> Route:  # noqa: ARG001 (the key of the cache)
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(192, 512, generator=generator)
+    right = torch.randn(512, 4096, generator=generator)
+    exact = left[:8].double() @ right.double()
+    out = torch.empty(192, 4096)
+    seconds, errors = {}, {}
+    for name, switch in _SWITCH.items():
+        with _float32_switch(switch):
+            runs = []
+            for _ in range(4):  # the first warms up
+                start = time.perf_counter()
+                torch.mm(left, right, out=out)
+                runs.append(time.perf_counter() - start)
+        seconds[name] = min(runs[1:])
+        errors[name] = float((out[:8] - exact).abs().max())
+    exact_enough = [n for n in _SWITCH if errors[n] <= _EXACT_FACTOR * errors["default"]]
+    return Route(min(exact_enough, key=seconds.__getitem__), seconds, errors)
+
+
+def matmul_into(out: Tensor, left: Tensor, right: Tensor, *, precision: Precision) -> Tensor:
+    """``out = left @ right`` by the chosen route.
+
+    Args:
+        out: [Q, G], float32 or float64, of the dtype of the factors.
+        left: [Q, D].
+        right: [D, G].
+        precision: ``float32`` exact to rounding; ``tf32`` and ``bfloat16`` let the hardware round
+            the factors where it gains by it (see ``docs/metrics.md``, precision). Ignored for
+            float64.
+    """
+    if left.dtype != torch.float32:
+        return torch.mm(left, right, out=out)
+    if precision != "float32":
+        switch = "high" if precision == "tf32" else "medium"
+    elif left.device.type == "cpu":
+        switch = _SWITCH[cpu_route().name]
+    else:
+        switch = "highest"
+    with _float32_switch(switch):
+        return torch.mm(left, right, out=out)

@@ -1,0 +1,1 @@
+"""The specification: every kernel once more in plain, readable PyTorch. Imports torch only."""

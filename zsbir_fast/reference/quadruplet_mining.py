@@ -1,0 +1,266 @@
+"""Quadruplet mining and the weighted quadruplet loss in plain PyTorch: the specification.
+
+The equation numbers are those of ``docs/methods.md``. Euclidean distances are summed directly (no
+``|a|^2 + |b|^2 - 2ab``), so equal pairs have equal distances and ties are exact. Shapes depend on
+the inputs' shapes alone, so that the code compiles.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zsbir_fast.reference.token_weighting import safe_cosine, unit_rows
+
+Positive = Literal["hardest", "easiest", "semihard", "paired"]
+Negative = Literal["hardest", "semihard", "distance_weighted"]
+SketchNegative = Literal["anchor", "positive"]
+Distance = Literal["euclidean", "squared_euclidean", "cosine"]
+Reduction = Literal["mean", "mean_nonzero", "sum", "none"]
+Preset = Literal["triplet", "domain_balanced", "cross_symmetric", "full", "chen2017", "ramln"]
+Five = tuple[float, float, float, float, float]
+
+# Coefficients c1..c5 and margins of the hinges h1..h5 of equations (8) and (9).
+PRESETS: dict[str, tuple[Five, Five]] = {
+    "triplet": ((1, 0, 0, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
+    "domain_balanced": ((1, 1, 0, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
+    "cross_symmetric": ((1, 0, 1, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
+    "full": ((1, 1, 1, 1, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
+    "chen2017": ((1, 0, 0, 0, 1), (0.3, 0.3, 0.3, 0.3, 0.15)),
+}
+
+_SMALLEST_SQUARED = 1e-12  # below it a Euclidean distance passes no gradient
+# Distance-weighted sampling: distances count as at least 0.5, and those above 1.4 are not drawn.
+_NEAR, _FAR = 0.5, 1.4
+
+
+class Quadruplets(NamedTuple):
+    """One quadruplet per sketch anchor, as indices into the batch.
+
+    Attributes:
+        positive: int64 [B_s], row of the photo of the anchor's class, -1 where there is none.
+        photo_negative: int64 [B_s], row of the photo of another class, -1 where there is none.
+        sketch_negative: int64 [B_s], row of the sketch of another class, -1 where there is none.
+        valid: bool [B_s], True where all three exist; the loss leaves out the other anchors.
+    """
+
+    positive: Tensor
+    photo_negative: Tensor
+    sketch_negative: Tensor
+    valid: Tensor
+
+
+def pair_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
+    """Distance of every row of ``a`` [A, D] to every row of ``b`` [B, D]: [A, B]."""
+    if distance == "cosine":
+        return 1 - unit_rows(a) @ unit_rows(b).mT
+    if distance == "euclidean":
+        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def row_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
+    """Distance of row i of ``a`` to row i of ``b``, [..., D] to [...]; differentiable everywhere.
+
+    A Euclidean distance below 1e-6 is returned as it is and passes no gradient.
+    """
+    if distance == "cosine":
+        return 1 - safe_cosine(a, b)
+    squared = (a - b).square().sum(-1)
+    if distance == "squared_euclidean":
+        return squared
+    near = squared < _SMALLEST_SQUARED
+    return (
+        squared.masked_fill(near, 1).sqrt().masked_fill(near, 0) + (squared.detach() * near).sqrt()
+    )
+
+
+@torch.no_grad()
+def mine_quadruplets(
+    sketches: Tensor,
+    photos: Tensor,
+    sketch_labels: Tensor,
+    photo_labels: Tensor,
+    *,
+    positive: Positive = "hardest",
+    negative: Negative = "hardest",
+    sketch_negative: SketchNegative = "anchor",
+    distance: Distance = "euclidean",
+    margin: float = 0.3,
+    paired: Tensor | None = None,
+    uniforms: Tensor | None = None,
+    distinct_negatives: bool = False,
+) -> Quadruplets:
+    """Mine as :func:`zsbir_fast.ops.mine_quadruplets` describes."""
+    anchors = len(sketches)
+    if anchors == 0 or len(photos) == 0:
+        none = torch.full((anchors,), -1, dtype=torch.int64, device=sketches.device)
+        return Quadruplets(none, none.clone(), none.clone(), none >= 0)
+    dtype = torch.promote_types(sketches.dtype, torch.float32)
+    sketches, photos = sketches.to(dtype), photos.to(dtype)
+    cross = pair_distances(sketches, photos, distance)
+    same = sketch_labels[:, None] == photo_labels[None, :]
+
+    chosen = _positives(cross, same, positive, paired)
+    positive_distance = _take(cross, chosen)
+    photo_negative = _photo_negatives(
+        cross, same, positive_distance, negative, margin, uniforms, sketches.shape[1], distance
+    )
+    other = sketch_labels[:, None] != sketch_labels[None, :]
+    if distinct_negatives:
+        other = other & (sketch_labels[None, :] != _take(photo_labels, photo_negative)[:, None])
+    if sketch_negative == "anchor":
+        within = pair_distances(sketches, sketches, distance)
+    else:
+        within = pair_distances(photos, sketches, distance)[chosen.clamp_min(0)]
+        other = other & (chosen >= 0)[:, None]
+    nearest_sketch = _nearest(within, other)
+    valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
+    return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
+
+
+def _positives(cross: Tensor, same: Tensor, mode: Positive, paired: Tensor | None) -> Tensor:
+    if mode == "paired":
+        assert paired is not None
+        fits = (paired >= 0) & same.gather(1, paired.clamp_min(0)[:, None])[:, 0]
+        return torch.where(fits, paired, -1)
+    if mode == "hardest":
+        return _farthest(cross, same)
+    nearest = _nearest(cross, same)
+    if mode == "easiest":
+        return nearest
+    limit = cross.masked_fill(same, torch.inf).amin(1)
+    semihard = _farthest(cross, same & (cross < limit[:, None]))
+    return torch.where(semihard >= 0, semihard, nearest)
+
+
+def _photo_negatives(
+    cross: Tensor,
+    same: Tensor,
+    positive_distance: Tensor,
+    mode: Negative,
+    margin: float,
+    uniforms: Tensor | None,
+    width: int,
+    distance: Distance,
+) -> Tensor:
+    if mode == "distance_weighted":
+        assert uniforms is not None
+        return _draw_by_distance(cross, ~same, uniforms, width, distance)
+    if mode == "hardest":
+        return _nearest(cross, ~same)
+    low = positive_distance[:, None]
+    semihard = _nearest(cross, ~same & (cross > low) & (cross < low + margin))
+    return torch.where(semihard >= 0, semihard, _farthest(cross, ~same))
+
+
+def _draw_by_distance(
+    cross: Tensor, other: Tensor, uniforms: Tensor, width: int, distance: Distance
+) -> Tensor:
+    """Inverse of the cumulative distribution of 1 / q(d) at the given uniform numbers."""
+    euclidean = cross.double()
+    if distance == "cosine":  # of unit vectors
+        euclidean = (2 * euclidean).clamp_min(0).sqrt()
+    elif distance == "squared_euclidean":
+        euclidean = euclidean.sqrt()
+    near = euclidean.clamp(_NEAR, _FAR)
+    log_weights = (2 - width) * near.log() - (width - 3) / 2 * (1 - near.square() / 4).log()
+    drawable = other & (euclidean <= _FAR)
+    some = drawable.any(1, keepdim=True)
+    log_weights = torch.where(some, log_weights, 0.0)  # none near enough: all equally likely
+    drawable = torch.where(some, drawable, other)
+    log_weights = log_weights.masked_fill(~drawable, -torch.inf)
+    weights = (log_weights - log_weights.amax(1, keepdim=True)).exp().masked_fill(~drawable, 0)
+    cumulative = weights.cumsum(1)
+    reached = drawable & (cumulative > uniforms.double()[:, None] * cumulative[:, -1:])
+    return _first(reached)
+
+
+def _nearest(distances: Tensor, allowed: Tensor) -> Tensor:
+    """Index of the smallest allowed entry of each row, the lowest index among equals; -1: none."""
+    smallest = distances.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
+    return _first(allowed & (distances == smallest))
+
+
+def _farthest(distances: Tensor, allowed: Tensor) -> Tensor:
+    return _nearest(-distances, allowed)
+
+
+def _first(flags: Tensor) -> Tensor:
+    """Index of the first True of each row, -1 where there is none."""
+    # argmax() does not promise which of equal entries it names; counting the leading Falses does.
+    index = (flags.cumsum(1) == 0).sum(1)
+    return torch.where(index < flags.shape[1], index, -1)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``values[i, index[i]]`` for a matrix or ``values[index[i]]``; index -1 reads entry 0."""
+    index = index.clamp_min(0)
+    return values[index] if values.ndim == 1 else values.gather(1, index[:, None])[:, 0]
+
+
+def quadruplet_loss(
+    sketches: Tensor,
+    photos: Tensor,
+    quadruplets: Quadruplets,
+    *,
+    weights: Tensor | None,
+    coefficients: Five,
+    margins: Five,
+    cross_modal_share: float | None,
+    distance: Distance,
+    reduction: Reduction,
+) -> Tensor:
+    """Equations (8) and (9), or RAMLN's single hinge where ``cross_modal_share`` is given."""
+    valid = quadruplets.valid
+    if len(sketches) == 0 or len(photos) == 0:
+        hinges = sketches.sum(1) * 0
+    else:
+        dtype = torch.promote_types(sketches.dtype, torch.float32)
+        sketches, photos = sketches.to(dtype), photos.to(dtype)
+        rows = (
+            sketches,
+            photos[quadruplets.positive.clamp_min(0)],
+            photos[quadruplets.photo_negative.clamp_min(0)],
+            sketches[quadruplets.sketch_negative.clamp_min(0)],
+        )
+        hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
+    hinges = torch.where(valid, hinges, 0.0)
+    losses = hinges if weights is None else hinges * weights
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    counted = valid if reduction == "mean" else hinges > 0
+    return losses.sum() / counted.sum().clamp_min(1)
+
+
+def _hinges(
+    sketch: Tensor,
+    positive: Tensor,
+    photo_negative: Tensor,
+    sketch_negative: Tensor,
+    coefficients: Five,
+    margins: Five,
+    cross_modal_share: float | None,
+    distance: Distance,
+) -> Tensor:
+    target = row_distances(sketch, positive, distance)
+    if cross_modal_share is not None:
+        away = (1 - cross_modal_share) * row_distances(sketch, sketch_negative, distance)
+        away = away + cross_modal_share * row_distances(sketch, photo_negative, distance)
+        return (target - away + margins[0]).relu()
+    pairs = (
+        (sketch, photo_negative),
+        (sketch, sketch_negative),
+        (positive, sketch_negative),
+        (positive, photo_negative),
+        (sketch_negative, photo_negative),
+    )
+    total = torch.zeros_like(target)
+    for (a, b), coefficient, margin in zip(pairs, coefficients, margins, strict=True):
+        if coefficient:
+            total = total + coefficient * (target - row_distances(a, b, distance) + margin).relu()
+    return total

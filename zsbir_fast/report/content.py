@@ -1,0 +1,99 @@
+"""The parts that a report is made of: plain records, filled by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Attributes:
+        title: heading above the table.
+        columns: header cells; the first column names the row.
+        rows: one sequence per row, as long as ``columns``. Floats are shown with three decimals,
+            ``None`` as a dash.
+        note: a sentence under the table.
+        highlight: index of the row to emphasise, or None.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    highlight: int | None = None
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """One photo in the answer to a query.
+
+    Attributes:
+        image: uint8 [H, W] or [H, W, 3].
+        label: class name of the photo.
+        hit: whether that is the class of the query.
+    """
+
+    image: NDArray[np.uint8]
+    label: str
+    hit: bool
+
+
+@dataclass(frozen=True)
+class RetrievalRow:
+    """One query and the photos nearest to it, nearest first.
+
+    Attributes:
+        group: heading under which the row stands, e.g. ``"Best queries"``.
+        query: the sketch, uint8 [H, W] or [H, W, 3].
+        label: class name of the query.
+        ap: average precision of the query, a fraction.
+        results: the nearest photos.
+    """
+
+    group: str
+    query: NDArray[np.uint8]
+    label: str
+    ap: float
+    results: Sequence[Retrieved]
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One bar per class.
+
+    Attributes:
+        title: heading.
+        values: class name -> value in 0..1.
+        baseline: class name -> value to compare with, drawn as a mark on the bar.
+        value_name: what the bars show.
+        baseline_name: what the marks show.
+    """
+
+    title: str
+    values: Mapping[str, float]
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    value_name: str = "mAP@all"
+    baseline_name: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line chart.
+
+    Attributes:
+        title: heading.
+        x_label: meaning of the horizontal axis.
+        series: name -> points (x, y), x ascending.
+    """
+
+    title: str
+    x_label: str
+    series: Mapping[str, Sequence[tuple[float, float]]]

@@ -1,0 +1,121 @@
+"""Write a report: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from zsbir_fast.report.charts import line_chart
+from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table
+from zsbir_fast.report.pictures import data_uri
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    tables: Sequence[Table],
+    lead: str = "",
+    retrieval: Sequence[RetrievalRow] = (),
+    per_class: Sequence[PerClass] = (),
+    curves: Sequence[Curve] = (),
+    definition: str = "",
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write one self-contained HTML report (style inside, images as data, no requests).
+
+    Args:
+        path: the file to write; its folder is made if needed. Written whole or not at all.
+        title: title of the page.
+        tables: result tables, shown first.
+        lead: one or two sentences under the title.
+        retrieval: queries with their nearest photos; rows with the same ``group`` stand together,
+            in the given order.
+        per_class: bar charts, one bar per class.
+        curves: line charts (training loss, validation metric).
+        definition: how the metric is defined, in words.
+        settings: what was run, key -> value.
+        versions: what it ran on, key -> value.
+        notes: caveats, one paragraph each.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: a table row is not as long as its header, or a chart has no point.
+    """
+    for table in tables:
+        for row in table.rows:
+            if len(row) != len(table.columns):
+                raise ValueError(
+                    f"write_report: every row of table {table.title!r} must have "
+                    f"{len(table.columns)} cells, got {len(row)}"
+                )
+    groups = [
+        (name, list(rows)) for name, rows in itertools.groupby(retrieval, key=lambda row: row.group)
+    ]
+    page = _template().render(
+        title=title,
+        lead=lead,
+        tables=tables,
+        groups=groups,
+        per_class=per_class,
+        curves=[(curve, line_chart(curve)) for curve in curves],
+        definition=definition,
+        settings=settings or {},
+        versions=versions or {},
+        notes=notes,
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(target, page)
+    return target
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("zsbir_fast.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = format_cell
+    environment.filters["data_uri"] = data_uri
+    return environment.get_template("report.html.jinja")
+
+
+def format_cell(value: Cell) -> str:
+    """Show a table cell: floats with three decimals, None as a dash.
+
+    Args:
+        value: the cell.
+
+    Returns:
+        Its text.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def _write_whole(target: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(name, 0o644)  # mkstemp makes it private; a report is for sharing
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,109 @@
+"""Which model a checkpoint belongs to: the method and the arguments that built it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
+"""Method name -> class of its model."""
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Method, constructor arguments and classes of a model.
+
+    Attributes:
+        method: key of ``METHODS``.
+        arguments: constructor arguments, plain values only.
+        classes: names of the classes it was trained on.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    classes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON and for a checkpoint."""
+        return {
+            "format": FORMAT_VERSION,
+            "method": self.method,
+            "arguments": dict(self.arguments),
+            "classes": list(self.classes),
+        }
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> ModelIdentity:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            ValueError: written in another format.
+        """
+        if stored.get("format") != FORMAT_VERSION:
+            raise ValueError(
+                f"ModelIdentity: format must be {FORMAT_VERSION}, got {stored.get('format')!r}"
+            )
+        return ModelIdentity(
+            method=str(stored["method"]),
+            arguments=dict(stored["arguments"]),
+            classes=tuple(stored["classes"]),
+        )
+
+    def require_same(self, stored: Mapping[str, Any] | None) -> None:
+        """Refuse weights that belong to another model.
+
+        Args:
+            stored: what the checkpoint says of itself.
+
+        Raises:
+            ValueError: it was not written by zsbir, or its model differs from this one; the
+                message names both.
+        """
+        if stored is None:
+            raise ValueError("checkpoint must be one written by zsbir, got a file that is not")
+        other = ModelIdentity.from_dict(stored)
+        if other.method != self.method:
+            raise ValueError(
+                f"checkpoint must be of method {self.method!r}, got one of method {other.method!r}"
+            )
+        keys = [*self.arguments, *(k for k in other.arguments if k not in self.arguments)]
+        for key in keys:
+            mine, its = self.arguments.get(key), other.arguments.get(key)
+            if mine != its:
+                raise ValueError(
+                    f"checkpoint must be of a {self.method} model with {key}={mine!r}, "
+                    f"got one with {key}={its!r}"
+                )
+        if other.classes != self.classes:
+            raise ValueError(
+                f"checkpoint must be of a {self.method} model trained on the same "
+                f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
+                f"({', '.join(other.classes[:3])}, ...)"
+            )
+
+
+def model_class(method: str) -> type[nn.Module]:
+    """Return the class of a method's model.
+
+    Args:
+        method: key of ``METHODS``.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: no such method.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
+        )
+    module, name = METHODS[method].split(":")
+    found: type[nn.Module] = getattr(importlib.import_module(module), name)
+    return found
