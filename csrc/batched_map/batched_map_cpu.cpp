@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "batched_map/count_row_cpu.h"
+#include "batched_map/candidates_cpu.h"
 #include "batched_map/metrics.h"
 #include "batched_map/slot_table.h"
 #include "common/parallel.h"
@@ -25,7 +25,8 @@ namespace {
 template <class T>
 struct Workspace {
   SlotTable<T> table;
-  Places places;
+  Candidates<T> candidates;
+  int32_t unsure[kBlock + 2], hard[kBlock + 1]; // lists of candidates, see count_block
   std::vector<T> gathered;          // relevant keys in gallery order
   std::vector<int32_t> gathered_at; // their gallery indices
   // Counters by place among the relevant keys. Two histograms, used in turn: neighbouring columns often
@@ -89,10 +90,9 @@ struct Row {
   const int32_t* gallery_index;
 };
 
-// The columns that the table alone cannot place: ties, crowded buckets, or no table at all.
+// Counts one column by search, whatever the table says of it.
 template <class T>
-void count_unsure(const Row<T>& row, int64_t column, bool negate, Workspace<T>& w) {
-  const T key = negate ? -row.scores[column] : row.scores[column];
+void count_by_search(const Row<T>& row, int64_t column, T key, Workspace<T>& w) {
   const int32_t place = w.table.place(key);
   if (w.table.key()[place] == key) {
     w.count_tie(place, row.gallery_index ? row.gallery_index[column] : int32_t(column));
@@ -101,32 +101,64 @@ void count_unsure(const Row<T>& row, int64_t column, bool negate, Workspace<T>& 
   }
 }
 
+// The second stage, one column at a time but without branches that depend on the data: count every
+// candidate at the first slot of its bucket and list those in occupied buckets; move these on by one
+// slot where they are behind its key; search for the few that tie or meet a second key.
 template <class T>
-void count_range(const Row<T>& row, int64_t begin, int64_t end, const PlaceMap<T>& map, FindPlaces<T> find,
-                 Workspace<T>& w) {
+void count_block(const Row<T>& row, int64_t first_column, Workspace<T>& w) {
+  const Candidates<T>& c = w.candidates;
+  const uint16_t* entry = w.table.entry();
   int32_t* even = w.between[0].data();
   int32_t* odd = w.between[1].data();
+  int32_t unsures = 0, i = 0;
+  for (; i + 1 < c.size; i += 2) {
+    const uint32_t a = entry[c.bucket[i]], b = entry[c.bucket[i + 1]];
+    ++even[a >> 1];
+    ++odd[b >> 1];
+    w.unsure[unsures] = i;
+    unsures += a & 1;
+    w.unsure[unsures] = i + 1;
+    unsures += b & 1;
+  }
+  if (i < c.size) {
+    const uint32_t a = entry[c.bucket[i]];
+    ++even[a >> 1];
+    w.unsure[unsures] = i;
+    unsures += a & 1;
+  }
+  int32_t hards = 0;
+  for (int32_t u = 0; u < unsures; ++u) {
+    const int32_t at = w.unsure[u];
+    const int32_t slot = entry[c.bucket[at]] >> 1;
+    const T* near = w.table.key() + slot;
+    const bool hard = (near[0] == c.key[at]) | (near[1] <= c.key[at]);
+    --even[slot];
+    even[slot + (near[0] < c.key[at])] += !hard;
+    w.hard[hards] = at;
+    hards += hard;
+  }
+  for (int32_t h = 0; h < hards; ++h) {
+    count_by_search(row, first_column + c.column[w.hard[h]], c.key[w.hard[h]], w);
+  }
+}
+
+template <class T>
+void count_range(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter, SelectCandidates<T> select,
+                 Workspace<T>& w) {
   for (int64_t at = begin; at < end; at += kBlock) {
     const int32_t columns = int32_t(std::min<int64_t>(kBlock, end - at));
-    find(row.scores + at, row.classes ? row.classes + at : nullptr, columns, map, w.places);
-    const int32_t* place = w.places.place;
-    const int32_t n = w.places.places;
-    for (int32_t i = 0; i + 1 < n; i += 2) {
-      ++even[place[i]];
-      ++odd[place[i + 1]];
-    }
-    if (n & 1) ++even[place[n - 1]];
-    for (int32_t i = 0; i < w.places.unsures; ++i) count_unsure(row, at + w.places.unsure[i], map.negate, w);
+    select(row.scores + at, row.classes ? row.classes + at : nullptr, columns, filter, w.candidates);
+    count_block(row, at, w);
   }
 }
 
 // Without a table (slot_table.h, Limits) every column is searched.
 template <class T>
-void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const PlaceMap<T>& map, Workspace<T>& w) {
+void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter, Workspace<T>& w) {
   for (int64_t column = begin; column < end; ++column) {
-    if (row.classes && row.classes[column] == map.query_class) continue;
-    const T key = map.negate ? -row.scores[column] : row.scores[column];
-    if (key <= map.highest) count_unsure(row, column, map.negate, w);
+    if (row.classes && row.classes[column] == filter.query_class) continue;
+    const T key = filter.negate ? -row.scores[column] : row.scores[column];
+    if (key <= filter.highest) count_by_search(row, column, key, w);
   }
 }
 
@@ -134,18 +166,18 @@ void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const P
 // known to be relevant, and `classes` tells of the others where that is not known.
 template <class T>
 void count_row(const Scores<T>& s, int64_t query, const int32_t* classes, int64_t skip_begin, int64_t skip_end,
-               FindPlaces<T> find, Workspace<T>& w) {
+               SelectCandidates<T> select, Workspace<T>& w) {
   w.start_row();
   const SlotTable<T>& t = w.table;
-  const PlaceMap<T> map{t.key(),     t.entry(),          t.lowest(),          t.highest(), t.scale(),
-                        t.buckets(), s.larger_is_closer, s.query_class[query]};
+  const Filter<T> filter{t.lowest(),  t.highest(),        t.scale(),
+                         t.buckets(), s.larger_is_closer, s.query_class[query]};
   const Row<T> row{s.data + query * s.row_stride, classes, s.gallery_index};
   const int64_t ranges[2][2] = {{0, skip_begin}, {skip_end, s.gallery}};
   for (const auto& [begin, end] : ranges) {
     if (t.mapped()) {
-      count_range(row, begin, end, map, find, w);
+      count_range(row, begin, end, filter, select, w);
     } else {
-      count_range_unmapped(row, begin, end, map, w);
+      count_range_unmapped(row, begin, end, filter, w);
     }
   }
 }
@@ -198,7 +230,7 @@ void gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, 
 
 template <class T>
 void rank_counts_cpu(const Scores<T>& s, const Relevant<T>& relevant, int32_t* counts) {
-  const auto find = find_places<T>();
+  const auto select = select_candidates<T>();
   auto all = workspaces<T>(longest(relevant.offsets, s.queries));
   const int64_t nnz = relevant.offsets[s.queries];
   parallel_rows(s.queries, [&](int64_t query, int thread) {
@@ -206,7 +238,7 @@ void rank_counts_cpu(const Scores<T>& s, const Relevant<T>& relevant, int32_t* c
     if (n == 0) return;
     Workspace<T>& w = all[thread];
     w.table.adopt(relevant.key + offset, relevant.index + offset, n);
-    count_row(s, query, s.gallery_class, 0, 0, find, w);
+    count_row(s, query, s.gallery_class, 0, 0, select, w);
     w.add_counts(counts + offset, nnz);
   });
 }
@@ -228,7 +260,7 @@ void ranking_metrics_cpu(int64_t queries, const Relevant<T>& relevant, const int
 template <class T>
 void batched_map_cpu(const Scores<T>& s, const int64_t* class_offsets, const int32_t* class_columns,
                      int32_t classes, const Definition& definition, double* out) {
-  const auto find = find_places<T>();
+  const auto select = select_candidates<T>();
   const std::vector<Range> ranges = class_ranges(class_offsets, class_columns, classes);
   auto all = workspaces<T>(longest(class_offsets, classes));
   const int64_t columns = kFixedColumns + int64_t(kColumnsPerK) * definition.n_ks;
@@ -240,7 +272,7 @@ void batched_map_cpu(const Scores<T>& s, const int64_t* class_offsets, const int
     if (n > 0) {
       gather_relevant(s, query, class_columns + offset, n, w);
       const Range& own = ranges[c];
-      count_row(s, query, own.end > 0 ? nullptr : s.gallery_class, own.begin, own.end, find, w);
+      count_row(s, query, own.end > 0 ? nullptr : s.gallery_class, own.begin, own.end, select, w);
       std::fill_n(w.counts.begin(), kCountRows * n, 0);
       w.add_counts(w.counts.data(), n);
       const int32_t* counts = w.counts.data();

@@ -76,6 +76,7 @@ def supervised_contrastive_loss(
 
 def _mean_log_loss(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
     """Minus the mean log-probability of a row's positives, averaged over rows that have some."""
+    candidates = candidates | ~candidates.any(1, keepdim=True)  # a lone row: keep it finite
     normaliser = logits.masked_fill(~candidates, -torch.inf).logsumexp(1, keepdim=True)
     counts = positives.sum(1)
     log_probabilities = torch.where(positives, logits - normaliser, 0.0)

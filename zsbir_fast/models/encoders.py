@@ -66,7 +66,7 @@ class _FeatureMapEncoder(Encoder):
     def __init__(self, network: nn.Module, *, channels_last: bool, **attributes: Any) -> None:
         super().__init__(**attributes)
         # Channels-last convolutions are 1.3 to 1.8 times as fast on CPU, and the fast path on GPU.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.channels_last_output = channels_last
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -188,13 +188,14 @@ def _build_timm(model: str, weights: str | None, image_size: int | None) -> Enco
             f"build_encoder: weights must be a local file, 'pretrained' or one of "
             f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {tag!r}"
         )
-    options: dict[str, Any] = {"num_classes": 0}
+    options: dict[str, Any] = {} if image_size is None else _timm_size(model, image_size)
+    network: Any
     try:
         network = timm.create_model(
             model if tag is None else f"{model.partition('.')[0]}.{tag}",
             pretrained=weights is not None and not local,
+            num_classes=0,
             **options,
-            **({} if image_size is None else _timm_size(model, image_size)),
         )
     except (OSError, RuntimeError) as error:
         raise _not_fetched(f"timm:{model}", weights) from error

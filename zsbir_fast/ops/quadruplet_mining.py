@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -204,7 +204,7 @@ def _five(
         raise ValueError(
             f"{function}: {argument} must be five finite numbers, none negative, got {values}"
         )
-    return cast("Five", five)
+    return five
 
 
 def _check_features(function: str, sketches: Tensor, photos: Tensor) -> None:

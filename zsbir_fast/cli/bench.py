@@ -1,0 +1,128 @@
+"""``zsbir bench``: is the installed kernel the fast one? A minute, no files."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from zsbir_fast.cli.parsing import Parser
+from zsbir_fast.metrics.evaluate import evaluate_ranking
+from zsbir_fast.reference import batched_map as reference
+from zsbir_fast.reference.definitions import Definition
+from zsbir_fast.report.content import Table
+from zsbir_fast.training.results import table_text
+
+_EXAMPLES = """\
+  zsbir bench
+  zsbir bench --queries 1000 --gallery 20000 --repeats 3
+  OMP_NUM_THREADS=1 zsbir bench"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        argv: arguments after ``bench``.
+
+    Raises:
+        RuntimeError: the contestants disagree on the result.
+    """
+    parser = Parser(
+        "bench",
+        description="Time mAP@all of a score matrix: this installation's kernel, its PyTorch\n"
+        "reference, and the usual torch.argsort. All three must agree first.",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("--queries", type=int, default=200, help="queries Q")
+    parser.add_argument("--gallery", type=int, default=10_000, help="gallery items G")
+    parser.add_argument("--classes", type=int, default=30, help="classes C")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repeats; the median counts")
+    arguments = parser.parse_args(list(argv))
+    for name in ("queries", "gallery", "classes", "repeats"):
+        if arguments[name] < 1:
+            parser.error(f"--{name} must be at least 1, got {arguments[name]}")
+    sys.stdout.write(
+        run(arguments.queries, arguments.gallery, arguments.classes, arguments.repeats) + "\n"
+    )
+
+
+def run(queries: int, gallery: int, classes: int, repeats: int) -> str:
+    """Measure, and return the table as text.
+
+    Args:
+        queries: Q.
+        gallery: G.
+        classes: C.
+        repeats: timed repeats.
+
+    Returns:
+        Several lines.
+
+    Raises:
+        RuntimeError: the contestants disagree on the result.
+    """
+    generator = torch.Generator().manual_seed(0)
+    gallery_labels = torch.arange(gallery) % classes
+    query_labels = torch.arange(queries) % min(classes, gallery)
+    scores = torch.randn(queries, gallery, generator=generator)
+    scores += (query_labels[:, None] == gallery_labels[None]).float()
+    contestants: dict[str, Callable[[], float]] = {
+        "zsbir_fast kernel": lambda: (
+            evaluate_ranking(
+                scores, query_labels, gallery_labels, larger_is_closer=True, ks=(100,)
+            ).map
+        ),
+        "zsbir_fast reference (PyTorch)": lambda: _reference(scores, query_labels, gallery_labels),
+        "torch.argsort": lambda: _argsort(scores, query_labels, gallery_labels),
+    }
+    results = {name: contestant() for name, contestant in contestants.items()}
+    if max(results.values()) - min(results.values()) > 1e-6:
+        raise RuntimeError(f"bench: all must agree on mAP@all, got {results}")
+    seconds = {name: _median(contestant, repeats) for name, contestant in contestants.items()}
+    fastest = seconds["zsbir_fast kernel"]
+    table = Table(
+        title="",
+        columns=["", "ms", "times the kernel"],
+        rows=[[name, f"{1e3 * s:.1f}", f"{s / fastest:.1f}"] for name, s in seconds.items()],
+    )
+    head = (
+        f"mAP@all of {queries} x {gallery} scores, {classes} classes, "
+        f"{torch.get_num_threads()} threads, median of {repeats}; all agree: "
+        f"{results['torch.argsort']:.6f}"
+    )
+    return f"{head}\n\n{table_text(table)}"
+
+
+def _reference(scores: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:
+    columns = reference.batched_map(
+        scores,
+        query_labels.int(),
+        gallery_labels.int(),
+        None,
+        larger_is_closer=True,
+        ks=(100,),
+        definition=Definition(),
+    )
+    return float(columns[:, 1].mean())
+
+
+def _argsort(scores: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> float:
+    order = scores.argsort(dim=1, descending=True)
+    relevant = gallery_labels[order] == query_labels[:, None]
+    hits = relevant.cumsum(1, dtype=torch.float64)
+    precision = hits / torch.arange(1, scores.shape[1] + 1)
+    return float(((precision * relevant).sum(1) / hits[:, -1]).mean())
+
+
+def _median(job: Callable[[], float], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

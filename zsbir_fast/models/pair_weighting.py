@@ -1,0 +1,122 @@
+"""How well a sketch and a photo fit each other: the two readings of DM-WAN's aggregation blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from zsbir_fast.models.encoders import Features
+from zsbir_fast.ops.token_weighting import (
+    TokenWeighting,
+    pairwise_token_score,
+    token_weighting,
+)
+from zsbir_fast.reference.token_weighting import Beta, safe_cosine
+
+if TYPE_CHECKING:
+    from zsbir_fast.text.class_text import ClassText
+
+
+class PairAlignment(NamedTuple):
+    """Scores of B pairs and the features they compare.
+
+    Attributes:
+        local: [B] local score in [-1, 1].
+        global_: [B] global score in [-1, 1].
+        pooled: pairs (sketch features, photo features), [B, D] each, for the alignment loss.
+    """
+
+    local: Tensor
+    global_: Tensor
+    pooled: tuple[tuple[Tensor, Tensor], ...]
+
+
+class TextWeighting(nn.Module):
+    """The words of the class attend over the patches: equations (1) to (5).
+
+    Args:
+        text: tokens, mask and global feature of every seen class.
+        patch_width: width of the encoder's tokens.
+        width: common width of the projections.
+        temperature: of the attention.
+        beta: weights of the words.
+
+    Source: modules, DM-WAN, arXiv 2511.00925; equations, our reading.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    text_global: Tensor
+
+    def __init__(
+        self, text: ClassText, *, patch_width: int, width: int, temperature: float, beta: Beta
+    ) -> None:
+        super().__init__()
+        self.register_buffer("tokens", text.tokens.float())
+        self.register_buffer("mask", text.mask)
+        self.register_buffer("text_global", text.global_.float())
+        self.query = nn.Linear(text.tokens.shape[2], width, bias=False)
+        self.key = nn.Linear(patch_width, width, bias=False)
+        self.value = nn.Linear(patch_width, width, bias=False)
+        self.temperature = temperature
+        self.beta = beta
+
+    def forward(self, sketch: Features, photo: Features, labels: Tensor) -> PairAlignment:
+        """Align sketch i with photo i, both of class ``labels[i]``."""
+        words, whole = self.query(self.tokens), self.query(self.text_global)
+        patches = (
+            self.key(sketch.tokens),
+            self.value(sketch.tokens),
+            self.key(photo.tokens),
+            self.value(photo.tokens),
+        )
+        local = self._block(words, self.mask, whole, patches, labels)
+        # The global block is the local one with a single word: the whole text.
+        everywhere = torch.ones_like(self.mask[:, :1])
+        global_ = self._block(whole[:, None], everywhere, whole, patches, labels)
+        pooled = (
+            (_over_words(local.sketch_pooled), _over_words(local.photo_pooled)),
+            (global_.sketch_pooled[:, 0], global_.photo_pooled[:, 0]),
+        )
+        return PairAlignment(local.scores, global_.scores, pooled)
+
+    def _block(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        whole: Tensor,
+        patches: tuple[Tensor, Tensor, Tensor, Tensor],
+        labels: Tensor,
+    ) -> TokenWeighting:
+        result = token_weighting(
+            text,
+            mask,
+            *patches,
+            labels,
+            text_global=whole,
+            temperature=self.temperature,
+            beta=self.beta,
+            return_pooled=True,
+        )
+        return cast("TokenWeighting", result)
+
+
+class PatchWeighting(nn.Module):
+    """Patches against patches, without text and without parameters: the second reading.
+
+    Source: our reading; the local score is that of FILIP, arXiv 2111.07783.
+    """
+
+    def forward(self, sketch: Features, photo: Features, labels: Tensor) -> PairAlignment:
+        """Align sketch i with photo i; the labels are not used."""
+        del labels
+        local = pairwise_token_score(sketch.tokens, photo.tokens)
+        pooled = ((sketch.global_, photo.global_),)
+        return PairAlignment(local, safe_cosine(*pooled[0]), pooled)
+
+
+def _over_words(rows: Tensor) -> Tensor:
+    """Sum over words [B, L, D] to [B, D]; padding rows are zero, and only the direction counts."""
+    return rows.sum(1)

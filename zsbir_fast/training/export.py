@@ -1,0 +1,99 @@
+"""Finished models on disk: a pair of small files, ``model.safetensors`` and ``model.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from zsbir_fast.training.checkpoints import read_checkpoint, write_atomically
+from zsbir_fast.training.identity import ModelIdentity, build_model
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) -> Path:
+    """Write a model for use elsewhere: weights as safetensors, the rest as JSON.
+
+    Args:
+        model: the model.
+        identity: how to build it again.
+        folder: where ``model.safetensors`` and ``model.json`` go.
+
+    Returns:
+        The folder.
+    """
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    tensors = {name: value.detach().contiguous().cpu() for name, value in _state(model).items()}
+    write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
+    text = json.dumps(identity.to_dict(), indent=2) + "\n"
+    write_atomically(
+        target / DESCRIPTION, lambda name: Path(name).write_text(text, encoding="utf-8")
+    )
+    return target
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
+    """Load a finished model, or the model inside a training checkpoint.
+
+    Args:
+        path: folder that ``export_model`` wrote, or a ``.ckpt`` file of a training run.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and what it is.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: the file is damaged, from elsewhere, or does not fit the model that it names.
+    """
+    source = Path(path)
+    identity, weights = (
+        _read_export(source) if source.is_dir() else _read_from_checkpoint(source)
+    )
+    model = build_model(identity, pretrained=False)
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ValueError(
+            f"load_model: weights must fit a {identity.method} model, got {path} "
+            f"({str(error).splitlines()[-1].strip()})"
+        ) from error
+    return model.eval(), identity
+
+
+def _state(model: nn.Module) -> Mapping[str, Tensor]:
+    return model.state_dict()
+
+
+def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name in (WEIGHTS, DESCRIPTION):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"load_model: path must be a folder with {WEIGHTS} and {DESCRIPTION}, "
+                f"but {folder / name} is not there"
+            )
+    try:
+        described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return ModelIdentity.from_dict(described), load_file(folder / WEIGHTS)
+    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise ValueError(
+            f"load_model: path must be a model written by zsbir, got {folder} ({error})"
+        ) from error
+
+
+def _read_from_checkpoint(path: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
+    stored = read_checkpoint(path)
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in stored["state_dict"].items()
+        if name.startswith("model.")
+    }
+    return ModelIdentity.from_dict(stored["zsbir"]), weights
