@@ -206,6 +206,7 @@ def measure_apart(
         process.join()
         return f"the process ended with code {process.exitcode} (out of memory?)"
     finally:
+        process.join(2.0)
         process.kill()
         process.join()
 

@@ -51,11 +51,12 @@ def product_numpy(queries: Tensor, gallery: Tensor, out: Tensor) -> object:
     return np.matmul(queries.numpy(), gallery.numpy().T, out=out.numpy())
 
 
-PRODUCTS: dict[str, Product] = {
-    "torch": product_torch,
-    "onednn": product_onednn,
-    "numpy": product_numpy,
-}
+def product_of_ours(device: str) -> Product:
+    """The product that zsbir_fast chose on this machine, after its own probe."""
+    from zsbir_fast.ops.product import cpu_route
+
+    onednn = device == "cpu" and cpu_route().name == "onednn"
+    return product_onednn if onednn else product_torch
 
 
 def tensors(data: RetrievalData, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -84,7 +85,7 @@ def all_scores(queries: Tensor, gallery: Tensor, n: int) -> Tensor:
 # --- floors: the product alone, a copy alone -----------------------------------------------------
 
 
-def _bare_product(product: Product) -> Callable[[RetrievalData, str], Prepared]:
+def bare_product(product: Product) -> Callable[[RetrievalData, str], Prepared]:
     def prepare(data: RetrievalData, device: str) -> Prepared:
         queries, gallery, *_ = tensors(data, device)
 
@@ -163,9 +164,10 @@ def ranks_by_sorted_values(scores: FloatArray, columns: IntArray) -> IntArray:
     return ranks
 
 
-def _sorted_values(product: str, threads: int) -> Callable[[RetrievalData, str], Prepared]:
+def _sorted_values(product_name: str, threads: int) -> Callable[[RetrievalData, str], Prepared]:
     def prepare(data: RetrievalData, device: str) -> Prepared:
         queries, gallery, *_ = tensors(data, device)
+        product = product_numpy if product_name == "numpy" else product_of_ours(device)
 
         def run(n: int) -> dict[str, float]:
             columns = [np.flatnonzero(data.gallery_labels == c) for c in range(data.case.C)]
@@ -176,7 +178,7 @@ def _sorted_values(product: str, threads: int) -> Callable[[RetrievalData, str],
 
             sums = Sums()
             with ThreadPoolExecutor(threads) as pool:
-                for start, scores in score_chunks(queries, gallery, n, PRODUCTS[product]):
+                for start, scores in score_chunks(queries, gallery, n, product):
                     labels = data.query_labels[start : start + len(scores)]
                     apply = map if threads == 1 else pool.map
                     for values in apply(one, labels, scores.numpy()):
@@ -295,18 +297,18 @@ PROVIDERS = [
     _floor(
         "product_torch",
         "floor: torch.mm alone, as it comes",
-        _bare_product(product_torch),
+        bare_product(product_torch),
         bound="flop",
         devices=BOTH,
     ),
     _floor(
         "product_onednn",
         "floor: torch.mm alone, through oneDNN",
-        _bare_product(product_onednn),
+        bare_product(product_onednn),
         bound="flop",
     ),
     _floor(
-        "product_numpy", "floor: NumPy product alone", _bare_product(product_numpy), bound="flop"
+        "product_numpy", "floor: NumPy product alone", bare_product(product_numpy), bound="flop"
     ),
     Provider(
         "numpy_sort",
@@ -317,18 +319,18 @@ PROVIDERS = [
         note="NumPy's own product, one thread for the sort",
     ),
     Provider(
-        "numpy_sort_onednn",
-        "NumPy sort of values, oneDNN product",
+        "numpy_sort_same_product",
+        "NumPy sort of values, same product as ours",
         "rival",
-        _sorted_values("onednn", 1),
+        _sorted_values("ours", 1),
         Definition(),
-        note="torch's oneDNN product, one thread for the sort",
+        note="one thread for the sort",
     ),
     Provider(
         "numpy_sort_threads",
-        "NumPy sort of values, oneDNN product, all cores",
+        "NumPy sort of values, same product, all cores",
         "rival",
-        _sorted_values("onednn", ALL_CORES),
+        _sorted_values("ours", ALL_CORES),
         Definition(),
         note="the same in a pool of threads: np.sort releases the interpreter lock",
     ),

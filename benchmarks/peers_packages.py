@@ -119,7 +119,10 @@ def _pml(searcher: str) -> Callable[[RetrievalData, str], Prepared]:
             search = inference.CustomKNN(distances.CosineSimilarity(), batch_size=256)
         queries, gallery, query_labels, gallery_labels = tensors(data, device)
         calculator = calculators.AccuracyCalculator(
-            include=("mean_average_precision",), k=len(gallery), knn_func=search, device="cpu"
+            include=("mean_average_precision",),
+            k=len(gallery),
+            knn_func=search,
+            device=torch.device("cpu"),
         )
 
         def run(n: int) -> dict[str, float]:

@@ -54,7 +54,7 @@ WARM_UP = Case("warm_up", Q=12, G=400, C=4, strength=0.3)  # to load libraries
 
 @dataclass(frozen=True)
 class Definition:
-    """What a provider means by its numbers; P@k over k or over min(k, R)."""
+    """What a provider means by its numbers; P@k is hits within k over k or over min(k, R)."""
 
     ap: Literal["standard", "voc"] = "standard"
     at_k: Literal["min_relevant_k", "prefix_positive", "all_relevant"] = "min_relevant_k"
@@ -143,9 +143,6 @@ def reference_metrics(ranks: list[IntArray], definition: Definition) -> dict[str
                 "all_relevant": relevant,
             }[definition.at_k]
             sums.setdefault(f"map@{k}", []).append(float(envelope(precision[:head]).sum()) / norm)
-            if definition.precision == "k":
-                value = head / k
-            else:
-                value = int((found_at <= min(k, relevant)).sum()) / min(k, relevant)
-            sums.setdefault(f"p@{k}", []).append(value)
+            places = k if definition.precision == "k" else min(k, relevant)
+            sums.setdefault(f"p@{k}", []).append(head / places)
     return {name: float(np.mean(values)) for name, values in sums.items()}

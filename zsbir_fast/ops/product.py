@@ -56,7 +56,7 @@ def cpu_route() -> Route:
 
 
 @lru_cache(maxsize=8)
-def _probe(threads: int) -> Route:  # noqa: ARG001 (the key of the cache)
+def _probe(threads: int) -> Route:
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(192, 512, generator=generator)
     right = torch.randn(512, 4096, generator=generator)

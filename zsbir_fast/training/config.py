@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
@@ -95,6 +97,59 @@ class RunConfig:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole training config.
+
+    Attributes:
+        method: name of the method.
+        model: constructor arguments of its model, without the classes.
+        data: data settings.
+        optim: optimizer settings.
+        run: run settings.
+    """
+
+    method: str = "dmwan"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by its dotted key, as on the command line."""
+        found: dict[str, Any] = {"method": self.method}
+        found.update({f"model.{key}": value for key, value in self.model.items()})
+        for name in ("data", "optim", "run"):
+            part = vars(getattr(self, name))
+            found.update({f"{name}.{key}": value for key, value in part.items()})
+        return found
+
+
+def read_settings(path: str | Path) -> Settings:
+    """Read a YAML config as it stands; what it leaves out keeps its default.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The settings. Types are those of the file: the command line checks them, this does not.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TypeError: an unknown key below ``data``, ``optim`` or ``run``.
+    """
+    import yaml
+
+    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return Settings(
+        method=stored.get("method", "dmwan"),
+        model=stored.get("model", {}),
+        data=DataConfig(**stored.get("data", {})),
+        optim=OptimConfig(**stored.get("optim", {})),
+        run=RunConfig(**stored.get("run", {})),
+    )
 
 
 def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:

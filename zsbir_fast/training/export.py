@@ -29,7 +29,7 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     from safetensors.torch import save_file
 
     target = Path(folder)
-    tensors = {name: value.detach().contiguous().cpu() for name, value in _state(model).items()}
+    tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
     text = json.dumps(identity.to_dict(), indent=2) + "\n"
     write_atomically(
@@ -55,19 +55,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
     identity, weights = (
         _read_export(source) if source.is_dir() else _read_from_checkpoint(source)
     )
-    model = build_model(identity, pretrained=False)
-    try:
-        model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ValueError(
-            f"load_model: weights must fit a {identity.method} model, got {path} "
-            f"({str(error).splitlines()[-1].strip()})"
-        ) from error
-    return model.eval(), identity
-
-
-def _state(model: nn.Module) -> Mapping[str, Tensor]:
-    return model.state_dict()
+    return build_model(identity, stored=weights).eval(), identity
 
 
 def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:

@@ -2,144 +2,180 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import Tensor, nn
 
-from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
-from zsbir_fast.training.checkpoints import AtomicCheckpointIO
-from zsbir_fast.training.config import OptimConfig, RunConfig
-
-Validate = Callable[[pl.Trainer], dict[str, float]]
+from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
+from zsbir_fast.data.images import ImageSet
+from zsbir_fast.metrics.evaluate import evaluate_retrieval
+from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.training.checkpoints import read_checkpoint
+from zsbir_fast.training.config import Settings, check_config
+from zsbir_fast.training.data_module import SeenClasses
+from zsbir_fast.training.embedding import embed_images, evaluating
+from zsbir_fast.training.export import export_model
+from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.training.module import RetrievalModule
+from zsbir_fast.training.streams import derive_seed, seed_everything
+from zsbir_fast.training.trainer import Fitted, Validate, run_trainer
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a finished fit leaves.
+class Embedded:
+    """Test images of a benchmark as a model sees them.
 
     Attributes:
-        steps: optimizer steps done.
-        best: best validation value, None without validation.
-        best_step: optimizer step of it.
+        queries: sketches, float32 [Q, D].
+        gallery: photos, float32 [G, D].
+        result: evaluation under the protocol ``standard``, cosine.
     """
 
-    steps: int
-    best: float | None
-    best_step: int
+    queries: Tensor
+    gallery: Tensor
+    result: RetrievalResult
 
 
-def run_trainer(
-    module: pl.LightningModule,
-    datamodule: pl.LightningDataModule,
-    optim: OptimConfig,
-    run: RunConfig,
-    *,
-    validate: Validate | None = None,
-    resume_from: Path | None = None,
-) -> Fitted:
-    """Run Lightning's trainer over all steps that are left.
+def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Benchmark, Fitted]:
+    """Train on seen classes, choose by held-out seen classes, export the chosen model.
 
-    The whole run is one Lightning epoch: our epochs are stretches of it, so that every checkpoint
-    is the same kind of checkpoint and can be resumed exactly.
+    Writes below ``settings.run.out``: ``checkpoints/last.ckpt`` and ``best.ckpt``, ``logs/``,
+    ``tensorboard/`` if installed, ``model/``.
 
     Args:
-        module: the model and its optimizer.
-        datamodule: gives a resumable loader over the whole run.
-        optim: gradient clipping and accumulation.
-        run: length, place, hardware.
-        validate: called after each epoch; its ``"val/map"`` chooses ``best.ckpt``.
-        resume_from: checkpoint to take up; None starts at step 0.
+        settings: the whole config.
+        resume: go on from ``last.ckpt`` in ``run.out``, exactly where it was.
 
     Returns:
-        How far it came and what was best.
+        The chosen model on the device it was trained on, the whole benchmark, and how training
+        went.
 
     Raises:
-        FileNotFoundError: ``resume_from`` does not exist.
-        ValueError: it belongs to another model, or is damaged.
+        ValueError: a setting is out of range, the folder holds another run, or the checkpoint
+            belongs to another model.
+        FileNotFoundError: the data, or the checkpoint to resume, is missing.
     """
-    out = Path(run.out)
-    keeper = ValidateAndSave(
-        out / "checkpoints",
+    check_config(settings.data, settings.optim, settings.run)
+    last = _checkpoint_to_resume(Path(settings.run.out), resume=resume)
+    data, optim, run = settings.data, settings.optim, settings.run
+    benchmark = load_benchmark(data.name, data.root, layout=data.layout)
+    seen, held_out = benchmark, None
+    if data.validation_classes:
+        seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)
+    seed_everything(derive_seed(run.seed))
+    identity = ModelIdentity.of(settings.method, settings.model, seen.seen)
+    model: Any = build_model(identity)
+    module = RetrievalModule(model, optim, identity, total_steps=run.total_steps)
+    datamodule = SeenClasses(
+        seen,
+        data,
+        model.encoder,
         epoch_batches=run.steps_per_epoch * optim.accumulate,
-        save_batches=run.checkpoint_every * optim.accumulate,
-        validate=validate,
+        epochs=run.epochs,
+        seed=run.seed,
     )
-    callbacks: list[pl.Callback] = [StepSeeds(run.seed), keeper]
-    if run.progress:
-        epoch_batches = run.steps_per_epoch * optim.accumulate
-        callbacks.append(
-            RunProgressBar(epoch_batches=epoch_batches, epochs=run.epochs, validation=keeper)
+    fitted = run_trainer(
+        module,
+        datamodule,
+        optim,
+        run,
+        validate=_validation(model, held_out, settings) if held_out is not None else None,
+        resume_from=last,
+    )
+    if held_out is not None:
+        _load_chosen(module, Path(run.out) / "checkpoints" / "best.ckpt")
+    if fitted.is_first:
+        export_model(model, identity, Path(run.out) / "model")
+    return model.to(fitted.device).eval(), benchmark, fitted
+
+
+def evaluate_unseen(
+    model: Any,
+    sketches: ImageSet,
+    photos: ImageSet,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+    **options: Any,
+) -> Embedded:
+    """Embed sketches and photos and evaluate the retrieval of the photos by the sketches.
+
+    Args:
+        model: gives ``embed`` and ``encoder``.
+        sketches: the queries.
+        photos: the gallery.
+        batch_size: images per forward pass.
+        workers: processes that load images.
+        device: where the model is.
+        progress: show progress bars.
+        options: of ``evaluate_retrieval``, e.g. ``protocol`` or ``ks``.
+
+    Returns:
+        Embeddings and result.
+
+    Raises:
+        ValueError: as ``evaluate_retrieval``.
+    """
+    with evaluating(model):
+        queries, gallery = (
+            embed_images(
+                model.embed,
+                images,
+                encoder=model.encoder,
+                batch_size=batch_size,
+                workers=workers,
+                device=device,
+                progress=f"embedding {images.modality}s" if progress else None,
+            )
+            for images in (sketches, photos)
         )
-    with _calm():
-        trainer = pl.Trainer(
-            **_hardware(run),
-            precision=run.precision,
-            max_epochs=1,
-            max_steps=run.total_steps,
-            limit_val_batches=0,
-            gradient_clip_val=optim.gradient_clip or None,
-            accumulate_grad_batches=optim.accumulate,
-            use_distributed_sampler=False,
-            logger=_loggers(out),
-            log_every_n_steps=min(run.log_every, run.total_steps),
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            enable_checkpointing=False,
-            enable_progress_bar=run.progress,
-            enable_model_summary=False,
-            default_root_dir=out,
+    result = evaluate_retrieval(queries, gallery, sketches.labels, photos.labels, **options)
+    return Embedded(queries, gallery, result)
+
+
+def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:
+    """Zero-shot retrieval on held-out seen classes; the unseen ones are left alone."""
+    ks = (100,)
+
+    def validate(trainer: pl.Trainer) -> dict[str, float]:
+        start = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            result = evaluate_unseen(
+                model,
+                held_out.test_sketches,
+                held_out.test_photos,
+                batch_size=settings.data.eval_batch_size,
+                workers=settings.data.workers,
+                device=trainer.strategy.root_device,
+                ks=ks,
+            ).result
+        return {
+            "val/map": result.map,
+            "val/precision_at_100": result.precision_at[100],
+            "val/seconds": time.perf_counter() - start,
+        }
+
+    return validate
+
+
+def _checkpoint_to_resume(out: Path, *, resume: bool) -> Path | None:
+    last = out / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        raise FileNotFoundError(f"train: run.out must hold a run to resume, but {last} is missing")
+    if not resume and last.is_file():
+        raise ValueError(
+            f"train: run.out must be a new folder, got {out}, which holds a run; "
+            "add --resume to go on with it, or choose another --run.out"
         )
-        trainer.fit(
-            module,
-            datamodule=datamodule,
-            ckpt_path=resume_from,
-            weights_only=True,
-        )
-    return Fitted(steps=trainer.global_step, best=keeper.best, best_step=keeper.best_step)
+    return last if resume else None
 
 
-def _hardware(run: RunConfig) -> dict[str, Any]:
-    """Under torchrun its processes are taken; otherwise what the settings say."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", run.devices))
-    world = int(os.environ.get("WORLD_SIZE", local))
-    return {
-        "accelerator": run.accelerator,
-        "devices": local,
-        "num_nodes": max(1, world // local),
-        "strategy": "ddp" if world > 1 and run.strategy == "auto" else run.strategy,
-    }
-
-
-def _loggers(out: Path) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(out, name="logs")]
-    if find_spec("tensorboard") is not None:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
-    return loggers
-
-
-@contextmanager
-def _calm() -> Any:
-    """Hide Lightning's advice on what the settings decide, and its calls of deprecated names."""
-    import logging
-
-    talker = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = talker.level
-    talker.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        talker.setLevel(level)
+def _load_chosen(module: RetrievalModule, path: Path) -> None:
+    module.load_state_dict(read_checkpoint(path)["state_dict"])

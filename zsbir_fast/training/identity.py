@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
 """Method name -> class of its model."""
@@ -37,6 +39,20 @@ class ModelIdentity:
             "arguments": dict(self.arguments),
             "classes": list(self.classes),
         }
+
+    @staticmethod
+    def of(method: str, arguments: Mapping[str, Any], classes: Sequence[str]) -> ModelIdentity:
+        """Make an identity; the arguments are brought to the plain values that files can hold.
+
+        Args:
+            method: key of ``METHODS``.
+            arguments: constructor arguments without ``classes``.
+            classes: class names.
+
+        Returns:
+            The identity.
+        """
+        return ModelIdentity(method, json.loads(json.dumps(dict(arguments))), tuple(classes))
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> ModelIdentity:
@@ -107,3 +123,39 @@ def model_class(method: str) -> type[nn.Module]:
     module, name = METHODS[method].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), name)
     return found
+
+
+def build_model(
+    identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Build the model that an identity describes.
+
+    Args:
+        identity: method, arguments and classes.
+        stored: trained weights. With them the model is complete: neither pre-trained weights nor
+            a text encoder are needed, so nothing is looked up or fetched.
+
+    Returns:
+        The model in training mode; with ``stored``, those weights are in it.
+
+    Raises:
+        ValueError: an argument is wrong, or ``stored`` does not fit.
+    """
+    make = model_class(identity.method)
+    if stored is None:
+        return make(identity.classes, **identity.arguments)
+    arguments = {**identity.arguments, "weights": None}
+    if "pair_weighting.tokens" in stored:
+        names = {"tokens": "tokens", "mask": "mask", "global_": "text_global"}
+        arguments["text"] = SimpleNamespace(
+            **{to: stored[f"pair_weighting.{name}"] for to, name in names.items()}
+        )
+    model = make(identity.classes, **arguments)
+    try:
+        model.load_state_dict(dict(stored))
+    except RuntimeError as error:
+        raise ValueError(
+            f"build_model: stored must be the weights of this {identity.method} model, but "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model

@@ -1,0 +1,147 @@
+"""The rules of docs/design.md that can be checked: arrows, rooms, the border to C++, the public API."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGE = REPO / "zsbir_fast"
+
+# What each layer may import of the package, besides itself.
+_OPS = {"reference", "ops"}
+_LOSSES_METRICS = _OPS | {"losses", "metrics"}
+_MODELS = _LOSSES_METRICS | {"models", "retrieval", "data", "text"}
+_TRAINING = _MODELS | {"training", "report", "demo"}
+ALLOWED = {
+    "reference": {"reference"},
+    "ops": _OPS,
+    "losses": _LOSSES_METRICS,
+    "metrics": _LOSSES_METRICS,
+    "data": {"data"},
+    "text": {"data", "text"},
+    "models": _MODELS,
+    "retrieval": _MODELS,
+    "training": _TRAINING,
+    "report": _TRAINING,
+    "demo": _TRAINING,
+    "env_report": _OPS,
+    "cli": _TRAINING | {"cli", "env_report"},
+}
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if "bundled" not in p.parts[:-1]]
+
+
+def layer_of(path: Path) -> str:
+    top = path.relative_to(PACKAGE).parts[0]
+    return top.removesuffix(".py")
+
+
+def package_imports(path: Path) -> set[str]:
+    """Names of zsbir_fast modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("zsbir_fast.")}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    layer = layer_of(path)
+    if layer in ("__init__", "_native", "__main__"):
+        return
+    assert layer in ALLOWED, f"{layer} is not a layer of docs/design.md"
+    for name in package_imports(path):
+        target = name.split(".")[1]
+        if (PACKAGE / target).exists() or (PACKAGE / f"{target}.py").exists():
+            assert target in ALLOWED[layer], f"{path.name} ({layer}) must not import {name}"
+
+
+def test_only_ops_touch_the_compiled_module() -> None:
+    for path in modules():
+        if layer_of(path) in ("ops", "_native", "env_report"):
+            continue
+        assert "_C" not in {name.split(".")[1] for name in package_imports(path)}, (
+            f"{path} imports zsbir_fast._C"
+        )
+
+
+def test_core_knows_nothing_of_torch_or_python() -> None:
+    for path in (REPO / "csrc").rglob("*"):
+        if path.suffix in (".h", ".cpp", ".cu", ".cuh") and path.name != "bindings.cpp":
+            text = path.read_text()
+            for word in ("torch/", "ATen", "pybind11", "Python.h"):
+                assert f"#include <{word}" not in text, f"{path} includes {word}"
+
+
+def test_every_room_has_its_name_in_every_layer() -> None:
+    for room in (p.name for p in (REPO / "csrc").iterdir() if p.is_dir() and p.name != "common"):
+        for place in (
+            PACKAGE / "reference" / f"{room}.py",
+            PACKAGE / "ops" / f"{room}.py",
+            REPO / "tests" / "ops" / f"test_{room}.py",
+            REPO / "benchmarks" / f"bench_{room}.py",
+            REPO / "csrc" / room / "README.md",
+            REPO / "csrc" / room / f"{room}.h",
+            REPO / "csrc" / room / f"{room}_kernels.cuh",
+        ):
+            assert place.exists(), f"room {room} lacks {place.relative_to(REPO)}"
+
+
+def test_every_public_name_exists() -> None:
+    import zsbir_fast
+
+    for name in zsbir_fast.__all__:
+        assert getattr(zsbir_fast, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = zsbir_fast.nothing
+
+
+def test_files_stay_readable() -> None:
+    long = {
+        str(path.relative_to(REPO)): lines
+        for folder in ("zsbir_fast", "csrc", "benchmarks", "tests")
+        for path in (REPO / folder).rglob("*")
+        if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh")
+        and (lines := len(path.read_text().splitlines())) > 450
+    }
+    assert not long, f"files over 450 lines: {long}"
+
+
+def test_import_is_light() -> None:
+    """`import zsbir_fast` must not pull in what only training, models or reports need."""
+    heavy = "lightning timm open_clip torchvision matplotlib jinja2 jsonargparse PIL torchmetrics"
+    code = (
+        "import sys, zsbir_fast; zsbir_fast.evaluate_retrieval\n"
+        f"print([m for m in {heavy.split()!r} if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO.parent
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
+    """Without the compiled module the import fails at once, with the command that helps."""
+    target = tmp_path / "zsbir_fast"
+    target.mkdir()
+    for name in ("__init__.py", "_native.py"):
+        (target / name).write_text((PACKAGE / name).read_text())
+    code = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; sys.path.insert(0, {str(tmp_path)!r}); import zsbir_fast"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert out.returncode != 0
+    assert "its compiled module zsbir_fast._C is not there" in out.stderr
+    assert "pip install ." in out.stderr
