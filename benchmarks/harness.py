@@ -100,8 +100,8 @@ class Suite:
     load_data: Callable[[Any, Path], Any]
     warm_up: Callable[[Provider, str], object]  # loads libraries, before memory is measured
     items: Callable[[Any], int]
-    check_items: Callable[[Any], int]
-    error: Callable[[Provider, Any, Any, int], float]
+    check_items: Callable[[Any], int]  # this many are checked against the reference
+    error: Callable[[Provider, Any, Any], float]  # of the result of run(check_items)
     work: Callable[[Provider, Any, int], float]  # bytes or FLOP of n items
     finish: Callable[[Result], None]  # shares of the limits, verdicts
     tolerance: float = 1e-4
@@ -111,13 +111,22 @@ class Suite:
 
 
 def choose_n(time_call: Callable[[int], float], start: int, limit: int, call_s: float) -> int:
-    """The largest n whose call stays near ``call_s`` seconds, found by growing from ``start``."""
+    """How many items make a call that takes ``call_s`` seconds above its fixed cost.
+
+    The fixed cost (building an index, say) is left out, so that it is spread over as many items as
+    it would be in use. Found by growing from ``start``; the answer is at most ``limit``.
+    """
     n = min(start, limit)
+    seconds = time_call(n)
+    room = 2.0
     while n < limit:
-        growth = 0.9 * call_s / max(time_call(n), 1e-7)
-        if growth < 1.2:
+        wider = min(limit, int(n * min(8.0, room)))
+        wider_seconds = time_call(wider)
+        per_item = max((wider_seconds - seconds) / (wider - n), 1e-9)
+        n, seconds = wider, wider_seconds
+        room = call_s / (per_item * n)
+        if room < 1.5:
             break
-        n = min(limit, max(n + 1, int(n * min(growth, 8.0))))
     return n
 
 
@@ -133,8 +142,8 @@ def measure(
     prepared = provider.prepare(data, device)
     limit = min(suite.items(data), prepared.limit or sys.maxsize)
     clock, memory = Clock(device), PeakMemory(device)
-    checked = min(suite.check_items(data), limit)
-    error = suite.error(provider, data, prepared.run(checked), checked)
+    checked = suite.check_items(data)
+    error = suite.error(provider, data, prepared.run(checked))
     if not error <= suite.tolerance:
         raise ArithmeticError(f"result is off by {error:.2e}, more than {suite.tolerance:.0e}")
     n = choose_n(lambda n: clock.time(prepared.run, n), checked, limit, how.call_s)

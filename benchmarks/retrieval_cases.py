@@ -31,6 +31,7 @@ class Case:
     strength: float
     D: int = 512
     devices: tuple[str, ...] = ("cpu", "cuda")
+    checked: int = 10  # the first queries, whose results are compared with float64
 
     @property
     def title(self) -> str:
@@ -43,7 +44,7 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("tiny", Q=200, G=2_000, C=10, strength=0.28),
+        Case("tiny", Q=200, G=2_000, C=10, strength=0.28, checked=50),
         Case("tuberlin", Q=2_400, G=27_989, C=30, strength=0.33),
         Case("quickdraw", Q=2_000, G=54_151, C=30, strength=0.33),
         Case("quickdraw_full", Q=92_291, G=54_151, C=30, strength=0.33, devices=("cuda",)),
@@ -64,26 +65,32 @@ class Definition:
         return f"ap={self.ap} at_k={self.at_k} precision={self.precision}"
 
 
+ARRAYS = ("queries", "gallery", "query_labels", "gallery_labels", "exact_scores")
+
+
 @dataclass(frozen=True)
 class RetrievalData:
-    """Features and labels of a case: queries [Q, D], gallery [G, D] float32, labels int64."""
+    """Features and labels of a case: queries [Q, D], gallery [G, D] float32, labels int64.
+
+    ``exact_scores`` [checked, G] are the cosines of the first queries in float64.
+    """
 
     case: Case
     queries: FloatArray
     gallery: FloatArray
     query_labels: IntArray
     gallery_labels: IntArray
+    exact_scores: FloatArray
 
     def save(self, folder: Path) -> None:
         """One .npy file for each array."""
-        for name in ("queries", "gallery", "query_labels", "gallery_labels"):
+        for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def load(cls, case: Case, folder: Path) -> RetrievalData:
         """What ``save`` wrote."""
-        names = ("queries", "gallery", "query_labels", "gallery_labels")
-        return cls(case, *(np.load(folder / f"{name}.npy", allow_pickle=False) for name in names))
+        return cls(case, *(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS))
 
 
 def generate(case: Case, seed: int = 0) -> RetrievalData:
@@ -104,19 +111,14 @@ def generate(case: Case, seed: int = 0) -> RetrievalData:
 
     queries, query_labels = draw(case.Q, None)
     gallery, gallery_labels = draw(case.G, share / share.sum())
-    return RetrievalData(case, queries, gallery, query_labels, gallery_labels)
+    exact = queries[: case.checked].astype(np.float64) @ gallery.T.astype(np.float64)
+    return RetrievalData(case, queries, gallery, query_labels, gallery_labels, exact)
 
 
-def scores_float64(data: RetrievalData, n: int) -> FloatArray:
-    """Cosines of the first ``n`` queries [n, G] in float64."""
-    product: FloatArray = data.queries[:n].astype(np.float64) @ data.gallery.T.astype(np.float64)
-    return product
-
-
-def relevant_ranks(data: RetrievalData, n: int) -> list[IntArray]:
-    """1-based ranks of the relevant photos of the first ``n`` queries, by a full float64 sort."""
+def relevant_ranks(data: RetrievalData) -> list[IntArray]:
+    """1-based ranks of the relevant photos of the checked queries, by a full float64 sort."""
     ranks = []
-    for scores, label in zip(scores_float64(data, n), data.query_labels, strict=False):
+    for scores, label in zip(data.exact_scores, data.query_labels, strict=False):
         order = np.argsort(-scores, kind="stable")
         ranks.append(np.flatnonzero(data.gallery_labels[order] == label).astype(np.int64) + 1)
     return ranks
