@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def _prefer_installed_package(root: Path, search_path: list[str]) -> list[str]:
-    """``search_path`` with ``root`` last, if its zsbir_fast/ is bare source."""
-    if any((root / "zsbir_fast").glob("_C.*")):
-        return search_path
+    """``search_path``, with ``root`` last if it is there and its zsbir_fast/ is bare source."""
     others = [entry for entry in search_path if Path(entry or os.curdir).resolve() != root]
+    if len(others) == len(search_path) or any((root / "zsbir_fast").glob("_C.*")):
+        return search_path
     return [*others, str(root)]
 
 

@@ -46,11 +46,12 @@ class Row:
 
 @dataclass
 class Result:
-    """What a run leaves: facts of the machine, rows, skipped providers, verdicts on targets."""
+    """What a run leaves: facts of the machine, rows, skipped and failed providers, verdicts."""
 
     facts: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
 
 
@@ -150,7 +151,9 @@ def report(result: Result, titles: Mapping[str, str], ours: str, module: str) ->
         blocks.append(f"{titles.get(case, case)}\n{plain(table(rows, ours))}")
     if any(row.other_load > 0.2 for row in result.rows):
         blocks.append("(!) other processes took more than 0.2 core during this row: repeat it")
-    blocks += ["\n".join(lines) for lines in (result.verdicts, result.skipped) if lines]
+    blocks += [
+        "\n".join(lines) for lines in (result.verdicts, result.skipped, result.failed) if lines
+    ]
     blocks.append(
         f"one row again: python -m {module} --full --case CASE --only METHOD (see --list)"
     )
@@ -184,11 +187,14 @@ def update_tables(document: Path, result: Result, titles: Mapping[str, str], our
 def machine(facts: Mapping[str, Any]) -> str:
     """Hardware and versions in one paragraph."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    chip = f"{facts['cpu']} (family/model {facts['cpu_family_model']}, {', '.join(facts['simd'])})"
-    return (
-        f"{facts['gpu'] + ', ' if 'gpu' in facts else ''}{chip}, {facts['cores']} cores, "
-        f"{facts['memory_GiB']} GiB, {facts['threads']} threads; {facts['date'][:10]}; {versions}."
-    )
+    parts = [
+        *([facts["gpu"]] if "gpu" in facts else []),
+        f"{facts['cpu']} (family/model {facts['cpu_family_model']}, {', '.join(facts['simd'])})",
+        f"{facts['cores']} cores, {facts['threads']} threads, {facts['memory_GiB']} GiB",
+        f"{facts['date'][:10]}, commit {facts['commit']}",
+        versions,
+    ]
+    return "; ".join(parts) + "."
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -59,9 +59,11 @@ def collect() -> dict[str, dict[str, str]]:
                 "compiled module": _compiled_module,
                 "compiler": lambda: str(_native().cxx_compiler),
                 "SIMD level here": lambda: str(_native().simd_level()),
-                "OpenMP": lambda: f"yes, {_native().max_threads()} threads"
-                if _native().openmp
-                else "no: built by a compiler without it, kernels use one thread",
+                "OpenMP": lambda: (
+                    f"yes, {_native().max_threads()} threads"
+                    if _native().openmp
+                    else "no: built by a compiler without it, kernels use one thread"
+                ),
                 "CUDA kernels": _cuda_kernels,
             }
         ),

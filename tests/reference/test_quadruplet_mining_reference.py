@@ -20,9 +20,13 @@ def loop_distance(a, b, distance):
     return squared if distance == "squared_euclidean" else math.sqrt(squared)
 
 
-def arg(candidates, key):
-    """The candidate of the smallest key, the lowest index among equals, -1 without candidates."""
-    return min(candidates, key=lambda c: (round(key(c), 9), c), default=-1)
+def nearest(candidates, distances):
+    """The candidate of the smallest distance, the lowest among equals, -1 without candidates."""
+    return min(candidates, key=lambda c: (round(distances[c], 9), c), default=-1)
+
+
+def farthest(candidates, distances):
+    return nearest(candidates, [-x for x in distances])
 
 
 def loop_mine(
@@ -37,19 +41,19 @@ def loop_mine(
         if positive == "paired":
             pos = int(paired[a]) if int(paired[a]) in same else -1
         elif positive == "hardest":
-            pos = arg(same, lambda j: -d[j])
+            pos = farthest(same, d)
         else:
-            pos = arg(same, lambda j: d[j])
+            pos = nearest(same, d)
             if positive == "semihard":
                 limit = min((d[j] for j in other), default=math.inf)
-                semihard = arg([j for j in same if d[j] < limit], lambda j: -d[j])
+                semihard = farthest([j for j in same if d[j] < limit], d)
                 pos = semihard if semihard >= 0 else pos
         if negative == "hardest":
-            neg = arg(other, lambda j: d[j])
+            neg = nearest(other, d)
         elif negative == "semihard":
             low = d[max(pos, 0)]
-            neg = arg([j for j in other if low < d[j] < low + margin], lambda j: d[j])
-            neg = neg if neg >= 0 else arg(other, lambda j: -d[j])
+            neg = nearest([j for j in other if low < d[j] < low + margin], d)
+            neg = neg if neg >= 0 else farthest(other, d)
         else:
             neg = loop_draw(d, other, float(uniforms[a]), len(anchor), distance)
         candidates = [
@@ -62,7 +66,8 @@ def loop_mine(
         if sketch_negative == "positive":
             origin = photos[max(pos, 0)]
             candidates = candidates if pos >= 0 else []
-        sketch = arg(candidates, lambda k: loop_distance(origin, sketches[k], distance))
+        within = [loop_distance(origin, row, distance) for row in sketches]
+        sketch = nearest(candidates, within)
         found.append((pos, neg, sketch))
     return found
 
@@ -125,9 +130,7 @@ def test_mining_agrees_with_loops(distance, positive, negative, sketch_negative)
 def test_ties_take_the_lowest_index():
     s = torch.tensor([[0.0, 0.0], [3.0, 4.0], [4.0, 3.0]])
     p = torch.tensor([[0.0, 2.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    mined = reference.mine_quadruplets(
-        s, p, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1, 1])
-    )
+    mined = reference.mine_quadruplets(s, p, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1, 1]))
     assert (mined.positive[0], mined.photo_negative[0], mined.sketch_negative[0]) == (0, 2, 1)
 
 
@@ -264,7 +267,7 @@ def test_equal_points_pass_a_finite_gradient(distance):
     mined = reference.mine_quadruplets(s, p, labels, labels, distance=distance)
     loss = call_loss(s, p, mined, distance=distance)
     loss.backward()
-    assert float(loss) == pytest.approx(0.6, abs=1e-5)
+    assert float(loss.detach()) == pytest.approx(0.6, abs=1e-5)
     assert s.grad.isfinite().all()
     assert p.grad.isfinite().all()
 

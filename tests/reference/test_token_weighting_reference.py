@@ -10,7 +10,9 @@ import torch
 from zsbir_fast.reference import token_weighting as reference
 
 
-def random_case(*, classes=3, words=4, sketch_patches=5, photo_patches=3, width=6, values=7, seed=0):
+def random_case(
+    *, classes=3, words=4, sketch_patches=5, photo_patches=3, width=6, values=7, seed=0
+):
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -200,9 +202,7 @@ def test_alignment_weights_by_hand():
     torch.testing.assert_close(
         weigh(local, global_, temperature=0.7), torch.tensor([2 * e / (1 + e), 2 / (1 + e)])
     )
-    torch.testing.assert_close(
-        weigh(local, global_, form="mean"), torch.tensor([1.8, 1.1]) / 1.45
-    )
+    torch.testing.assert_close(weigh(local, global_, form="mean"), torch.tensor([1.8, 1.1]) / 1.45)
     sigmoids = torch.tensor([0.8, 0.1]).div(0.7).sigmoid()
     torch.testing.assert_close(
         weigh(local, global_, form="sigmoid", temperature=0.7), sigmoids / sigmoids.mean()

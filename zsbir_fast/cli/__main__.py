@@ -1,4 +1,4 @@
-"""``python -m zsbir_fast.cli`` is ``zsbir``: for torchrun, and where the script is not on the path."""
+"""``python -m zsbir_fast.cli`` is ``zsbir``, as torchrun needs it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 # command -> (module with main(argv), what it does)
 COMMANDS = {
-    "quickstart": ("quickstart", "train on the bundled real benchmark and write a report (minutes)"),
+    "quickstart": (
+        "quickstart",
+        "train on the bundled real benchmark, write a report",
+    ),
     "train": ("train", "train a model from a YAML config, resume a run"),
     "eval": ("evaluate", "evaluate a trained model, or ready features"),
     "bench": ("bench", "measure the installed kernels against plain PyTorch"),

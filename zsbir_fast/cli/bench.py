@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--gallery", type=int, default=10_000, help="gallery items G")
     parser.add_argument("--classes", type=int, default=30, help="classes C")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats; the median counts")
-    arguments = parser.parse_args(list(argv))
+    arguments = parser.parse(argv)
     for name in ("queries", "gallery", "classes", "repeats"):
         if arguments[name] < 1:
             parser.error(f"--{name} must be at least 1, got {arguments[name]}")
@@ -89,9 +89,7 @@ def run(queries: int, gallery: int, classes: int, repeats: int) -> str:
         # A few scores are equal, and argsort orders those as it likes.
         if not torch.allclose(ap, expected[: len(ap)], rtol=0, atol=1e-4):
             raise RuntimeError(f"bench: {name} must agree with torch.argsort, but does not")
-    micros = {
-        name: 1e6 * _median(job, repeats) / rows for name, (rows, job) in contestants.items()
-    }
+    micros = {name: 1e6 * _median(job, repeats) / rows for name, (rows, job) in contestants.items()}
     fastest = micros["zsbir_fast kernel"]
     table = Table(
         title="",
@@ -107,9 +105,7 @@ def run(queries: int, gallery: int, classes: int, repeats: int) -> str:
 
 
 def _kernel(scores: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> Tensor:
-    return evaluate_ranking(
-        scores, query_labels, gallery_labels, larger_is_closer=True, ks=(1,)
-    ).ap
+    return evaluate_ranking(scores, query_labels, gallery_labels, larger_is_closer=True, ks=(1,)).ap
 
 
 def _reference(scores: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ _UNKNOWN_KEY = (
     r"[Gg]roup '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.-]+)'",
     r"[Kk]ey '(?P<key>[\w.-]+)' is not expected",
     r"does not accept nested key '(?P<key>[\w.-]+)'",
+    r"[Oo]ption '(?P<key>[\w.-]+)' is not accepted",
     r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)",
 )
 
@@ -36,11 +37,26 @@ class Parser(jsonargparse.ArgumentParser):
     def __init__(self, command: str, *, description: str, examples: str) -> None:
         super().__init__(
             prog=f"zsbir {command}",
+            usage=f"zsbir {command} [options]",
             description=description,
             epilog=f"examples:\n{examples}",
             formatter_class=_Formatter,
             allow_abbrev=False,
         )
+
+    def parse(self, arguments: Sequence[str]) -> Any:
+        """Parse arguments; a shipped config may be given by its name.
+
+        Args:
+            arguments: the command's arguments.
+
+        Returns:
+            The parsed values, by key.
+        """
+        try:
+            return self.parse_args(with_config_paths(arguments))
+        except ValueError as error:
+            self.error(str(error))
 
     def keys(self) -> list[str]:
         """Return every key that can be set, with dots."""
@@ -89,9 +105,7 @@ def find_config(name: str) -> str:
             return str(resources.files("zsbir_fast.training") / "configs" / candidate)
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(
-        f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}"
-    )
+    raise ValueError(f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}")
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
+_EXACT_INTEGERS = 2**53  # the integers that float64 holds one by one
+_BLOCK = 2**22  # elements that a check looks at in one go, so that no temporary grows with the input
 
 
 def as_tensor(caller: str, name: str, value: Any) -> Tensor:
-    """Tensors as they are, NumPy arrays and sequences of numbers as tensors, detached."""
+    """Tensors as they are (detached), arrays and sequences of numbers as tensors; no copy if avoidable."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"{caller}: {name} must be a dense tensor, got layout {value.layout}")
         return value.detach()
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        value = value.view()  # a read-only memory map: only ever read here
+    if isinstance(value, np.ndarray):
+        if not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
+        if any(stride < 0 for stride in value.strides):
+            value = value.copy()
     try:
         with warnings.catch_warnings():
+            # Read-only arrays and memory maps: what is made of them here is only ever read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{caller}: {name} must be a tensor or an array of numbers, got {type(value).__name__}"
+            f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"
         ) from error
 
 
@@ -35,7 +44,7 @@ def check_matrix(caller: str, name: str, value: Any, *, shape: str) -> Tensor:
     if tensor.dim() != 2:
         raise ValueError(f"{caller}: {name} must be {shape}, got shape {list(tensor.shape)}")
     if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"{caller}: {name} must be numbers, got {tensor.dtype}")
+        raise TypeError(f"{caller}: {name} must be real numbers, got {tensor.dtype}")
     if 0 in tensor.shape:
         raise ValueError(f"{caller}: {name} must not be empty, got shape {list(tensor.shape)}")
     return tensor
@@ -51,13 +60,20 @@ def check_labels(caller: str, name: str, value: Any, length: int, *, of: str) ->
             f"{caller}: {name} must be [{length}], one label for each row of {of}, "
             f"got shape {list(labels.shape)}"
         )
-    return labels.to("cpu", torch.int64)
+    out = labels.to("cpu", torch.int64)
+    if labels.dtype == torch.uint64 and length > 0 and int(out.min()) < 0:
+        raise ValueError(f"{caller}: {name} must be below 2^63, got larger integers")
+    return out
 
 
-def check_ks(caller: str, ks: Sequence[int], gallery: int | None = None) -> tuple[int, ...]:
-    """Cut-offs as a tuple without repeats; warns once if some exceed the gallery."""
-    if isinstance(ks, int):
-        ks = (ks,)
+def check_ks(
+    caller: str, ks: int | Iterable[int], gallery: int, *, stacklevel: int
+) -> tuple[int, ...]:
+    """Cut-offs as a tuple without repeats; one warning if some exceed the gallery."""
+    if isinstance(ks, (int, np.integer)):
+        ks = (int(ks),)
+    elif isinstance(ks, (str, bytes)) or not isinstance(ks, Iterable):
+        raise TypeError(f"{caller}: ks must be integers, got {ks!r}")
     out: list[int] = []
     for k in ks:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
@@ -66,43 +82,105 @@ def check_ks(caller: str, ks: Sequence[int], gallery: int | None = None) -> tupl
             raise ValueError(f"{caller}: every k of ks must be at least 1, got {k}")
         if int(k) not in out:
             out.append(int(k))
-    if gallery is not None and any(k > gallery for k in out):
-        beyond = [k for k in out if k > gallery]
+    beyond = [k for k in out if k > gallery]
+    if beyond:
         warnings.warn(
             f"{caller}: k = {beyond} exceeds the gallery of {gallery} items: the ranking ends there, "
             "Prec@k keeps its denominator (docs/metrics.md, 'k beyond the gallery')",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return tuple(out)
 
 
+def check_choice(caller: str, name: str, value: Any, known: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of the known words."""
+    if value not in known:
+        raise ValueError(f"{caller}: {name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def check_positive(caller: str, name: str, value: Any) -> None:
+    """Raise unless ``value`` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{caller}: {name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{caller}: {name} must be at least 1, got {value}")
+
+
 def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> None:
-    """Raise, naming the first bad row, unless every number is finite."""
+    """Raise, naming the first bad row (counted from ``first_row``), unless every number is finite."""
     if not matrix.is_floating_point():
         return
-    # One pass without a temporary: NaN and infinity survive a sum in float64. The sum of finite
-    # float64 numbers may overflow, so a bad sum is a suspicion, not a verdict.
-    if bool(torch.isfinite(matrix.sum(dtype=torch.float64))):
+    # NaN and infinity survive a sum. The sum of finite numbers may overflow too, so that a bad sum
+    # is a suspicion, not a verdict.
+    at_once = matrix.element_size() >= 4
+    blocks = [matrix] if at_once else (b.float() for _, b in row_blocks(matrix))
+    if all(math.isfinite(b.sum()) for b in blocks):
         return
-    bad = ~torch.isfinite(matrix)
-    if not bool(bad.any()):
-        return
-    rows = torch.nonzero(bad.any(dim=1))[:, 0]
-    row = int(rows[0])
-    value = matrix[row][bad[row]][0].item()
-    raise ValueError(
-        f"{caller}: {name} must be finite, got {value} in row {first_row + row} "
-        f"({len(rows)} such row{'s' if len(rows) > 1 else ''})"
+    bad_rows, first = 0, None
+    for start, block in row_blocks(matrix):
+        bad = ~torch.isfinite(block.float() if block.element_size() < 4 else block)
+        rows = torch.nonzero(bad.any(dim=1))[:, 0]
+        if first is None and len(rows) > 0:
+            row = int(rows[0])
+            first = (start + row, block[row][bad[row]][0].item())
+        bad_rows += len(rows)
+    if first is not None:
+        raise ValueError(
+            f"{caller}: {name} must be finite, got {first[1]} in row {first_row + first[0]} "
+            f"({bad_rows} such row{'s' if bad_rows > 1 else ''})"
+        )
+
+
+def largest_norm(matrix: Tensor) -> float:
+    """The largest Euclidean norm of a row of a finite matrix; inf if it exceeds the range of floats."""
+    norms = (
+        torch.linalg.vector_norm(block.to(work_dtype(block.dtype)), dim=1).max()
+        for _, block in row_blocks(matrix)
     )
+    return max(float(x) for x in norms)
+
+
+def check_product_range(
+    caller: str, metric: str, dtype: torch.dtype, query_norm: float, gallery_norm: float
+) -> None:
+    """Raise if a score could overflow: infinities would tie, and their differences are no numbers."""
+    bound = query_norm * gallery_norm
+    if metric == "euclidean":
+        bound = gallery_norm * gallery_norm + 2 * bound
+    if not bound < torch.finfo(dtype).max / 4:
+        raise ValueError(
+            f"{caller}: embeddings must have scores within the range of {dtype} for "
+            f"metric={metric!r}, got norms up to {query_norm:.3g} (queries) and {gallery_norm:.3g} "
+            "(gallery); scale them down"
+        )
+
+
+def work_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """The type in which products of matrices of these types are computed: float32 or float64."""
+    narrow = all(d.itemsize <= 2 or d == torch.float32 for d in dtypes)
+    return torch.float32 if narrow else torch.float64
 
 
 def as_kernel_float(caller: str, name: str, matrix: Tensor) -> Tensor:
     """The matrix in a type that the kernels take, without changing the order of its values."""
-    if matrix.dtype in (torch.float32, torch.float64):
-        return matrix
-    if matrix.dtype in _FLOATING or matrix.dtype in (torch.uint8, torch.int8, torch.int16):
-        return matrix.to(torch.float32)
-    if matrix.dtype == torch.int64 and int(matrix.abs().max()) > 2**53:
-        raise ValueError(f"{caller}: {name} must fit in float64 exactly (|x| <= 2^53), got larger integers")
-    return matrix.to(torch.float64)
+    if not matrix.is_floating_point() and matrix.element_size() == 8:
+        signed = matrix.to(torch.int64) if matrix.dtype in _UNSIGNED else matrix
+        low, high = (int(x) for x in torch.aminmax(signed))
+        wrapped = matrix.dtype in _UNSIGNED and low < 0
+        if wrapped or max(high, -low) > _EXACT_INTEGERS:
+            raise ValueError(f"{caller}: {name} must be at most 2^53 in size, got larger integers")
+    return matrix.to(work_dtype(matrix.dtype))
+
+
+def row_blocks(matrix: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of rows of a bounded size, each behind the number of its first row."""
+    rows = max(1, _BLOCK // max(1, matrix.shape[1]))
+    for start in range(0, len(matrix), rows):
+        yield start, matrix[start : start + rows]
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return type(value).__name__

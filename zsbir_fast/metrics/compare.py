@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zsbir_fast.metrics.evaluate import evaluate_retrieval
+from zsbir_fast.metrics.evaluate import evaluate_under
 from zsbir_fast.metrics.gallery import Metric
-from zsbir_fast.metrics.protocols import PROTOCOLS, Protocol
+from zsbir_fast.metrics.protocols import PROTOCOLS, Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
 
 
@@ -55,10 +55,10 @@ def compare_definitions(
     gallery_labels: Any,
     *,
     metric: Metric = "cosine",
-    ks: Sequence[int] = (100, 200),
+    ks: int | Iterable[int] = (100, 200),
     protocols: Sequence[str | Protocol] = tuple(PROTOCOLS),
 ) -> DefinitionTable:
-    """Evaluate the same embeddings under every protocol.
+    """Evaluate the same embeddings under every protocol; the product is computed once.
 
     Args:
         queries: [Q, D].
@@ -67,24 +67,25 @@ def compare_definitions(
         gallery_labels: Integers, [G].
         metric: Distance, as for :func:`evaluate_retrieval`.
         ks: Cut-offs.
-        protocols: Names or objects; default all presets.
+        protocols: Names or objects, each name once; default all presets.
 
     Returns:
         A table; ``print`` it.
 
     Raises:
-        ValueError, TypeError: As :func:`evaluate_retrieval`.
+        ValueError: As :func:`evaluate_retrieval`; no protocol, or two of one name.
+        TypeError: As :func:`evaluate_retrieval`.
     """
-    results = {}
-    for protocol in protocols:
-        result = evaluate_retrieval(
-            queries,
-            gallery,
-            query_labels,
-            gallery_labels,
-            metric=metric,
-            protocol=protocol,
-            ks=ks,
-        )
-        results[result.protocol.name] = result
-    return DefinitionTable(results)
+    caller = "compare_definitions"
+    chosen = [get_protocol(protocol, caller=caller) for protocol in protocols]
+    names = [protocol.name for protocol in chosen]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{caller}: protocols must have one name each, got {names}")
+    results = evaluate_under(
+        caller,
+        (queries, gallery, query_labels, gallery_labels),
+        protocols=chosen,
+        metric=metric,
+        ks=ks,
+    )
+    return DefinitionTable(dict(zip(names, results, strict=True)))

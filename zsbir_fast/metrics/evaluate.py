@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from zsbir_fast.metrics.checks import (
     as_kernel_float,
+    check_choice,
     check_finite,
     check_ks,
     check_labels,
     check_matrix,
+    check_positive,
+    check_product_range,
+    largest_norm,
+    work_dtype,
 )
 from zsbir_fast.metrics.gallery import (
-    LabelIndex,
+    METRICS,
+    GroupedLabels,
     Metric,
     PreparedGallery,
-    check_metric,
     larger_is_closer,
     query_side,
 )
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
-from zsbir_fast.ops.batched_map import GalleryClasses, batched_map
+from zsbir_fast.ops.batched_map import batched_map
 from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference.definitions import Ties
 
@@ -40,7 +45,7 @@ def evaluate_retrieval(
     *,
     metric: Metric = "cosine",
     protocol: str | Protocol = "standard",
-    ks: Sequence[int] = (100, 200),
+    ks: int | Iterable[int] = (100, 200),
     ties: Ties | None = None,
     precision: Precision = "float32",
     workspace_mib: int | None = None,
@@ -49,8 +54,9 @@ def evaluate_retrieval(
     """Exact ranking metrics of query embeddings against gallery embeddings, without a sort.
 
     Args:
-        queries: [Q, D], floating tensor or array; half precision is computed in float32.
-        gallery: [G, D].
+        queries: [Q, D], a tensor or array of real numbers; what is narrower than float32 is
+            computed in float32, float64 and wide integers in float64.
+        gallery: [G, D], on the device of the queries.
         query_labels: Integers, [Q].
         gallery_labels: Integers, [G]; an item is relevant to a query if the labels are equal.
         metric: ``cosine``, ``euclidean`` (both rank L2-normalised embeddings alike) or ``dot``.
@@ -67,11 +73,12 @@ def evaluate_retrieval(
 
     Raises:
         ValueError: On mismatched shapes or devices, empty or non-finite input (the row is named),
-            k < 1, an unknown metric or protocol, no shared label.
-        TypeError: On labels that are not integers, or input that is no array of numbers.
+            embeddings so large that scores overflow, k < 1, an unknown metric, protocol, tie mode
+            or precision, a workspace below 1 MiB, no shared label.
+        TypeError: On labels or ks that are not integers, or input that is no array of numbers.
 
-    Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is the
-    prepared gallery and one workspace, whatever Q is.
+    Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
+    copy of the gallery and one workspace, whatever Q is.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -80,25 +87,17 @@ def evaluate_retrieval(
         >>> round(result.map, 4)
         0.8333
     """
-    caller = "evaluate_retrieval"
-    protocol = get_protocol(protocol, ties=ties)
-    check_metric(caller, metric)
-    g = check_gallery(caller, gallery)
-    prepared_labels = check_labels(caller, "gallery_labels", gallery_labels, len(g), of="gallery")
-    ks = check_ks(caller, ks, len(g))
-    q, labels = check_queries(caller, queries, query_labels, g)
-    g, q = common_dtype(g, q)
-    prepared = PreparedGallery.of(g, prepared_labels, metric)
-    return evaluate_prepared(
-        q,
-        labels,
-        prepared,
-        protocol=protocol,
+    (result,) = evaluate_under(
+        "evaluate_retrieval",
+        (queries, gallery, query_labels, gallery_labels),
+        protocols=[get_protocol(protocol, ties=ties, caller="evaluate_retrieval")],
+        metric=metric,
         ks=ks,
         precision=precision,
         workspace_mib=workspace_mib,
         progress=progress,
     )
+    return result
 
 
 def evaluate_ranking(
@@ -108,13 +107,14 @@ def evaluate_ranking(
     *,
     larger_is_closer: bool,
     protocol: str | Protocol = "standard",
-    ks: Sequence[int] = (100, 200),
+    ks: int | Iterable[int] = (100, 200),
     ties: Ties | None = None,
 ) -> RetrievalResult:
     """Exact ranking metrics of a matrix of distances or similarities, without a sort.
 
     Args:
-        scores: [Q, G], floating or integer; any sign, no NaN or infinity.
+        scores: [Q, G], real numbers of any sign, no NaN or infinity. Whether they are distances or
+            similarities cannot be seen from them: say so by ``larger_is_closer``.
         query_labels: Integers, [Q].
         gallery_labels: Integers, [G].
         larger_is_closer: True for similarities, False for distances.
@@ -126,28 +126,32 @@ def evaluate_ranking(
         The result, bit-identical whatever the number of threads, and for any split of the rows.
 
     Raises:
-        ValueError: On mismatched shapes, empty or non-finite input, k < 1, an unknown protocol, no
-            shared label.
-        TypeError: On labels that are not integers, or a missing ``larger_is_closer``.
+        ValueError: On mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an
+            unknown protocol or tie mode, no shared label.
+        TypeError: On labels or ks that are not integers, or ``larger_is_closer`` that is no bool.
 
-    Cost: O(G + R log R) per query; half and integer scores are copied to a wider type.
+    Cost: O(G + R log R) per query; scores other than float32 and float64, or with columns that are
+    not side by side, are copied.
     """
     caller = "evaluate_ranking"
     if not isinstance(larger_is_closer, bool):
         raise TypeError(f"{caller}: larger_is_closer must be True or False, got {larger_is_closer!r}")
-    protocol = get_protocol(protocol, ties=ties)
+    protocol = get_protocol(protocol, ties=ties, caller=caller)
     matrix = check_matrix(caller, "scores", scores, shape="[Q, G]")
     labels = check_labels(caller, "query_labels", query_labels, len(matrix), of="scores")
     columns = check_labels(
         caller, "gallery_labels", gallery_labels, matrix.shape[1], of="the gallery (columns)"
     )
-    ks = check_ks(caller, ks, matrix.shape[1])
+    ks = check_ks(caller, ks, matrix.shape[1], stacklevel=3)
+    matrix = as_kernel_float(caller, "scores", matrix)
     check_finite(caller, "scores", matrix)
-    index = LabelIndex.of(columns)
+    grouped = GroupedLabels.of(columns)
+    classes = grouped.index.classes_of(labels)
+    protocol.check_relevant(caller, classes)
     rows = batched_map(
-        as_kernel_float(caller, "scores", matrix),
-        index.classes_of(labels).to(matrix.device),
-        GalleryClasses.of(index.classes_of(columns).to(matrix.device), len(index.labels)),
+        matrix,
+        classes.to(matrix.device),
+        grouped.as_given(matrix.device),
         larger_is_closer=larger_is_closer,
         ks=ks,
         definition=protocol.definition(),
@@ -155,43 +159,88 @@ def evaluate_ranking(
     return RetrievalResult(protocol, ks, labels, matrix.shape[1], rows.cpu())
 
 
-def check_gallery(caller: str, gallery: Any) -> Tensor:
-    """Gallery embeddings [G, D] as a finite float32 or float64 tensor."""
+def evaluate_under(
+    caller: str,
+    data: tuple[Any, Any, Any, Any],
+    *,
+    protocols: Sequence[Protocol],
+    metric: Metric,
+    ks: int | Iterable[int],
+    precision: Precision = "float32",
+    workspace_mib: int | None = None,
+    progress: bool = False,
+) -> list[RetrievalResult]:
+    """:func:`evaluate_retrieval` under several protocols, with one product.
+
+    Args:
+        caller: Public function, for error messages; its own caller is where warnings point.
+        data: queries, gallery, query labels, gallery labels.
+        protocols: At least one; the others as for :func:`evaluate_retrieval`.
+        metric: Distance.
+        ks: Cut-offs.
+        precision: Of the product.
+        workspace_mib: Memory for one block of scores.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError, TypeError: As :func:`evaluate_retrieval`.
+    """
+    queries, gallery, query_labels, gallery_labels = data
+    check_options(caller, metric, precision, workspace_mib)
     g = check_matrix(caller, "gallery", gallery, shape="[G, D]")
+    columns = check_labels(caller, "gallery_labels", gallery_labels, len(g), of="gallery")
+    ks = check_ks(caller, ks, len(g), stacklevel=4)
+    q, labels = check_queries(caller, queries, query_labels, g.shape[1])
+    check_same_device(caller, q, g.device)
     check_finite(caller, "gallery", g)
-    return as_kernel_float(caller, "gallery", g)
+    dtype = work_dtype(q.dtype, g.dtype)
+    if metric != "cosine":
+        check_product_range(caller, metric, dtype, largest_norm(q), largest_norm(g))
+    grouped = GroupedLabels.of(columns)
+    for protocol in protocols:
+        protocol.check_relevant(caller, grouped.index.classes_of(labels))
+    return evaluate_prepared(
+        q,
+        labels,
+        PreparedGallery.of_parts([g], grouped, metric, dtype),
+        protocols=protocols,
+        ks=ks,
+        precision=precision,
+        workspace_mib=workspace_mib,
+        progress=progress,
+    )
 
 
-def check_queries(caller: str, queries: Any, labels: Any, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """Query embeddings [Q, D] and labels that fit the gallery."""
+def check_options(caller: str, metric: Any, precision: Any, workspace_mib: Any) -> None:
+    """Raise unless the options of a product are known ones."""
+    check_choice(caller, "metric", metric, METRICS)
+    check_choice(caller, "precision", precision, get_args(Precision))
+    if workspace_mib is not None:
+        check_positive(caller, "workspace_mib", workspace_mib)
+
+
+def check_queries(caller: str, queries: Any, labels: Any, width: int) -> tuple[Tensor, Tensor]:
+    """Finite query embeddings [Q, D] and int64 labels [Q] that fit a gallery of that width."""
     q = check_matrix(caller, "queries", queries, shape="[Q, D]")
-    if q.shape[1] != gallery.shape[1]:
+    if q.shape[1] != width:
         raise ValueError(
             f"{caller}: queries and gallery must have the same width D, "
-            f"got {q.shape[1]} and {gallery.shape[1]}"
-        )
-    if q.device != gallery.device:
-        raise ValueError(
-            f"{caller}: queries must be on {gallery.device} like the gallery, got {q.device}"
+            f"got {q.shape[1]} and {width}"
         )
     query_labels = check_labels(caller, "query_labels", labels, len(q), of="queries")
     check_finite(caller, "queries", q)
-    return as_kernel_float(caller, "queries", q), query_labels
+    return q, query_labels
 
 
-def common_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the wider of their types."""
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype), b.to(dtype)
+def check_same_device(caller: str, queries: Tensor, device: torch.device) -> None:
+    """Raise unless the queries are where the gallery is."""
+    if queries.device != device:
+        raise ValueError(f"{caller}: queries must be on {device} like the gallery, got {queries.device}")
 
 
-def workspace_rows(gallery: int, device: torch.device, dtype: torch.dtype, mib: int | None) -> int:
-    """How many rows of scores fit in the workspace; at least one."""
-    if mib is None:
-        mib = _WORKSPACE_MIB.get(device.type, 512)
-    if mib < 1:
-        raise ValueError(f"workspace_mib must be at least 1, got {mib}")
-    return max(1, mib * 2**20 // (gallery * dtype.itemsize))
+def workspace_bytes(device: torch.device, mib: int | None) -> int:
+    """Memory for one block of scores."""
+    return (mib or _WORKSPACE_MIB.get(device.type, 512)) * 2**20
 
 
 def evaluate_prepared(
@@ -199,38 +248,42 @@ def evaluate_prepared(
     query_labels: Tensor,
     gallery: PreparedGallery,
     *,
-    protocol: Protocol,
+    protocols: Sequence[Protocol],
     ks: tuple[int, ...],
     precision: Precision,
     workspace_mib: int | None,
     progress: bool,
-) -> RetrievalResult:
-    """:func:`evaluate_retrieval` with arguments checked and the gallery prepared."""
+) -> list[RetrievalResult]:
+    """:func:`evaluate_under` with arguments checked and the gallery prepared."""
     query_class = gallery.labels.classes_of(query_labels).to(queries.device)
-    size = min(
-        len(queries), workspace_rows(len(gallery), queries.device, queries.dtype, workspace_mib)
-    )
-    workspace = queries.new_empty(size, len(gallery))
-    rows = []
+    dtype = gallery.transposed.dtype
+    fitting = workspace_bytes(queries.device, workspace_mib) // (len(gallery) * dtype.itemsize)
+    size = min(len(queries), max(1, fitting))
+    workspace = torch.empty(size, len(gallery), dtype=dtype, device=queries.device)
+    rows: list[list[Tensor]] = [[] for _ in protocols]
     for start in progress_over(range(0, len(queries), size), progress, "evaluate"):
-        block = query_side(queries[start : start + size], gallery.metric)
+        block = query_side(queries[start : start + size], gallery.metric, dtype)
         scores = workspace[: len(block)]
         matmul_into(scores, block, gallery.transposed, precision=precision)
-        rows.append(
-            batched_map(
-                scores,
-                query_class[start : start + size],
-                gallery.classes,
-                larger_is_closer=larger_is_closer(gallery.metric),
-                ks=ks,
-                definition=protocol.definition(),
+        for protocol, out in zip(protocols, rows, strict=True):
+            out.append(
+                batched_map(
+                    scores,
+                    query_class[start : start + size],
+                    gallery.classes,
+                    larger_is_closer=larger_is_closer(gallery.metric),
+                    ks=ks,
+                    definition=protocol.definition(),
+                )
             )
-        )
-    return RetrievalResult(protocol, ks, query_labels, len(gallery), torch.cat(rows).cpu())
+    return [
+        RetrievalResult(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
+        for protocol, out in zip(protocols, rows, strict=True)
+    ]
 
 
-def progress_over(blocks: range, show: bool, what: str) -> Any:
-    """The blocks, behind a progress bar if asked and if there is more than one."""
+def progress_over(blocks: Any, show: bool, what: str) -> Any:
+    """A sequence of blocks, behind a progress bar if asked and if there is more than one."""
     if not show or len(blocks) < 2:
         return blocks
     from tqdm.auto import tqdm

@@ -6,6 +6,9 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor
+
 from zsbir_fast.reference.definitions import (
     ApKind,
     Definition,
@@ -58,6 +61,28 @@ class Protocol:
         """
         return Definition(self.ap, self.normaliser, self.precision, self.ties)
 
+    def check_relevant(self, caller: str, classes: Tensor) -> None:
+        """Raise if queries without a relevant item leave nothing to evaluate, or must not be.
+
+        Args:
+            caller: Public function, for the message.
+            classes: [Q], -1 for queries without a relevant item.
+
+        Raises:
+            ValueError: Under ``empty="skip"`` if all queries are so, under ``"error"`` if one is.
+        """
+        empty = classes < 0
+        if self.empty == "skip" and bool(empty.all()):
+            raise ValueError(
+                f"{caller}: query_labels and gallery_labels must share a label, got none in common"
+            )
+        if self.empty == "error" and bool(empty.any()):
+            rows = torch.nonzero(empty)[:, 0]
+            raise ValueError(
+                f"{caller}: every query must have a relevant gallery item (empty='error'), got "
+                f"{len(rows)} of {len(classes)} without; the first rows: {rows[:5].tolist()}"
+            )
+
     def describe(self) -> str:
         """The whole definition in one line, for tables and files."""
         z = {
@@ -89,22 +114,32 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def get_protocol(protocol: str | Protocol, *, ties: Ties | None = None) -> Protocol:
+def get_protocol(
+    protocol: str | Protocol, *, ties: Ties | None = None, caller: str = "get_protocol"
+) -> Protocol:
     """A preset by name, or the given protocol, with its tie mode replaced if asked.
+
+    Args:
+        protocol: Name or object.
+        ties: Tie mode; None keeps the protocol's.
+        caller: Public function, for the message.
 
     Raises:
         ValueError: If the name is unknown (the message lists the known ones), or the tie mode does
             not go with the rest.
+        TypeError: If it is neither a name nor a :class:`Protocol`.
     """
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
             near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
-                f"protocol must be one of {', '.join(PROTOCOLS)} or a Protocol, "
+                f"{caller}: protocol must be one of {', '.join(PROTOCOLS)} or a Protocol, "
                 f"got {protocol!r}{hint}"
             )
         protocol = PROTOCOLS[protocol]
+    elif not isinstance(protocol, Protocol):
+        raise TypeError(f"{caller}: protocol must be a name or a Protocol, got {protocol!r}")
     if ties is not None and ties != protocol.ties:
         protocol = replace(protocol, name=f"{protocol.name} with {ties} ties", ties=ties)
     return protocol

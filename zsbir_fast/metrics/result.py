@@ -37,20 +37,6 @@ class RetrievalResult:
     gallery_size: int
     columns: Tensor
 
-    def __post_init__(self) -> None:
-        empty = self.columns[:, 0] == 0
-        if self.protocol.empty == "error" and bool(empty.any()):
-            first = torch.nonzero(empty)[:5, 0].tolist()
-            raise ValueError(
-                f"evaluation: every query must have a relevant gallery item (empty='error'), but "
-                f"{int(empty.sum())} of {len(empty)} have none; the first rows: {first}"
-            )
-        if self.protocol.empty == "skip" and bool(empty.all()):
-            raise ValueError(
-                "evaluation: no query has a relevant gallery item: query_labels and "
-                "gallery_labels share no label"
-            )
-
     @property
     def map(self) -> float:
         """mAP@all."""

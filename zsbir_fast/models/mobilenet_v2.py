@@ -61,7 +61,7 @@ class _Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
+        y: Tensor = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.residual else y
 
@@ -95,8 +95,9 @@ class MobileNetV2(nn.Module):
         Returns:
             [B, 1280, ceil(H / 32), ceil(W / 32)], not negative (relu6).
         """
-        x: Tensor = F.relu6(self.stem(images))
-        return F.relu6(self.last(self.blocks(x)))
+        x = F.relu6(self.stem(images))
+        x = self.last(self.blocks(x))
+        return F.relu6(x)
 
     def convolutions(self) -> list[SameConv2d]:
         """Every convolution in the order of the forward pass (52 of them)."""

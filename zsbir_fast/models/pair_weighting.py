@@ -80,7 +80,11 @@ class TextWeighting(nn.Module):
             (_over_words(local.sketch_pooled), _over_words(local.photo_pooled)),
             (global_.sketch_pooled[:, 0], global_.photo_pooled[:, 0]),
         )
-        return PairAlignment(local.scores, global_.scores, pooled)
+        # A class without words must not lose its weight in the batch: it is judged as a whole.
+        has_words = self.mask.any(1)[labels]
+        return PairAlignment(
+            torch.where(has_words, local.scores, global_.scores), global_.scores, pooled
+        )
 
     def _block(
         self,

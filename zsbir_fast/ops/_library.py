@@ -62,6 +62,22 @@ def current_stream(device: torch.device) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
+def as_kernel_input(
+    op: str, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
+) -> Tensor:
+    """The tensor with its elements side by side, ready for its address to be taken.
+
+    Raises:
+        TypeError: If it has another dtype.
+        ValueError: If it has another shape.
+    """
+    if tensor.dtype != dtype:
+        raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(tensor.shape)}")
+    return tensor.contiguous()
+
+
 def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
     """Raise unless all tensors are on one device, as the dispatcher looks at any of them.
 

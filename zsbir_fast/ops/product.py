@@ -3,7 +3,8 @@
 The float32 product of the same two matrices differs by a factor of two to three between the BLAS
 libraries that torch carries: oneDNN beats MKL on AMD processors. Which is used hangs on a global
 switch of torch, so the first product of a process times the routes on a small sample, checks each
-against float64, and remembers the winner. The switch is put back after every product.
+against float64, and remembers the winner. The switch is put back after every product; products of
+other threads that run at the same time see it.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-_SWITCH = {"default": "highest", "onednn": "medium"}
+# Value of the switch for each route of an exact product on the CPU. With `bf16` oneDNN computes in
+# bfloat16 only where the processor has matrix units for it (AMX), which the probe finds out.
+_ROUTES = {"default": "ieee", "onednn": "bf16"}
+_LEGACY = {"ieee": "highest", "tf32": "high", "bf16": "medium"}
 # A route is exact if its error is no more than this many times that of the default route: oneDNN in
-# float32 sums in another order (2-3 times); its bfloat16 (CPUs with AMX) errs 10^4 times as much.
+# float32 sums in another order (2-3 times); its bfloat16 errs 10^4 times as much.
 _EXACT_FACTOR = 8.0
 
 
@@ -40,14 +44,30 @@ class Route:
     errors: dict[str, float]
 
 
+def _switch_of(device: str) -> Any:
+    """The switch for one kind of device alone; None where torch has only the one for all (< 2.9)."""
+    backend = torch.backends.mkldnn if device == "cpu" else torch.backends.cuda
+    switch = getattr(backend, "matmul", None)
+    return switch if hasattr(switch, "fp32_precision") else None
+
+
 @contextmanager
-def _float32_switch(value: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(value)
+def _float32_as(value: str, device: str) -> Iterator[None]:
+    """float32 products on ``device`` as ``ieee``, ``tf32`` or ``bf16``, then as before."""
+    switch = _switch_of(device)
+    if switch is None:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(_LEGACY[value])
+    else:
+        before = switch.fp32_precision
+        switch.fp32_precision = value
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if switch is None:
+            torch.set_float32_matmul_precision(before)
+        else:
+            switch.fp32_precision = before
 
 
 def cpu_route() -> Route:
@@ -58,13 +78,14 @@ def cpu_route() -> Route:
 @lru_cache(maxsize=8)
 def _probe(threads: int) -> Route:
     generator = torch.Generator().manual_seed(0)
-    left = torch.randn(192, 512, generator=generator)
-    right = torch.randn(512, 4096, generator=generator)
+    cpu = torch.device("cpu")
+    left = torch.randn(192, 512, generator=generator, dtype=torch.float32, device=cpu)
+    right = torch.randn(512, 4096, generator=generator, dtype=torch.float32, device=cpu)
     exact = left[:8].double() @ right.double()
-    out = torch.empty(192, 4096)
+    out = torch.empty(192, 4096, dtype=torch.float32, device=cpu)
     seconds, errors = {}, {}
-    for name, switch in _SWITCH.items():
-        with _float32_switch(switch):
+    for name, value in _ROUTES.items():
+        with _float32_as(value, "cpu"):
             runs = []
             for _ in range(4):  # the first warms up
                 start = time.perf_counter()
@@ -72,7 +93,7 @@ def _probe(threads: int) -> Route:
                 runs.append(time.perf_counter() - start)
         seconds[name] = min(runs[1:])
         errors[name] = float((out[:8] - exact).abs().max())
-    exact_enough = [n for n in _SWITCH if errors[n] <= _EXACT_FACTOR * errors["default"]]
+    exact_enough = [n for n in _ROUTES if errors[n] <= _EXACT_FACTOR * errors["default"]]
     return Route(min(exact_enough, key=seconds.__getitem__), seconds, errors)
 
 
@@ -89,11 +110,12 @@ def matmul_into(out: Tensor, left: Tensor, right: Tensor, *, precision: Precisio
     """
     if left.dtype != torch.float32:
         return torch.mm(left, right, out=out)
+    device = left.device.type
     if precision != "float32":
-        switch = "high" if precision == "tf32" else "medium"
-    elif left.device.type == "cpu":
-        switch = _SWITCH[cpu_route().name]
+        value = "tf32" if precision == "tf32" or device != "cpu" else "bf16"
+    elif device == "cpu":
+        value = _ROUTES[cpu_route().name]
     else:
-        switch = "highest"
-    with _float32_switch(switch):
+        value = "ieee"
+    with _float32_as(value, device):
         return torch.mm(left, right, out=out)

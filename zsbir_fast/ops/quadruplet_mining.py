@@ -94,6 +94,7 @@ def mine_quadruplets(
         if paired is None:
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
         _check_rows(name, "paired", paired, len(sketches))
+        _check_range(name, paired, len(photos))
     if negative == "distance_weighted" and (uniforms is None or uniforms.shape != (len(sketches),)):
         got = None if uniforms is None else tuple(uniforms.shape)
         raise ValueError(
@@ -235,6 +236,14 @@ def _check_rows(function: str, argument: str, rows: Tensor, count: int) -> None:
         raise TypeError(f"{function}: {argument} must be int64, got {rows.dtype}")
     if rows.shape != (count,):
         raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+
+
+def _check_range(function: str, paired: Tensor, photos: int) -> None:
+    if torch.compiler.is_compiling():
+        return
+    outside = paired[(paired < -1) | (paired >= photos)]
+    if len(outside):
+        raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")
 
 
 def _check_choice(function: str, argument: str, value: str, choices: object) -> None:

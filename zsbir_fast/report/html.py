@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from zsbir_fast._files import write_atomically
 from zsbir_fast.report.charts import line_chart
 from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table
 from zsbir_fast.report.pictures import data_uri
@@ -75,8 +74,7 @@ def write_report(
         notes=notes,
     )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(target, page)
+    write_atomically(target, lambda name: Path(name).write_text(page, encoding="utf-8"))
     return target
 
 
@@ -107,15 +105,3 @@ def format_cell(value: Cell) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return str(value)
-
-
-def _write_whole(target: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)  # mkstemp makes it private; a report is for sharing
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -1,11 +1,7 @@
-"""Files that are whole or absent: checkpoints, written atomically and read without unpickling."""
+"""Training checkpoints: written atomically, read without unpickling."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +9,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 
-
-def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
-
-    A reader, or a run that is killed meanwhile, sees the old file or the new one, never a part.
-
-    Args:
-        path: the file to write; its folder is made if needed.
-        write: gets the name of the temporary file.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(name)
-        with open(name, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+from zsbir_fast._files import write_atomically
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -56,20 +30,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"read_checkpoint: path must be an existing file, got {path}")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # damaged bytes can raise anything in the unpickler
         raise ValueError(
             f"read_checkpoint: path must be a checkpoint written by zsbir, got {path} "
-            f"({str(error).splitlines()[0]})"
+            f"({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from error
     if not isinstance(loaded, dict) or "zsbir" not in loaded:
-        raise ValueError(
-            f"read_checkpoint: path must be a checkpoint written by zsbir, got {path}"
-        )
+        raise ValueError(f"read_checkpoint: path must be a checkpoint written by zsbir, got {path}")
     return loaded
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to the disk, through the two functions above."""
+    """Lightning's way to the disk, written in one step, read without unpickling."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None

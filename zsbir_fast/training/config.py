@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+
+from zsbir_fast._files import write_atomically
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
@@ -140,8 +145,6 @@ def read_settings(path: str | Path) -> Settings:
         FileNotFoundError: no such file.
         TypeError: an unknown key below ``data``, ``optim`` or ``run``.
     """
-    import yaml
-
     stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return Settings(
         method=stored.get("method", "dmwan"),
@@ -150,6 +153,22 @@ def read_settings(path: str | Path) -> Settings:
         optim=OptimConfig(**stored.get("optim", {})),
         run=RunConfig(**stored.get("run", {})),
     )
+
+
+def write_settings(path: str | Path, settings: Settings) -> None:
+    """Write settings as a YAML config that ``zsbir train --config`` takes.
+
+    Args:
+        path: the file.
+        settings: the settings.
+    """
+    stored = {
+        "method": settings.method,
+        "model": json.loads(json.dumps(dict(settings.model))),  # tuples become lists
+        **{name: vars(getattr(settings, name)) for name in ("data", "optim", "run")},
+    }
+    text = yaml.safe_dump(stored, sort_keys=False)
+    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:
@@ -187,3 +206,8 @@ def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:
     for key, value, least in at_least:
         if value < least:
             raise ValueError(f"check_config: {key} must be at least {least}, got {value}")
+    if data.sketches_per_class != data.photos_per_class:
+        raise ValueError(
+            "check_config: data.sketches_per_class and data.photos_per_class must be equal, as "
+            f"batches are pairs, got {data.sketches_per_class} and {data.photos_per_class}"
+        )

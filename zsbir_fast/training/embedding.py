@@ -15,6 +15,7 @@ from zsbir_fast.data.images import ImageSet
 from zsbir_fast.data.transforms import eval_transform
 
 Modality = Literal["sketch", "photo"]
+_PLURAL = {"sketch": "sketches", "photo": "photos"}
 Embed = Callable[[Tensor, Modality], Tensor]
 
 
@@ -70,6 +71,38 @@ def embed_images(
     return mine if world == 1 else _join_shares(mine, len(prepared), device)
 
 
+def embed_pair(
+    model: Any, sketches: ImageSet, photos: ImageSet, *, progress: bool = False, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Embed sketches and photos with a trained model, in evaluation mode.
+
+    Args:
+        model: gives ``embed`` and ``encoder``.
+        sketches: the queries.
+        photos: the gallery.
+        progress: show progress bars.
+        options: ``batch_size``, ``workers`` and ``device`` of ``embed_images``.
+
+    Returns:
+        float32 [Q, D] and [G, D] on the CPU.
+
+    Raises:
+        ValueError: a set is empty.
+    """
+    with evaluating(model):
+        queries, gallery = (
+            embed_images(
+                model.embed,
+                images,
+                encoder=model.encoder,
+                progress=f"embedding {_PLURAL[images.modality]}" if progress else None,
+                **options,
+            )
+            for images in (sketches, photos)
+        )
+    return queries, gallery
+
+
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Any:
     """Put a model into evaluation mode, and every part of it back as it was.
@@ -98,7 +131,7 @@ def _place() -> tuple[int, int]:
 def _with_bar(loader: DataLoader[Any], progress: str | None) -> Any:
     if progress is None:
         return loader
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     return tqdm(loader, desc=progress, unit="batch", leave=False)
 

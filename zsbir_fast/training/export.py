@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zsbir_fast.training.checkpoints import read_checkpoint, write_atomically
+from zsbir_fast._files import write_atomically
+from zsbir_fast.training.checkpoints import read_checkpoint
 from zsbir_fast.training.identity import ModelIdentity, build_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -29,7 +30,9 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     from safetensors.torch import save_file
 
     target = Path(folder)
-    tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()
+    }
     write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
     text = json.dumps(identity.to_dict(), indent=2) + "\n"
     write_atomically(
@@ -52,9 +55,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
         ValueError: the file is damaged, from elsewhere, or does not fit the model that it names.
     """
     source = Path(path)
-    identity, weights = (
-        _read_export(source) if source.is_dir() else _read_from_checkpoint(source)
-    )
+    identity, weights = _read_export(source) if source.is_dir() else _read_from_checkpoint(source)
     return build_model(identity, stored=weights).eval(), identity
 
 

@@ -77,9 +77,10 @@ def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"read_feature_pair: file must exist, got {path}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not hasattr(stored, "files"):
-                raise ValueError("it holds a single array")
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ValueError("it holds a single array")
+        with stored:
             absent = [key for key in _KEYS if key not in stored.files]
             if absent:
                 raise ValueError(f"it has {', '.join(stored.files)} and lacks {', '.join(absent)}")

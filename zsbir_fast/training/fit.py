@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 
 from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
@@ -16,14 +15,14 @@ from zsbir_fast.data.images import ImageSet
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.training.checkpoints import read_checkpoint
-from zsbir_fast.training.config import Settings, check_config
+from zsbir_fast.training.config import Settings, check_config, write_settings
 from zsbir_fast.training.data_module import SeenClasses
-from zsbir_fast.training.embedding import embed_images, evaluating
+from zsbir_fast.training.embedding import embed_pair
 from zsbir_fast.training.export import export_model
 from zsbir_fast.training.identity import ModelIdentity, build_model
 from zsbir_fast.training.module import RetrievalModule
 from zsbir_fast.training.streams import derive_seed, seed_everything
-from zsbir_fast.training.trainer import Fitted, Validate, run_trainer
+from zsbir_fast.training.trainer import Fitted, Validate, keep_freed_memory, run_trainer
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Embedded:
 def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Benchmark, Fitted]:
     """Train on seen classes, choose by held-out seen classes, export the chosen model.
 
-    Writes below ``settings.run.out``: ``checkpoints/last.ckpt`` and ``best.ckpt``, ``logs/``,
-    ``tensorboard/`` if installed, ``model/``.
+    Writes below ``settings.run.out``: ``config.yaml``, ``checkpoints/last.ckpt`` and
+    ``best.ckpt``, ``logs/``, ``tensorboard/`` if installed, ``model/``.
 
     Args:
         settings: the whole config.
@@ -67,6 +66,7 @@ def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Bench
     seen, held_out = benchmark, None
     if data.validation_classes:
         seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)
+    keep_freed_memory()
     seed_everything(derive_seed(run.seed))
     identity = ModelIdentity.of(settings.method, settings.model, seen.seen)
     model: Any = build_model(identity)
@@ -79,6 +79,7 @@ def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Bench
         epochs=run.epochs,
         seed=run.seed,
     )
+    write_settings(Path(run.out) / "config.yaml", settings)
     fitted = run_trainer(
         module,
         datamodule,
@@ -94,55 +95,29 @@ def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Bench
     return model.to(fitted.device).eval(), benchmark, fitted
 
 
-def evaluate_unseen(
-    model: Any,
-    sketches: ImageSet,
-    photos: ImageSet,
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-    progress: bool = False,
-    **options: Any,
-) -> Embedded:
-    """Embed sketches and photos and evaluate the retrieval of the photos by the sketches.
+def evaluate_unseen(model: Any, sketches: ImageSet, photos: ImageSet, **options: Any) -> Embedded:
+    """Search the photos by the sketches and evaluate under the protocol ``standard``.
 
     Args:
         model: gives ``embed`` and ``encoder``.
         sketches: the queries.
         photos: the gallery.
-        batch_size: images per forward pass.
-        workers: processes that load images.
-        device: where the model is.
-        progress: show progress bars.
-        options: of ``evaluate_retrieval``, e.g. ``protocol`` or ``ks``.
+        options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
 
     Returns:
         Embeddings and result.
 
     Raises:
-        ValueError: as ``evaluate_retrieval``.
+        ValueError: a set is empty, or no query has a relevant photo.
     """
-    with evaluating(model):
-        queries, gallery = (
-            embed_images(
-                model.embed,
-                images,
-                encoder=model.encoder,
-                batch_size=batch_size,
-                workers=workers,
-                device=device,
-                progress=f"embedding {images.modality}s" if progress else None,
-            )
-            for images in (sketches, photos)
-        )
-    result = evaluate_retrieval(queries, gallery, sketches.labels, photos.labels, **options)
-    return Embedded(queries, gallery, result)
+    queries, gallery = embed_pair(model, sketches, photos, **options)
+    return Embedded(
+        queries, gallery, evaluate_retrieval(queries, gallery, sketches.labels, photos.labels)
+    )
 
 
 def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:
     """Zero-shot retrieval on held-out seen classes; the unseen ones are left alone."""
-    ks = (100,)
 
     def validate(trainer: pl.Trainer) -> dict[str, float]:
         start = time.perf_counter()
@@ -154,13 +129,8 @@ def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate
                 batch_size=settings.data.eval_batch_size,
                 workers=settings.data.workers,
                 device=trainer.strategy.root_device,
-                ks=ks,
             ).result
-        return {
-            "val/map": result.map,
-            "val/precision_at_100": result.precision_at[100],
-            "val/seconds": time.perf_counter() - start,
-        }
+        return {"val/map": result.map, "val/seconds": time.perf_counter() - start}
 
     return validate
 

@@ -117,9 +117,7 @@ def model_class(method: str) -> type[nn.Module]:
         ValueError: no such method.
     """
     if method not in METHODS:
-        raise ValueError(
-            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
-        )
+        raise ValueError(f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}")
     module, name = METHODS[method].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), name)
     return found

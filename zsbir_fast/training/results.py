@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zsbir_fast._files import write_atomically
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.report.content import Table
 from zsbir_fast.report.html import format_cell
-from zsbir_fast.training.checkpoints import write_atomically
 
 
 def write_metrics(
@@ -60,9 +60,7 @@ def write_per_class(path: str | Path, result: RetrievalResult, names: Mapping[in
             [names[label], values["queries"], values["relevant"], *(f"{n:.6f}" for n in numbers)]
         )
     text = stream.getvalue()
-    write_atomically(
-        path, lambda name: Path(name).write_text(text, encoding="utf-8", newline="")
-    )
+    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8", newline=""))
 
 
 def result_table(

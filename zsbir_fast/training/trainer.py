@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -115,6 +117,19 @@ def run_trainer(
         device=trainer.strategy.root_device,
         is_first=trainer.is_global_zero,
     )
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step, where the system has it (Linux).
+
+    Otherwise every activation of every step is mapped and unmapped anew, and on a CPU a large
+    part of the time goes into page faults. Only speed changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _hardware(run: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from zsbir_fast.cli.app import main
+from zsbir_fast.cli.parsing import find_config, shipped_configs
+from zsbir_fast.cli.train import parse_settings
+from zsbir_fast.training.config import check_config, read_settings, write_settings
+
+NAMES = [
+    "dmwan-qd_caltech.yaml",
+    "dmwan-quickdraw-30.yaml",
+    "dmwan-sketchy-21.yaml",
+    "dmwan-sketchy-25.yaml",
+    "dmwan-tuberlin-30.yaml",
+]
+
+
+def test_shipped_configs():
+    assert shipped_configs() == NAMES
+    assert find_config("dmwan-sketchy-25") == find_config("dmwan-sketchy-25.yaml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_config_parses_and_reads_alike(name):
+    parsed, resume = parse_settings(["--config", name])
+    read = read_settings(find_config(name))
+    assert not resume
+    check_config(parsed.data, parsed.optim, parsed.run)
+    assert (read.method, read.data, read.optim, read.run) == (
+        parsed.method,
+        parsed.data,
+        parsed.optim,
+        parsed.run,
+    )
+    assert dict(read.model).items() <= dict(parsed.model).items()
+    types = [(type(v), type(vars(parsed.optim)[k])) for k, v in vars(read.optim).items()]
+    assert all(a is b for a, b in types)  # a float in YAML must look like one
+    assert f"dmwan-{parsed.data.name}.yaml" == name
+
+
+def test_options_override_the_config():
+    argv = ["--config", "dmwan-qd_caltech", "--optim.lr_head", "0.5", "--data.root=/x", "--resume"]
+    settings, resume = parse_settings([*argv, "--model.margins", "[0.1, 0.2]"])
+    assert (settings.optim.lr_head, settings.data.root, resume) == (0.5, "/x", True)
+    assert settings.model["margins"] == [0.1, 0.2]
+    assert settings.flat()["optim.lr_head"] == 0.5
+
+
+def test_written_settings_are_a_config(tmp_path):
+    settings, _ = parse_settings(["--config", "dmwan-qd_caltech", "--model.margins", "[0.1, 0.2]"])
+    write_settings(tmp_path / "config.yaml", settings)
+    assert parse_settings(["--config", str(tmp_path / "config.yaml")])[0] == settings
+
+
+@pytest.mark.parametrize(
+    ("yaml", "argv", "text"),
+    [
+        ("optim:\n  lr_bakbone: 1\n", [], "did you mean 'optim.lr_backbone'?"),
+        ("modle:\n  encoder: x\n", [], "did you mean 'model.encoder'?"),
+        ("model:\n  encodr: x\n", [], "did you mean 'model.encoder'?"),
+        ("", ["--data.rot", "/x"], "did you mean 'data.root'?"),
+        ("", ["--zzz"], "see zsbir train --help"),
+        ("", ["--optim.lr_head", "fast"], 'Parser key "optim.lr_head": Expected a'),
+        ("run:\n  precision: 8\n", [], 'Parser key "run.precision"'),
+    ],
+)
+def test_wrong_key_or_value(tmp_path, capsys, yaml, argv, text):
+    (tmp_path / "c.yaml").write_text(yaml or "method: dmwan\n")
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), *argv]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("zsbir train: error: ")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_unknown_config_lists_the_shipped_ones(capsys):
+    assert main(["train", "--config", "dmwan-sketchi-25"]) == 2
+    err = capsys.readouterr().err
+    assert f"--config must be a file or one of {', '.join(NAMES)}" in err
+    assert "did you mean dmwan-sketchy-25.yaml?" in err

@@ -1,0 +1,247 @@
+"""DM-WAN: its losses, weights, gradients, inference and checkpoints, on tiny encoders."""
+
+from __future__ import annotations
+
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zsbir_fast.models.dmwan import DMWAN
+from zsbir_fast.models.encoders import Features
+from zsbir_fast.models.pair_weighting import PatchWeighting, TextWeighting
+
+CLASSES = ("cat", "dog", "piano", "car")
+
+
+def class_text():
+    g = torch.Generator().manual_seed(0)
+    return SimpleNamespace(
+        tokens=torch.randn(4, 3, 10, generator=g),
+        mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
+        global_=torch.randn(4, 10, generator=g),
+    )
+
+
+def model(**options):
+    torch.manual_seed(0)
+    defaults = {"encoder": "timm:resnet10t", "weights": None, "image_size": 64, "width": 16}
+    return DMWAN(CLASSES, **{"text": class_text(), **defaults, **options})
+
+
+def batch(count=8):
+    g = torch.Generator().manual_seed(1)
+    return {
+        "sketches": torch.randn(count, 3, 64, 64, generator=g),
+        "photos": torch.randn(count, 3, 64, 64, generator=g),
+        "labels": torch.arange(count) // 2,
+    }
+
+
+EVERYTHING = {"lambda_contrastive": 0.3, "lambda_distill": 0.7, "centre": True}
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    losses = model(**EVERYTHING, lambda_quadruplet=2.0, lambda_cls=0.25).training_loss(batch())
+    factors = {"quadruplet": 2.0, "cls": 0.25, "align": 1.0, "contrastive": 0.3, "distill": 0.7}
+    assert set(losses) == {"loss", "weight_max", "quality", *factors}
+    expected = sum(factor * losses[name] for name, factor in factors.items())
+    torch.testing.assert_close(losses["loss"], expected)
+    assert losses["quadruplet"] > 0
+
+
+def test_parts_without_a_factor_are_absent():
+    network = model(lambda_cls=0.0, lambda_align=0.0)
+    losses = network.training_loss(batch())
+    assert set(losses) == {"loss", "quadruplet", "weight_max", "quality"}
+    torch.testing.assert_close(losses["loss"], losses["quadruplet"])
+    assert network.classifier is None
+
+
+def test_the_quadruplet_part_uses_the_weights_of_the_chosen_pairs():
+    network = model(positive="hardest", weight_temperature=0.02).eval()
+    given = batch()
+    labels = given["labels"]
+    with torch.no_grad():
+        sketch, photo = network.encoder(given["sketches"]), network.encoder(given["photos"])
+        mined = network.quadruplet_loss.mine(sketch.global_, photo.global_, labels)
+        assert mined.positive.tolist() != list(range(8))  # else this test shows nothing
+        chosen = Features(*(x[mined.positive] for x in photo))
+        pairs = network.pair_weighting(sketch, chosen, labels)
+        quality = (pairs.local + pairs.global_) / 2
+        weights = 8 * (quality / 0.02).softmax(0)
+        args = (sketch.global_, photo.global_, labels)
+        weighted = network.quadruplet_loss(*args, weights)
+        losses = network.training_loss(given)
+    torch.testing.assert_close(losses["quadruplet"], weighted)
+    torch.testing.assert_close(losses["weight_max"], weights.max())
+    torch.testing.assert_close(losses["quality"], quality.mean())
+    assert not torch.isclose(weighted, network.quadruplet_loss(*args))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_projections_learn_from_the_quadruplets_only_without_detaching(detach):
+    network = model(detach_weights=detach, lambda_align=0.0, lambda_cls=0.0)
+    network.training_loss(batch())["loss"].backward()
+    gradient = network.pair_weighting.value.weight.grad
+    assert (gradient is None) == detach
+    assert network.encoder.network.conv1[0].weight.grad.abs().sum() > 0
+
+
+def test_the_alignment_loss_trains_every_projection():
+    network = model(lambda_quadruplet=0.0, lambda_cls=0.0)
+    network.training_loss(batch())["loss"].backward()
+    for name, parameter in network.pair_weighting.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_local_and_global_blocks():
+    text = class_text()
+    torch.manual_seed(0)
+    weighting = TextWeighting(text, patch_width=6, width=4, temperature=1.0, beta="uniform")
+    features = [Features(torch.randn(8, 5, 6), torch.randn(8, 6)) for _ in range(2)]
+    labels = batch()["labels"]
+    pairs = weighting(*features, labels)
+    # The global block: attention of the class text over the patches, by its definition.
+    query = weighting.query(text.global_)[labels][:, None]
+    pooled = [
+        ((query @ weighting.key(f.tokens).mT / 2).softmax(2) @ weighting.value(f.tokens))[:, 0]
+        for f in features
+    ]
+    torch.testing.assert_close(pairs.global_, torch.cosine_similarity(*pooled))
+    torch.testing.assert_close(pairs.pooled[1][0], pooled[0])
+    # Class 3 has no word: the whole text stands in for it.
+    torch.testing.assert_close(pairs.local[6:], pairs.global_[6:])
+    assert (pairs.local[:6] != pairs.global_[:6]).all()
+    same = weighting(features[0], features[0], labels)
+    torch.testing.assert_close(same.local, torch.ones(8))
+
+
+def test_pairwise_weighting_needs_no_text():
+    network = model(weighting="pairwise", text=None)
+    assert not list(network.pair_weighting.parameters())
+    losses = network.training_loss(batch())
+    losses["loss"].backward()
+    assert losses["align"] > 0
+    tokens = torch.randn(2, 5, 3)
+    features = Features(tokens, tokens.mean(1))
+    pairs = PatchWeighting()(features, features, torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(pairs.local, torch.ones(2))
+    torch.testing.assert_close(pairs.global_, torch.ones(2))
+
+
+def test_embeddings_are_the_encoders_alone():
+    network = model().eval()
+    images = batch()["photos"]
+    with torch.no_grad():
+        embeddings = network.embed(images, "photo")
+        expected = F.normalize(network.encoder(images).global_, dim=1)
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings, expected)
+    torch.testing.assert_close(network.embed(images, "sketch"), embeddings)
+
+
+def test_centring_subtracts_the_running_mean_of_the_modality():
+    network = model(centre=True, weighting="pairwise").eval()
+    means = {"sketches": [], "photos": []}
+    for step in range(3):
+        given = {k: v * (step + 1) if v.is_floating_point() else v for k, v in batch().items()}
+        with torch.no_grad():
+            network.training_loss(given)
+            for name, collected in means.items():
+                features = network.encoder(given[name]).global_
+                collected.append(F.normalize(features, dim=1).mean(0))
+    images = batch()["sketches"]
+    with torch.no_grad():
+        plain = F.normalize(network.encoder(images).global_, dim=1)
+        for modality, collected in zip(("sketch", "photo"), means.values(), strict=True):
+            weights = torch.tensor([0.95**2, 0.95, 1.0])
+            mean = (weights[:, None] * torch.stack(collected)).sum(0) / weights.sum()
+            expected = F.normalize(plain - mean, dim=1)
+            torch.testing.assert_close(network.embed(images, modality), expected)
+
+
+def test_distillation_compares_photos_with_the_untrained_encoder():
+    network = model(lambda_distill=1.0).eval()
+    given = batch()
+    assert float(network.training_loss(given)["distill"].detach()) == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        before = network.encoder(given["photos"]).global_
+        for parameter in network.encoder.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape))
+        after = network.encoder(given["photos"]).global_
+        distill = network.training_loss(given)["distill"]
+    expected = (1 - torch.cosine_similarity(before, after)).mean()
+    assert expected > 0.001
+    torch.testing.assert_close(distill, expected)
+
+
+def test_distillation_leaves_the_encoders_state_alone():
+    network = model(lambda_distill=1.0).train()
+    running = network.encoder.network.bn1.running_mean
+    network.training_loss(batch())
+    seen = running.clone()
+    network.frozen(network.encoder, batch()["photos"] * 9)
+    torch.testing.assert_close(running, seen)
+    assert network.encoder.training
+    assert network.encoder.network.bn1.training
+
+
+def test_a_checkpoint_holds_one_encoder_and_restores_the_embeddings(tmp_path):
+    network = model(**EVERYTHING)
+    network.training_loss(batch())
+    state = network.state_dict()
+    assert not [key for key in state if key.startswith("frozen")]
+    torch.save(state, tmp_path / "model.pt")
+    other = model(**EVERYTHING, encoder="timm:resnet10t")
+    with torch.no_grad():
+        other.encoder.network.conv1[0].weight.zero_()
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    images = batch()["sketches"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            other.eval().embed(images, "sketch"), network.eval().embed(images, "sketch")
+        )
+
+
+def test_a_few_steps_lower_the_loss():
+    network = model(lambda_cls=1.0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    history = []
+    for _ in range(12):
+        losses = network.training_loss(batch())
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        history.append(float(losses["loss"].detach()))
+    assert math.isfinite(history[-1])
+    assert history[-1] < 0.6 * history[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lambda_align": -1.0}, "DMWAN: lambda_align must not be negative, got -1.0"),
+        ({"weighting": "none"}, "DMWAN: weighting must be text or pairwise, got 'none'"),
+        (
+            {
+                "text": SimpleNamespace(
+                    tokens=torch.zeros(3, 1, 2), mask=torch.ones(3, 1) > 0, global_=None
+                )
+            },
+            "DMWAN: text must have tokens of 4 classes, got 3",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model(**options)
+
+
+def test_an_unknown_modality_is_named():
+    with pytest.raises(ValueError, match=r"embed: modality must be sketch or photo, got 'image'"):
+        model().embed(batch()["photos"], "image")

@@ -1,0 +1,136 @@
+"""``zsbir train``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zsbir_fast.cli.parsing import Parser, section, shipped_configs
+
+if TYPE_CHECKING:
+    from zsbir_fast.training.config import Settings
+
+_EXAMPLES = """\
+  zsbir train --config dmwan-qd_caltech.yaml --run.out runs/mine
+  zsbir train --config runs/mine/config.yaml --resume
+  zsbir train --config dmwan-sketchy-25.yaml --data.root /data/Sketchy --optim.lr_backbone 2e-5
+  zsbir train --config my.yaml --run.precision bf16-mixed
+  torchrun --nproc_per_node 4 -m zsbir_fast.cli train --config dmwan-tuberlin-30.yaml \\
+      --data.root /data/TUBerlin
+  zsbir train --config dmwan-qd_caltech.yaml --print_config > my.yaml"""
+
+
+def build_parser() -> Parser:
+    """Build the parser: its keys are those of a config file.
+
+    Returns:
+        The parser.
+    """
+    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig
+    from zsbir_fast.training.identity import METHODS, model_class
+
+    parser = Parser(
+        "train",
+        description="Train a model on the seen classes of a benchmark, choose the checkpoint by "
+        "held-out\nseen classes, and test it once on the unseen ones.\n\n"
+        f"shipped configs: {', '.join(shipped_configs())}",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("--config", action="config", help="YAML file, or name of a shipped config")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run.out")
+    parser.add_argument("--method", choices=list(METHODS), default="dmwan", help="the method")
+    parser.add_class_arguments(model_class("dmwan"), "model", skip={"classes", "text"})
+    for name, kind in (("data", DataConfig), ("optim", OptimConfig), ("run", RunConfig)):
+        parser.add_argument(f"--{name}", type=kind, default=kind())
+    return parser
+
+
+def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
+    """Parse the command's arguments into settings.
+
+    Args:
+        argv: arguments after ``train``.
+
+    Returns:
+        The settings, and whether to resume.
+    """
+    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, Settings
+
+    parser = build_parser()
+    parsed = parser.parse(argv)
+    settings = Settings(
+        method=parsed.method,
+        model=section(parsed, "model"),
+        data=DataConfig(**section(parsed, "data")),
+        optim=OptimConfig(**section(parsed, "optim")),
+        run=RunConfig(**section(parsed, "run")),
+    )
+    return settings, parsed.resume
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        argv: arguments after ``train``.
+
+    Raises:
+        ValueError: a setting is wrong.
+        FileNotFoundError: data or checkpoint are missing.
+    """
+    settings, resume = parse_settings(argv)
+
+    from zsbir_fast.training.assess import chance_level
+    from zsbir_fast.training.curves import read_curves
+    from zsbir_fast.training.fit import evaluate_unseen, train
+    from zsbir_fast.training.results import (
+        result_table,
+        table_text,
+        write_metrics,
+        write_per_class,
+    )
+    from zsbir_fast.training.run_report import PRETRAINING_NOTE, report_run
+
+    start = time.perf_counter()
+    out = Path(settings.run.out)
+    model, benchmark, fitted = train(settings, resume=resume)
+    trained = evaluate_unseen(
+        model,
+        benchmark.test_sketches,
+        benchmark.test_photos,
+        batch_size=settings.data.eval_batch_size,
+        workers=settings.data.workers,
+        device=fitted.device,
+        progress=settings.run.progress and fitted.is_first,
+    )
+    if not fitted.is_first:
+        return
+    results = {
+        "chance": chance_level(benchmark.test_sketches.labels, benchmark.test_photos.labels),
+        "trained": trained.result,
+    }
+    seconds = time.perf_counter() - start
+    write_metrics(
+        out / "metrics.json", results, best_step=fitted.best_step, seconds=round(seconds, 1)
+    )
+    write_per_class(out / "per_class.csv", trained.result, dict(enumerate(benchmark.unseen)))
+    report_run(
+        out / "report.html",
+        benchmark,
+        results,
+        trained,
+        title=f"{settings.method} on {benchmark.name}",
+        lead=f"Trained for {fitted.steps} steps on {len(benchmark.seen)} seen classes; the unseen "
+        "ones were looked at once, after training.",
+        curves=read_curves(out / "logs"),
+        settings=settings.flat(),
+        notes=[PRETRAINING_NOTE],
+    )
+    table = table_text(result_table("", results))
+    sys.stdout.write(
+        f"\n{table}\n\n{trained.result.definition}\n\n"
+        f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"
+    )
