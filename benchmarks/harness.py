@@ -82,7 +82,7 @@ class Settings:
     patience_s: float = 0.0  # wait this long for idle cores, and repeat a disturbed row once
 
 
-QUICK = Settings(call_s=0.3, total_s=0.9, timeout_s=15.0)
+QUICK = Settings(call_s=0.2, total_s=0.5, timeout_s=15.0)
 FULL = Settings(call_s=1.6, total_s=5.0, min_repeats=5, patience_s=10.0)
 
 
@@ -148,6 +148,7 @@ def measure(
     if not error <= suite.tolerance:
         raise ArithmeticError(f"result is off by {error:.2e}, more than {suite.tolerance:.0e}")
     n = choose_n(lambda n: clock.time(prepared.run, n), checked, limit, how.call_s)
+    peak = memory.peak()  # before the floor brings its own buffers
     seconds: list[float] = []
     floors: list[float] = []
     own, everyone, begin = time.process_time(), busy_core_seconds(), time.perf_counter()
@@ -169,7 +170,7 @@ def measure(
         "p20_us": quantile(seconds, 0.2) / n * 1e6,
         "p50_us": median / n * 1e6,
         "p80_us": quantile(seconds, 0.8) / n * 1e6,
-        "peak_bytes": memory.peak(),
+        "peak_bytes": peak,
         "gb_per_s": rate if provider.bound == "bytes" else None,
         "gflop_per_s": rate if provider.bound == "flop" else None,
         "floor_p50_us": quantile(floors, 0.5) / n * 1e6 if floors else None,

@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kMaxGridX = 2147483647, kMaxGridY = 65535;  // hardware limits
 
-constexpr int32_t kThreads = 512;    // 3 blocks of 40 registers a thread fill 3/4 of sm_90
 constexpr int32_t kCapacity = 2048;  // relevant items at a time: 49 KB of shared memory in float
 constexpr int64_t kBlocksPerSm = 8;  // about two waves of resident blocks hide a ragged end
 constexpr int64_t kMinSlice = 8192;  // columns that outweigh building a table and merging counters
@@ -50,7 +49,7 @@ void rank_counts_cuda(const Scores<T>& scores, const Relevant<T>& relevant, int3
   const int64_t columns = slice_columns(scores.queries, scores.gallery, guard);
   const dim3 grid(grid_x(scores.queries, "rank_counts_kernel"),
                   unsigned(ceil_div(scores.gallery, columns)));
-  launch(guard, "rank_counts_kernel", rank_counts_kernel<T, kCapacity>, grid, kThreads,
+  launch(guard, "rank_counts_kernel", rank_counts_kernel<T, kCapacity>, grid, kRankCountsThreads,
          sizeof(RankCountsShared<T, kCapacity>), stream, scores, relevant, counts,
          int32_t(columns));
 }

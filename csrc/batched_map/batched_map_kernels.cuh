@@ -38,6 +38,16 @@
 
 namespace zsbir::batched_map {
 
+constexpr int32_t kRankCountsThreads = 512;
+// Blocks of 49 KB that an SM holds: 3 on data-centre chips (at most 42 registers), else no more
+// than 2.
+#if defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ == 800 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200))
+constexpr int32_t kRankCountsBlocksPerSm = 3;
+#else
+constexpr int32_t kRankCountsBlocksPerSm = 2;
+#endif
+
 // 16 bytes of a row, and as many classes.
 template <class T>
 struct Pack;
@@ -98,8 +108,8 @@ struct Segment {
   static constexpr int32_t buckets = Shared::buckets;
 
   Shared& s;
-  int32_t count;
-  T lowest, highest, scale;
+  int32_t count = 0;
+  T lowest = 0, highest = 0, scale = 0;
 
   // Any x up to `highest` has a bucket. A range that overflows or is empty gives NaN or an infinite
   // scale: everything then falls into bucket 0 or the last one, still in order, and is searched.
@@ -154,25 +164,26 @@ struct Segment {
   }
 
   // Counts one column with a key between those of the segment, inclusive.
-  __device__ __forceinline__ void count_column(T x, int32_t gallery_index_or_column,
-                                               const int32_t* gallery_index) {
+  __device__ __forceinline__ void count_column(T x, int32_t column, const int32_t* gallery_index) {
     const int32_t bucket = bucket_of(x), entry = s.entry[bucket];
     int32_t place = entry >> 1;
+    bool ties = false;  // the last key found not to be smaller is the one at `place`
     if (entry & 1) {
       int32_t last = s.entry[bucket + 1] >> 1;
       while (place < last) {
         const int32_t middle = (place + last) / 2;
-        if (s.key[middle] < x) {
+        const T key = s.key[middle];
+        if (key < x) {
           place = middle + 1;
         } else {
           last = middle;
+          ties = key == x;
         }
       }
-      if (s.key[place] == x) {  // x <= highest: there is such a place
-        const int32_t column = gallery_index_or_column;
-        count_tie(place, gallery_index ? gallery_index[column] : column);
-        return;
-      }
+    }
+    if (ties) {
+      count_tie(place, gallery_index ? gallery_index[column] : column);
+      return;
     }
     atomicAdd(&s.between[place], 1);
   }
@@ -310,7 +321,7 @@ struct Slice {
 
 // grid (Q, slices); dynamic shared memory: a RankCountsShared<T, capacity>.
 template <class T, int32_t capacity>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(kRankCountsThreads, kRankCountsBlocksPerSm)
     rank_counts_kernel(Scores<T> scores, Relevant<T> relevant, int32_t* counts,
                        int32_t columns_per_slice) {
   ZSBIR_DYNAMIC_SHARED(memory);

@@ -160,6 +160,11 @@ def test_measure_reports_order_statistics_rate_and_paired_floor():
     assert got["over_floor"] > 1.2
 
 
+def test_peak_memory_is_that_of_the_provider_alone():
+    provider = toy_provider(lambda n: 0.0, floor=lambda n: np.ones(2**26, dtype=np.uint8))
+    assert measure(plain_suite(), provider, None, "cpu", FAST)["peak_bytes"] < 2**25
+
+
 def test_measure_respects_the_provider_limit():
     provider = toy_provider(lambda n: 0.0, limit=9)
     got = measure(plain_suite(items=lambda data: 100), provider, None, "cpu", FAST)

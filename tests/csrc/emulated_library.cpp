@@ -9,10 +9,10 @@ template <class T>
 void rank_counts(const void* scores, int64_t queries, int64_t gallery, int64_t row_stride,
                  bool larger_is_closer, const int32_t* query_class, const int32_t* gallery_class,
                  const int32_t* gallery_index, const int64_t* offsets, const void* key,
-                 const int32_t* index, int32_t* counts, const emulation::Shape& shape) {
-  emulation::rank_counts<T>({static_cast<const T*>(scores), queries, gallery, row_stride,
-                             larger_is_closer, query_class, gallery_class, gallery_index},
-                            {offsets, static_cast<const T*>(key), index}, counts, shape);
+                 const int32_t* index, int32_t* counts, const kernels::LaunchShape& shape) {
+  kernels::rank_counts<T>({static_cast<const T*>(scores), queries, gallery, row_stride,
+                           larger_is_closer, query_class, gallery_class, gallery_index},
+                          {offsets, static_cast<const T*>(key), index}, counts, shape);
 }
 
 }  // namespace
@@ -40,11 +40,11 @@ void emulated_ranking_metrics(bool float64, int64_t queries, const int64_t* offs
                               ks,
                               n_ks};
   if (float64) {
-    emulation::ranking_metrics<double>(queries, {offsets, static_cast<const double*>(key), nullptr},
-                                       counts, definition, out);
+    kernels::ranking_metrics<double>(queries, {offsets, static_cast<const double*>(key), nullptr},
+                                     counts, definition, out);
   } else {
-    emulation::ranking_metrics<float>(queries, {offsets, static_cast<const float*>(key), nullptr},
-                                      counts, definition, out);
+    kernels::ranking_metrics<float>(queries, {offsets, static_cast<const float*>(key), nullptr},
+                                    counts, definition, out);
   }
 }
 

@@ -1,14 +1,22 @@
 // The emulated CUDA kernels of batched_map against counting by definition, and bit for bit against
 // the CPU kernels.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
+#if defined(__CUDACC__)
+#include "device_kernels.h"
+#else
 #include "emulated_kernels.h"
+#endif
 
 using namespace zsbir::batched_map;
 
@@ -32,7 +40,7 @@ struct Case {
   int64_t pad = 0, shift = 0;  // row_stride - gallery; elements before the first row
   bool larger_is_closer = true, permuted = false;
   int64_t shards = 1;
-  emulation::Shape shape = {};
+  kernels::LaunchShape shape = {};
   bool metrics = false;  // under every definition; a launch starts 32 threads
 };
 
@@ -164,7 +172,7 @@ void check_metrics(const Case& c, const Ranked<T>& r, const std::string& name) {
                                 ks.data(),
                                 int32_t(ks.size())};
     std::vector<double> cuda(size, -1), cpu(size, -2);
-    emulation::ranking_metrics(c.queries, r.relevant(), r.counts.data(), definition, cuda.data());
+    kernels::ranking_metrics(c.queries, r.relevant(), r.counts.data(), definition, cuda.data());
     ranking_metrics_cpu(c.queries, r.relevant(), r.counts.data(), definition, cpu.data());
     check(size > 0 && std::memcmp(cuda.data(), cpu.data(), size * sizeof(double)) == 0,
           name + ": metrics of definition " + std::to_string(code) + " equal those of the CPU");
@@ -177,7 +185,7 @@ void run(const Case& c, const char* type) {
   const Data<T> d(c);
   const Ranked<T> r = by_definition(c, d);
   const auto cuda = over_shards(c, d, r, [&](const auto& s, const auto& relevant, int32_t* counts) {
-    emulation::rank_counts(s, relevant, counts, c.shape);
+    kernels::rank_counts(s, relevant, counts, c.shape);
   });
   check(cuda == r.counts, name + ": counts equal the definition");
   const auto cpu = over_shards(c, d, r, [](const auto& s, const auto& relevant, int32_t* counts) {
@@ -188,8 +196,8 @@ void run(const Case& c, const char* type) {
 }
 
 std::vector<Case> cases() {
-  const emulation::Shape slices{.threads = 64, .columns_per_slice = 70};
-  const emulation::Shape segments{.threads = 32, .capacity = 7};
+  const kernels::LaunchShape slices{.threads = 64, .columns_per_slice = 70};
+  const kernels::LaunchShape segments{.threads = 32, .capacity = 7};
   return {
       {.name = "no query", .queries = 0, .gallery = 5},
       {.name = "empty gallery", .queries = 2, .gallery = 0},

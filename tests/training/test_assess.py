@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zsbir_fast.training.assess import chance_level, remove_domain_mean
+from zsbir_fast.training.assess import chance_level, remove_domain_mean, usual_ks
 
 
 def _expected_ap(relevant, gallery):
@@ -43,3 +43,7 @@ def test_domain_mean_is_that_of_the_unit_rows():
 def test_domain_mean_of_another_width():
     with pytest.raises(ValueError, match=r"seen must be \[m, 2\] like features, got \[1, 3\]"):
         remove_domain_mean(torch.ones(1, 2), torch.ones(1, 3))
+
+
+def test_usual_cut_offs_fit_the_gallery():
+    assert [usual_ks(g) for g in (500, 200, 150, 40)] == [(100, 200), (100, 200), (100,), (40,)]

@@ -71,8 +71,3 @@ def test_settings_out_of_range(part, change, text):
     parts[part] = replace(parts[part], **change)
     with pytest.raises(ValueError, match=f"check_config: {text}"):
         check_config(**parts)
-
-
-def test_settings_that_do_not_go_together():
-    with pytest.raises(ValueError, match=r"data\.sketches_per_class and data\.photos_per_class"):
-        check_config(DataConfig(sketches_per_class=1), OptimConfig(), RunConfig())

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "torch" not in sys.modules:
+        # Idle threads that spin make a training step several times slower as soon as another
+        # program wants a core. OpenMP reads this when torch loads it.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_help())
         return 0 if arguments else 2

@@ -41,12 +41,15 @@ def build_parser() -> Parser:
     parser.add_argument("--gallery", type=str | None, help=".npz with the gallery's embeddings")
     parser.add_argument("--data.name", default="qd_caltech", help="benchmark")
     parser.add_argument("--data.root", type=str | None, help="its folder; unset: the bundled one")
-    parser.add_argument("--data.layout", default="auto", help="file layout below data.root")
+    parser.add_argument("--data.layout", choices=["auto", "lists", "folders"], default="auto")
+    parser.add_argument(
+        "--data.unseen", type=list[str] | None, help="unseen classes, for data of your own"
+    )
     parser.add_argument("--data.eval_batch_size", type=int, default=64, help="images per pass")
     parser.add_argument("--data.workers", type=int, default=0, help="processes that load images")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="standard")
     parser.add_argument("--metric", choices=["cosine", "euclidean", "dot"], default="cosine")
-    parser.add_argument("--ks", type=int, nargs="+", default=[100, 200], help="cut-offs")
+    parser.add_argument("--ks", type=int, nargs="+", help="cut-offs (default: 100 200)")
     parser.add_argument("--compare", action="store_true", help="show every definition in use")
     parser.add_argument("--out", type=str | None, help="write metrics.json and per_class.csv here")
     parser.add_argument("--device", default="cpu", help="where the model runs, e.g. cuda")
@@ -73,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 
     from zsbir_fast.metrics.compare import compare_definitions
     from zsbir_fast.metrics.evaluate import evaluate_retrieval
-    from zsbir_fast.training.assess import chance_level
+    from zsbir_fast.training.assess import chance_level, usual_ks
     from zsbir_fast.training.results import (
         result_table,
         table_text,
@@ -84,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     start = time.perf_counter()
     pair = _from_files(arguments) if features else _from_model(arguments)
     parts = (pair.queries, pair.gallery, pair.query_labels, pair.gallery_labels)
-    ks = tuple(arguments.ks)
+    ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(pair.gallery))
     row = "features" if features else "trained"
     results = {
         "chance": chance_level(pair.query_labels, pair.gallery_labels, ks=ks),
@@ -123,7 +126,9 @@ def _from_model(arguments: Any) -> Any:
 
     data = arguments.data
     model, _ = load_model(arguments.model)
-    benchmark = load_benchmark(data.name, data.root, layout=data.layout)
+    benchmark = load_benchmark(
+        data.name, data.root, layout=data.layout, unseen=data.unseen
+    )
     queries, gallery = embed_pair(
         model.to(arguments.device),
         benchmark.test_sketches,

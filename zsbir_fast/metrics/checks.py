@@ -13,11 +13,13 @@ from torch import Tensor
 
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
 _EXACT_INTEGERS = 2**53  # the integers that float64 holds one by one
-_BLOCK = 2**22  # elements that a check looks at in one go, so that no temporary grows with the input
+_BLOCK = (
+    2**22
+)  # elements that a check looks at in one go, so that no temporary grows with the input
 
 
 def as_tensor(caller: str, name: str, value: Any) -> Tensor:
-    """Tensors as they are (detached), arrays and sequences of numbers as tensors; no copy if avoidable."""
+    """Tensors as they are (detached); arrays and sequences of numbers as tensors."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{caller}: {name} must be a dense tensor, got layout {value.layout}")
@@ -85,8 +87,8 @@ def check_ks(
     beyond = [k for k in out if k > gallery]
     if beyond:
         warnings.warn(
-            f"{caller}: k = {beyond} exceeds the gallery of {gallery} items: the ranking ends there, "
-            "Prec@k keeps its denominator (docs/metrics.md, 'k beyond the gallery')",
+            f"{caller}: k = {beyond} exceeds the gallery of {gallery} items: the ranking ends "
+            "there, Prec@k keeps its denominator (docs/metrics.md, 'k beyond the gallery')",
             UserWarning,
             stacklevel=stacklevel,
         )
@@ -108,7 +110,7 @@ def check_positive(caller: str, name: str, value: Any) -> None:
 
 
 def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> None:
-    """Raise, naming the first bad row (counted from ``first_row``), unless every number is finite."""
+    """Raise unless all numbers are finite, naming the first bad row, counted from ``first_row``."""
     if not matrix.is_floating_point():
         return
     # NaN and infinity survive a sum. The sum of finite numbers may overflow too, so that a bad sum
@@ -133,7 +135,7 @@ def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> 
 
 
 def largest_norm(matrix: Tensor) -> float:
-    """The largest Euclidean norm of a row of a finite matrix; inf if it exceeds the range of floats."""
+    """The largest Euclidean norm of a row of a finite matrix; inf if it overflows."""
     norms = (
         torch.linalg.vector_norm(block.to(work_dtype(block.dtype)), dim=1).max()
         for _, block in row_blocks(matrix)
@@ -144,7 +146,7 @@ def largest_norm(matrix: Tensor) -> float:
 def check_product_range(
     caller: str, metric: str, dtype: torch.dtype, query_norm: float, gallery_norm: float
 ) -> None:
-    """Raise if a score could overflow: infinities would tie, and their differences are no numbers."""
+    """Raise if a score could overflow: infinities tie, and their differences are no numbers."""
     bound = query_norm * gallery_norm
     if metric == "euclidean":
         bound = gallery_norm * gallery_norm + 2 * bound

@@ -34,9 +34,7 @@ class DefinitionTable:
         body = []
         for name, r in self.results.items():
             numbers = [r.map, *r.map_at.values(), *r.precision_at.values()]
-            body.append(
-                [name, *(f"{x:.4f}" for x in numbers), r.definition.partition(": ")[2]]
-            )
+            body.append([name, *(f"{x:.4f}" for x in numbers), r.definition.partition(": ")[2]])
         return [header, *body]
 
     def __str__(self) -> str:

@@ -34,7 +34,10 @@ from zsbir_fast.ops.batched_map import batched_map
 from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference.definitions import Ties
 
-_WORKSPACE_MIB = {"cpu": 40, "cuda": 512}  # one block of scores; small enough to be counted in cache
+_WORKSPACE_MIB = {
+    "cpu": 40,
+    "cuda": 512,
+}  # one block of scores; small enough to be counted in cache
 
 
 def evaluate_retrieval(
@@ -135,7 +138,9 @@ def evaluate_ranking(
     """
     caller = "evaluate_ranking"
     if not isinstance(larger_is_closer, bool):
-        raise TypeError(f"{caller}: larger_is_closer must be True or False, got {larger_is_closer!r}")
+        raise TypeError(
+            f"{caller}: larger_is_closer must be True or False, got {larger_is_closer!r}"
+        )
     protocol = get_protocol(protocol, ties=ties, caller=caller)
     matrix = check_matrix(caller, "scores", scores, shape="[Q, G]")
     labels = check_labels(caller, "query_labels", query_labels, len(matrix), of="scores")
@@ -219,10 +224,12 @@ def check_options(caller: str, metric: Any, precision: Any, workspace_mib: Any) 
         check_positive(caller, "workspace_mib", workspace_mib)
 
 
-def check_queries(caller: str, queries: Any, labels: Any, width: int) -> tuple[Tensor, Tensor]:
+def check_queries(
+    caller: str, queries: Any, labels: Any, width: int | None
+) -> tuple[Tensor, Tensor]:
     """Finite query embeddings [Q, D] and int64 labels [Q] that fit a gallery of that width."""
     q = check_matrix(caller, "queries", queries, shape="[Q, D]")
-    if q.shape[1] != width:
+    if width is not None and q.shape[1] != width:
         raise ValueError(
             f"{caller}: queries and gallery must have the same width D, "
             f"got {q.shape[1]} and {width}"
@@ -235,7 +242,9 @@ def check_queries(caller: str, queries: Any, labels: Any, width: int) -> tuple[T
 def check_same_device(caller: str, queries: Tensor, device: torch.device) -> None:
     """Raise unless the queries are where the gallery is."""
     if queries.device != device:
-        raise ValueError(f"{caller}: queries must be on {device} like the gallery, got {queries.device}")
+        raise ValueError(
+            f"{caller}: queries must be on {device} like the gallery, got {queries.device}"
+        )
 
 
 def workspace_bytes(device: torch.device, mib: int | None) -> int:

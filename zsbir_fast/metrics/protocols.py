@@ -1,4 +1,4 @@
-"""Evaluation protocols by name: what the field's code bases compute, each as one explicit object."""
+"""Evaluation protocols by name: what the field's code bases compute, each as one object."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Protocol:
             ("empty", self.empty, get_args(Empty)),
         ):
             if value not in known:
-                raise ValueError(f"Protocol: {name} must be one of {', '.join(known)}, got {value!r}")
+                raise ValueError(
+                    f"Protocol: {name} must be one of {', '.join(known)}, got {value!r}"
+                )
         self.definition()
 
     def definition(self) -> Definition:

@@ -111,8 +111,8 @@ class RetrievalResult:
     def per_class(self) -> dict[int, dict[str, Any]]:
         """Means over the queries of each label.
 
-        ``{label: {"queries", "relevant", "map", "map_at": {k: …}, "precision_at": {k: …}}}``; classes
-        without a relevant item have NaN means.
+        ``{label: {"queries", "relevant", "map", "map_at": {k: …}, "precision_at": {k: …}}}``;
+        classes without a relevant item have NaN means.
         """
         report = {}
         for label in torch.unique(self.query_labels).tolist():

@@ -21,7 +21,7 @@ _told: set[str] = set()
 
 
 def why_not_native(device: torch.device) -> str | None:
-    """Why tensors on ``device`` run the PyTorch reference instead of a kernel; None if they do not."""
+    """Why tensors on ``device`` run the PyTorch reference, not a kernel; None if they do not."""
     if device.type == "cpu":
         return None
     if device.type != "cuda":
@@ -40,7 +40,9 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
     @wraps(reference)
     def fallback(*args: Any, **kwargs: Any) -> Any:
         device = next(a.device for a in args if isinstance(a, Tensor))
-        reason = why_not_native(device) or f"there is no kernel for the given dtype on {device.type}"
+        reason = (
+            why_not_native(device) or f"there is no kernel for the given dtype on {device.type}"
+        )
         message = f"{op}: {reason}; using the PyTorch reference on {device}: slower, same results."
         if os.environ.get("ZSBIR_STRICT") == "1":
             raise RuntimeError(f"{message} (an error because ZSBIR_STRICT=1)")

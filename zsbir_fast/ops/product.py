@@ -45,7 +45,7 @@ class Route:
 
 
 def _switch_of(device: str) -> Any:
-    """The switch for one kind of device alone; None where torch has only the one for all (< 2.9)."""
+    """The switch for one kind of device; None where torch has only one for all (before 2.9)."""
     backend = torch.backends.mkldnn if device == "cpu" else torch.backends.cuda
     switch = getattr(backend, "matmul", None)
     return switch if hasattr(switch, "fp32_precision") else None

@@ -105,7 +105,7 @@ def _ranking(key: Tensor, relevant: Tensor, index: Tensor, ties: str) -> Tensor:
 
 
 def _tie_groups(key: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each distinct key, ascending: items before it, items in it, relevant before, relevant in."""
+    """Of each distinct key, ascending: items before, items in it, relevant before, relevant in."""
     _, group = torch.unique(key, return_inverse=True)
     size = torch.bincount(group)
     hits = torch.bincount(group[relevant], minlength=len(size))
@@ -259,7 +259,9 @@ def rank_counts(
         tied = other_key[None, :] == key[own, None]
         counts[0, own] = (other_key[None, :] < key[own, None]).sum(1, dtype=torch.int32)
         counts[1, own] = tied.sum(1, dtype=torch.int32)
-        counts[2, own] = (tied & (other_index[None, :] < index[own, None])).sum(1, dtype=torch.int32)
+        counts[2, own] = (tied & (other_index[None, :] < index[own, None])).sum(
+            1, dtype=torch.int32
+        )
     return counts
 
 
@@ -282,7 +284,7 @@ def ranking_metrics(
 
 
 def _metrics_from_counts(key: Tensor, counts: Tensor, ks: Sequence[int], d: Definition) -> Tensor:
-    """A gallery with the same counts: per distinct key, the columns closer than it, then the ties."""
+    """A gallery with the same counts: per distinct key, the columns closer, then the ties."""
     closer, tied, tied_before = counts
     position: list[int] = []  # twice the slot of the key, plus one for the ties with it
     relevant: list[bool] = []

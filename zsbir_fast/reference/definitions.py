@@ -49,7 +49,9 @@ class Definition:
             ("ties", self.ties, TIES),
         ):
             if value not in known:
-                raise ValueError(f"Definition: {name} must be one of {', '.join(known)}, got {value!r}")
+                raise ValueError(
+                    f"Definition: {name} must be one of {', '.join(known)}, got {value!r}"
+                )
         if self.ties == "expected" and (self.ap == "voc" or self.normaliser == "prefix_positive"):
             what = "ap='voc'" if self.ap == "voc" else "normaliser='prefix_positive'"
             raise ValueError(

@@ -13,8 +13,20 @@ from zsbir_fast.metrics.evaluate import evaluate_ranking
 from zsbir_fast.metrics.result import RetrievalResult
 
 
+def usual_ks(gallery: int) -> tuple[int, ...]:
+    """Return the cut-offs that the field reports, as far as the gallery has so many items.
+
+    Args:
+        gallery: number of gallery items G.
+
+    Returns:
+        (100, 200), or those of them that are at most G, or (G,) for a smaller gallery.
+    """
+    return tuple(k for k in (100, 200) if k <= gallery) or (gallery,)
+
+
 def chance_level(
-    query_labels: Tensor, gallery_labels: Tensor, *, ks: Sequence[int] = (100, 200)
+    query_labels: Tensor, gallery_labels: Tensor, *, ks: Sequence[int] | None = None
 ) -> RetrievalResult:
     """Expected metrics of a gallery in random order, exact, nothing is simulated.
 
@@ -23,7 +35,7 @@ def chance_level(
     Args:
         query_labels: int64 [Q].
         gallery_labels: int64 [G].
-        ks: cut-offs of mAP@k and Prec@k.
+        ks: cut-offs of mAP@k and Prec@k; None takes ``usual_ks``.
 
     Returns:
         The expectation under the protocol ``standard``.
@@ -32,9 +44,13 @@ def chance_level(
         ValueError: no query has a relevant gallery item.
     """
     labels, of_query = torch.unique(query_labels, return_inverse=True)
-    scores = torch.zeros(len(labels), len(gallery_labels))
     per_label = evaluate_ranking(
-        scores, labels, gallery_labels, larger_is_closer=True, ks=tuple(ks), ties="expected"
+        torch.zeros(len(labels), len(gallery_labels)),
+        labels,
+        gallery_labels,
+        larger_is_closer=True,
+        ks=usual_ks(len(gallery_labels)) if ks is None else tuple(ks),
+        ties="expected",
     )
     return replace(per_label, query_labels=query_labels, columns=per_label.columns[of_query])
 

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from zsbir_fast._files import write_atomically
 
+Layout = Literal["auto", "lists", "folders"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
 
@@ -22,7 +23,9 @@ class DataConfig:
     Attributes:
         name: benchmark (``qd_caltech`` is bundled).
         root: folder of the benchmark; None for the bundled one.
-        layout: file layout below ``root``.
+        layout: list files, folders of classes, or ``auto``: whichever is there.
+        unseen: names of the unseen classes, for data of your own in folders of classes;
+            published splits fix theirs.
         validation_classes: seen classes held out for validation; 0 trains on all of them and
             keeps no ``best`` checkpoint. Unseen classes are never used before the final test.
         classes_per_batch: classes in a batch.
@@ -34,7 +37,8 @@ class DataConfig:
 
     name: str = "qd_caltech"
     root: str | None = None
-    layout: str = "auto"
+    layout: Layout = "auto"
+    unseen: list[str] | None = None
     validation_classes: int = 5
     classes_per_batch: int = 8
     sketches_per_class: int = 2
@@ -206,8 +210,3 @@ def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:
     for key, value, least in at_least:
         if value < least:
             raise ValueError(f"check_config: {key} must be at least {least}, got {value}")
-    if data.sketches_per_class != data.photos_per_class:
-        raise ValueError(
-            "check_config: data.sketches_per_class and data.photos_per_class must be equal, as "
-            f"batches are pairs, got {data.sketches_per_class} and {data.photos_per_class}"
-        )

@@ -14,6 +14,7 @@ from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
 from zsbir_fast.data.images import ImageSet
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.training.assess import usual_ks
 from zsbir_fast.training.checkpoints import read_checkpoint
 from zsbir_fast.training.config import Settings, check_config, write_settings
 from zsbir_fast.training.data_module import SeenClasses
@@ -62,7 +63,9 @@ def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Bench
     check_config(settings.data, settings.optim, settings.run)
     last = _checkpoint_to_resume(Path(settings.run.out), resume=resume)
     data, optim, run = settings.data, settings.optim, settings.run
-    benchmark = load_benchmark(data.name, data.root, layout=data.layout)
+    benchmark = load_benchmark(
+        data.name, data.root, layout=data.layout, unseen=data.unseen
+    )
     seen, held_out = benchmark, None
     if data.validation_classes:
         seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)
@@ -111,9 +114,9 @@ def evaluate_unseen(model: Any, sketches: ImageSet, photos: ImageSet, **options:
         ValueError: a set is empty, or no query has a relevant photo.
     """
     queries, gallery = embed_pair(model, sketches, photos, **options)
-    return Embedded(
-        queries, gallery, evaluate_retrieval(queries, gallery, sketches.labels, photos.labels)
-    )
+    labels = (sketches.labels, photos.labels)
+    result = evaluate_retrieval(queries, gallery, *labels, ks=usual_ks(len(gallery)))
+    return Embedded(queries, gallery, result)
 
 
 def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:

@@ -18,7 +18,7 @@ from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.models.encoders import build_encoder
-from zsbir_fast.training.assess import chance_level, remove_domain_mean
+from zsbir_fast.training.assess import chance_level, remove_domain_mean, usual_ks
 from zsbir_fast.training.config import Settings, read_settings
 from zsbir_fast.training.curves import read_curves
 from zsbir_fast.training.embedding import embed_images
@@ -158,11 +158,11 @@ def _before_training(
         remove_domain_mean(queries, features(benchmark.train_sketches, "seen sketches")),
         remove_domain_mean(gallery, features(benchmark.train_photos, "seen photos")),
     )
-    labels = (sketches.labels, photos.labels)
+    labels, ks = (sketches.labels, photos.labels), usual_ks(len(gallery))
     return {
         "chance": chance_level(*labels),
-        "raw": evaluate_retrieval(queries, gallery, *labels),
-        "centred": evaluate_retrieval(*centred, *labels),
+        "raw": evaluate_retrieval(queries, gallery, *labels, ks=ks),
+        "centred": evaluate_retrieval(*centred, *labels, ks=ks),
     }
 
 

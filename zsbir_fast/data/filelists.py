@@ -1,0 +1,154 @@
+"""List files of the field: ``relative/path label`` and ``class name label`` lines.
+
+The form is that of SAKE and ZSE-SBIR: one entry per line, the last word is an integer label, and
+what stands before it may contain spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zsbir_fast._files import write_atomically
+from zsbir_fast.data.names import listing
+
+
+class FileList(NamedTuple):
+    """What a list of images says.
+
+    Attributes:
+        paths: as written in the file.
+        labels: class id of every path.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def read_file_list(path: str | Path, *, classes: int | None = None) -> FileList:
+    """Read a list of images.
+
+    Args:
+        path: the list file, UTF-8; empty lines are skipped.
+        classes: number of classes; labels must be below it. None accepts any label from 0 on.
+
+    Returns:
+        Paths and labels in the order of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not ``relative/path label``, a label is out of range, or the file
+            has no entry; the message has file and line.
+    """
+    entries = _entries("read_file_list", path, "relative/path label")
+    for number, name, label in entries:
+        if label < 0 or (classes is not None and label >= classes):
+            allowed = "from 0 on" if classes is None else f"in 0..{classes - 1} ({classes} classes)"
+            raise ValueError(
+                f"read_file_list: line {number} of {path} must have a label {allowed}, got {label} "
+                f"for {name!r}"
+            )
+    return FileList(tuple(name for _, name, _ in entries), tuple(label for _, _, label in entries))
+
+
+def write_file_list(path: str | Path, files: Iterable[str | Path], labels: Iterable[int]) -> None:
+    """Write a list of images that :func:`read_file_list` reads back.
+
+    Args:
+        path: the list file; it is replaced in one step.
+        files: paths, relative to the dataset's folder.
+        labels: class id of every path.
+
+    Raises:
+        ValueError: lengths differ, a path has a line break, or a label is negative.
+    """
+    _write("write_file_list", path, [_posix(file) for file in files], list(labels))
+
+
+def read_class_list(path: str | Path) -> tuple[str, ...]:
+    """Read class names and ids (``cname_cid.txt``).
+
+    Args:
+        path: the list file, UTF-8; empty lines are skipped.
+
+    Returns:
+        Names in the order of their ids.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not ``class name label``, or ids are not 0, 1, ... each once.
+    """
+    entries = _entries("read_class_list", path, "class name label")
+    names: dict[int, str] = {}
+    for number, name, label in entries:
+        if label in names:
+            raise ValueError(
+                f"read_class_list: line {number} of {path} must have a new class id, got {label} "
+                f"of {names[label]!r} again for {name!r}"
+            )
+        names[label] = name
+    if sorted(names) != list(range(len(names))):
+        missing = sorted(set(range(len(names))) - set(names))
+        raise ValueError(
+            f"read_class_list: class ids of {path} must be 0..{len(names) - 1}, got none for "
+            f"{listing(missing)}"
+        )
+    return tuple(names[i] for i in range(len(names)))
+
+
+def write_class_list(path: str | Path, names: Sequence[str]) -> None:
+    """Write class names with their ids, as :func:`read_class_list` reads them back.
+
+    Args:
+        path: the list file; it is replaced in one step.
+        names: class names; their ids are their places.
+
+    Raises:
+        ValueError: a name has a line break.
+    """
+    _write("write_class_list", path, list(names), list(range(len(names))))
+
+
+def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str, int]]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{function}: no such list file: {path}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{function}: {path} must be UTF-8 text, got: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        words = line.strip().rsplit(maxsplit=1)
+        if len(words) != 2 or not _is_integer(words[1]):
+            raise ValueError(f"{function}: line {number} of {path} must be {form!r}, got {line!r}")
+        found.append((number, words[0], int(words[1])))
+    if not found:
+        raise ValueError(f"{function}: {path} must have at least one entry, got none")
+    return found
+
+
+def _is_integer(word: str) -> bool:
+    return word.removeprefix("-").isdecimal()
+
+
+def _posix(file: str | Path) -> str:
+    return file.as_posix() if isinstance(file, Path) else file
+
+
+def _write(function: str, path: str | Path, names: list[str], labels: list[int]) -> None:
+    if len(names) != len(labels):
+        raise ValueError(
+            f"{function}: paths and labels must be of equal length, got {len(names)} and "
+            f"{len(labels)}"
+        )
+    for name, label in zip(names, labels, strict=True):
+        if len(name.splitlines()) != 1 or name != name.strip() or label < 0:
+            raise ValueError(
+                f"{function}: every entry must be one line without blanks at its ends and with a "
+                f"label from 0 on, got {name!r} {label}"
+            )
+    text = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))

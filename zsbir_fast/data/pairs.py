@@ -1,0 +1,72 @@
+"""Sketch-photo pairs, as training batches need them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zsbir_fast.data.images import ImageSet
+from zsbir_fast.data.names import listing
+
+
+class PairItem(TypedDict):
+    """One pair; default collation makes batches of it.
+
+    Attributes:
+        sketches: float32 [3, H, W]; in a batch [B, 3, H, W].
+        photos: float32 [3, H, W]; in a batch [B, 3, H, W].
+        labels: the class of both; in a batch int64 [B].
+    """
+
+    sketches: Tensor
+    photos: Tensor
+    labels: int
+
+
+class SketchPhotoPairs(Dataset[PairItem]):
+    """A sketch and a photo of the same class, by (sketch index, photo index).
+
+    Args:
+        sketches: the sketches.
+        photos: the photos, with the same classes.
+
+    Raises:
+        ValueError: modalities or classes are not as they must be.
+    """
+
+    def __init__(self, sketches: ImageSet, photos: ImageSet) -> None:
+        if (sketches.modality, photos.modality) != ("sketch", "photo"):
+            raise ValueError(
+                "SketchPhotoPairs: sketches and photos must be of these modalities, got "
+                f"{sketches.modality} and {photos.modality}"
+            )
+        if sketches.classes != photos.classes:
+            raise ValueError(
+                "SketchPhotoPairs: sketches and photos must have the same classes, got "
+                f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"
+            )
+        self.sketches = sketches
+        self.photos = photos
+
+    def __getitem__(self, pair: tuple[int, int]) -> PairItem:
+        """Return sketch ``pair[0]`` and photo ``pair[1]``.
+
+        Raises:
+            ValueError: they are of different classes, or a file is damaged.
+        """
+        label, photo_label = (
+            int(images.labels[i])
+            for images, i in zip((self.sketches, self.photos), pair, strict=True)
+        )
+        if label != photo_label:
+            raise ValueError(
+                "SketchPhotoPairs: sketch and photo of a pair must be of one class, got "
+                f"{self.sketches.classes[label]!r} and {self.photos.classes[photo_label]!r}"
+            )
+        return {
+            "sketches": self.sketches[pair[0]][0],
+            "photos": self.photos[pair[1]][0],
+            "labels": label,
+        }

@@ -1,0 +1,347 @@
+"""Evaluate against a gallery that is prepared once, read from disk, or spread over processes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsbir_fast.metrics.checks import (
+    check_finite,
+    check_ks,
+    check_labels,
+    check_matrix,
+    check_product_range,
+    largest_norm,
+    work_dtype,
+)
+from zsbir_fast.metrics.evaluate import (
+    check_options,
+    check_queries,
+    check_same_device,
+    evaluate_prepared,
+    progress_over,
+    workspace_bytes,
+)
+from zsbir_fast.metrics.gallery import GroupedLabels, LabelIndex, Metric, PreparedGallery
+from zsbir_fast.metrics.processes import Processes, ProcessGroup
+from zsbir_fast.metrics.protocols import Protocol, get_protocol
+from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.metrics.shards import Shard, ShardedGallery, empty_rows
+from zsbir_fast.ops.batched_map import GalleryClasses
+from zsbir_fast.ops.product import Precision
+from zsbir_fast.reference.definitions import Ties
+
+_GALLERY_LIMIT = 2**31 - 1  # gallery positions are int32
+
+
+@dataclass(frozen=True)
+class _Holdings:
+    """What one process tells the others before an evaluation."""
+
+    labels: Tensor  # distinct labels of its shards
+    counts: Tensor
+    width: int | None
+    dtypes: tuple[torch.dtype, ...]
+    largest_norm: float
+    call: dict[str, str]  # what must be the same everywhere
+
+
+class RetrievalEvaluator:
+    """Ranking metrics against one gallery, given shard by shard, for any number of query sets.
+
+    Three ways, chosen by what is given, one result (for given scores to the last bit; the products
+    round differently with their shapes, which moves a mean by less than 1e-6):
+
+    - shards in memory, one process: sorted by class once, at the first ``evaluate``;
+    - a shard is a NumPy memory map, or ``stream=True``: the gallery stays where it is and is read
+      twice, block by block, for every 1,024 queries (fewer, where many items are relevant); beside
+      the workspace this takes about 100 MiB and 12 bytes per gallery item;
+    - several processes (``torchrun``): each adds its own part of the gallery, all pass the same
+      queries, and get the same result. The gallery is ordered by process, then as added.
+
+    Args:
+        metric: ``cosine``, ``euclidean`` or ``dot``.
+        protocol: Name of a preset or a :class:`Protocol`.
+        ks: Cut-offs of mAP@k, Prec@k, Recall@k.
+        ties: Replaces the protocol's tie mode.
+        precision: Of the product; see ``docs/metrics.md``.
+        workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
+        process_group: The processes that hold the gallery together: a ``torch.distributed`` group;
+            None: the default group if one is initialised; ``"local"``: this process alone.
+        progress: Show a progress bar.
+        stream: True: never copy the gallery, and move it to the queries' device block by block;
+            False: copy it into memory even if it is a memory map; None: stream memory maps.
+
+    Raises:
+        ValueError: On an unknown metric, protocol, tie mode or precision, k < 1, a workspace below
+            1 MiB.
+        TypeError: On a protocol that is none, or ks that are not integers.
+
+    Example:
+        >>> import torch, zsbir_fast as zf
+        >>> evaluator = zf.RetrievalEvaluator(ks=(1,))
+        >>> evaluator.add_gallery(torch.eye(2), [0, 1])
+        >>> evaluator.evaluate(torch.tensor([[1.0, 0.1]]), [0]).map
+        1.0
+    """
+
+    def __init__(
+        self,
+        *,
+        metric: Metric = "cosine",
+        protocol: str | Protocol = "standard",
+        ks: int | Iterable[int] = (100, 200),
+        ties: Ties | None = None,
+        precision: Precision = "float32",
+        workspace_mib: int | None = None,
+        process_group: ProcessGroup | Literal["local"] | None = None,
+        progress: bool = False,
+        stream: bool | None = None,
+    ) -> None:
+        check_options("RetrievalEvaluator", metric, precision, workspace_mib)
+        self.metric: Metric = metric
+        self.protocol = get_protocol(protocol, ties=ties, caller="RetrievalEvaluator")
+        self.ks = check_ks("RetrievalEvaluator", ks, _GALLERY_LIMIT, stacklevel=3)
+        self.precision: Precision = precision
+        self.workspace_mib = workspace_mib
+        self.process_group = process_group
+        self.progress = progress
+        self.stream = stream
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the gallery."""
+        self._parts: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._largest_norm = 0.0
+        self._mapped = False
+        self._forget_preparation()
+
+    def _forget_preparation(self) -> None:
+        self._grouped: GroupedLabels | None = None
+        self._prepared: PreparedGallery | None = None
+
+    def __len__(self) -> int:
+        """Gallery items that this process holds."""
+        return sum(len(part) for part in self._parts)
+
+    def add_gallery(self, embeddings: Any, labels: Any) -> None:
+        """Add a shard; it is checked (a memory map is read once for that) and not copied.
+
+        Args:
+            embeddings: [n, D], a tensor, an array or a NumPy memory map; must not change until the
+                last ``evaluate``.
+            labels: Integers, [n].
+
+        Raises:
+            ValueError: On mismatched shapes or devices, an empty shard, a NaN or infinity (the row
+                is counted over all shards of this process), more than 2^31 - 1 items.
+            TypeError: On labels that are not integers, or input that is no array of numbers.
+        """
+        caller = "RetrievalEvaluator.add_gallery"
+        part = check_matrix(caller, "embeddings", embeddings, shape="[n, D]")
+        part_labels = check_labels(caller, "labels", labels, len(part), of="embeddings")
+        if self._parts and part.shape[1] != self._parts[0].shape[1]:
+            raise ValueError(
+                f"{caller}: embeddings must have the width of the first shard, D = "
+                f"{self._parts[0].shape[1]}, got {part.shape[1]}"
+            )
+        if self._parts and part.device != self._parts[0].device:
+            raise ValueError(
+                f"{caller}: embeddings must be on {self._parts[0].device} like the first shard, "
+                f"got {part.device}"
+            )
+        _check_size(caller, len(self) + len(part))
+        check_finite(caller, "embeddings", part, first_row=len(self))
+        if self.metric != "cosine":
+            self._largest_norm = max(self._largest_norm, largest_norm(part))
+        self._mapped |= isinstance(embeddings, np.memmap)
+        self._parts.append(part)
+        self._labels.append(part_labels)
+        self._forget_preparation()
+
+    def evaluate(self, queries: Any, labels: Any) -> RetrievalResult:
+        """Metrics of the queries; the gallery stays for the next call.
+
+        Args:
+            queries: [Q, D]; on the device of the gallery, unless it is streamed. The same in all
+                processes.
+            labels: Integers, [Q].
+
+        Returns:
+            The result, the same in all processes.
+
+        Raises:
+            ValueError: On mismatched shapes or devices, empty or non-finite queries, no gallery, no
+                shared label, embeddings so large that scores overflow, processes that differ in
+                queries or options.
+            TypeError: On labels that are not integers, or queries that are no numbers.
+            RuntimeError: If another process failed in one of these checks.
+        """
+        caller = "RetrievalEvaluator.evaluate"
+        processes = Processes(caller, self.process_group)
+        streaming = self._mapped if self.stream is None else self.stream
+        q, query_labels = processes.together(
+            caller, lambda: self._check(caller, queries, labels, processes, streaming)
+        )
+        held = processes.gather(self._holdings(q, query_labels, processes.size > 1))
+        everything = _union(caller, held, q.shape[1])
+        total = int(everything.counts.sum())
+        ks = check_ks(caller, self.ks, total, stacklevel=3)
+        classes = everything.classes_of(query_labels)
+        self.protocol.check_relevant(caller, classes)
+        dtype = work_dtype(q.dtype, *(d for h in held for d in h.dtypes))
+        if self.metric != "cosine":
+            norm = max(h.largest_norm for h in held)
+            check_product_range(caller, self.metric, dtype, largest_norm(q), norm)
+        if processes.size == 1 and not streaming:
+            (result,) = evaluate_prepared(
+                q,
+                query_labels,
+                self._prepare(dtype),
+                protocols=[self.protocol],
+                ks=ks,
+                precision=self.precision,
+                workspace_mib=self.workspace_mib,
+                progress=self.progress,
+            )
+            return result
+        gallery = ShardedGallery(
+            shards=self._shards(everything, held[: processes.rank], streaming, dtype),
+            labels=everything,
+            before=_counts_before(everything, held[: processes.rank]),
+            metric=self.metric,
+            dtype=dtype,
+            precision=self.precision,
+            workspace=workspace_bytes(q.device, self.workspace_mib),
+            processes=processes,
+        )
+        rows = empty_rows(len(q), ks)
+        for block in progress_over(gallery.query_blocks(classes), self.progress, "evaluate"):
+            rows[block] = gallery.evaluate(
+                q[block.to(q.device)],
+                classes[block],
+                ks=ks,
+                definition=self.protocol.definition(),
+            )
+        return RetrievalResult(self.protocol, ks, query_labels, total, rows)
+
+    def _check(
+        self, caller: str, queries: Any, labels: Any, processes: Processes, streaming: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The queries and their labels, checked as far as this process can."""
+        if not self._parts and processes.size == 1:
+            raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")
+        width = self._parts[0].shape[1] if self._parts else None
+        q, query_labels = check_queries(caller, queries, labels, width)
+        if self._parts and not streaming:
+            check_same_device(caller, q, self._parts[0].device)
+        processes.check_device(caller, q.device)
+        return q, query_labels
+
+    def _holdings(self, queries: Tensor, labels: Tensor, several: bool) -> _Holdings:
+        index = self._group_labels().index
+        call = {}
+        if several:
+            call = {
+                "queries": _fingerprint(queries),
+                "labels": _fingerprint(labels),
+                "metric": self.metric,
+                "protocol": self.protocol.describe(),
+                "ks": str(self.ks),
+                "precision": self.precision,
+            }
+        return _Holdings(
+            index.labels,
+            index.counts,
+            self._parts[0].shape[1] if self._parts else None,
+            tuple({part.dtype for part in self._parts}),
+            self._largest_norm,
+            call,
+        )
+
+    def _group_labels(self) -> GroupedLabels:
+        if self._grouped is None:
+            labels = torch.cat(self._labels or [torch.empty(0, dtype=torch.int64, device="cpu")])
+            self._grouped = GroupedLabels.of(labels)
+        return self._grouped
+
+    def _prepare(self, dtype: torch.dtype) -> PreparedGallery:
+        if self._prepared is None or self._prepared.transposed.dtype != dtype:
+            self._prepared = PreparedGallery.of_parts(
+                self._parts, self._group_labels(), self.metric, dtype
+            )
+        return self._prepared
+
+    def _shards(
+        self, everything: LabelIndex, lower: list[_Holdings], streaming: bool, dtype: torch.dtype
+    ) -> list[Shard]:
+        """This process's rows with the class numbers and positions of the whole gallery."""
+        first = sum(int(h.counts.sum()) for h in lower)
+        count = len(everything.labels)
+        if not self._parts:
+            return []
+        if not streaming:
+            grouped = self._group_labels()
+            labels = torch.cat(self._labels)[grouped.order]
+            classes = GalleryClasses.of(everything.classes_of(labels), count)
+            index = (grouped.order + first).to(torch.int32)
+            return [Shard(self._prepare(dtype).transposed.t(), True, classes, index)]
+        shards = []
+        for part, labels in zip(self._parts, self._labels, strict=True):
+            classes = GalleryClasses.of(everything.classes_of(labels), count)
+            index = torch.arange(first, first + len(part), dtype=torch.int32)
+            shards.append(Shard(part, False, classes, index))
+            first += len(part)
+        return shards
+
+
+def _check_size(caller: str, total: int) -> None:
+    if total > _GALLERY_LIMIT:
+        raise ValueError(f"{caller}: the gallery must have at most 2^31 - 1 items, got {total}")
+
+
+def _union(caller: str, held: list[_Holdings], width: int) -> LabelIndex:
+    """The labels of the whole gallery, if the processes agree on everything they must.
+
+    Raises:
+        ValueError: The same in all processes.
+    """
+    for rank, other in enumerate(held):
+        different = [name for name in other.call if other.call[name] != held[0].call[name]]
+        if different:
+            raise ValueError(
+                f"{caller}: all processes must pass the same {' and '.join(different)}, got others "
+                f"in process {rank} than in process 0"
+            )
+        if other.width not in (None, width):
+            raise ValueError(
+                f"{caller}: queries and gallery must have the same width D, "
+                f"got {width} and {other.width} in process {rank}"
+            )
+    labels = torch.cat([h.labels for h in held])
+    if len(labels) == 0:
+        raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")
+    _check_size(caller, sum(int(h.counts.sum()) for h in held))
+    unique, at = torch.unique(labels, return_inverse=True)
+    counts = torch.zeros_like(unique).index_add_(0, at, torch.cat([h.counts for h in held]))
+    return LabelIndex(unique, counts)
+
+
+def _counts_before(everything: LabelIndex, lower: list[_Holdings]) -> Tensor:
+    """int64 [classes]: items of each class in the processes of lower rank."""
+    before = torch.zeros_like(everything.counts)
+    for h in lower:
+        before.index_add_(0, everything.classes_of(h.labels).long(), h.counts)
+    return before
+
+
+def _fingerprint(tensor: Tensor) -> str:
+    data = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return f"{list(tensor.shape)} {tensor.dtype} {zlib.crc32(data.data)}"
