@@ -56,9 +56,10 @@ def _finish_(placed: Tensor, metric: Metric) -> Tensor:
     if metric == "cosine":
         return normalise_rows_(placed)
     if metric == "euclidean":
-        embeddings = placed[:, :-1]
-        placed[:, -1] = torch.linalg.vector_norm(embeddings, dim=1).square_()
-        embeddings.mul_(-2)
+        for start, block in row_blocks(placed):
+            embeddings = block[:, :-1]
+            placed[start : start + len(block), -1] = embeddings.square().sum(dim=1)
+            embeddings.mul_(-2)
     return placed
 
 

@@ -41,6 +41,8 @@ class ValidateAndSave(Callback):
     its own epoch, and a run that is killed at any moment resumes without doing one twice or
     leaving one out.
 
+    ``best.ckpt`` holds the weights only, ``last.ckpt`` all that resuming needs.
+
     Args:
         folder: where the checkpoints go.
         epoch_batches: batches of an epoch.
@@ -86,7 +88,7 @@ class ValidateAndSave(Callback):
             self.latest = metrics
             if self.best is None or metrics[self.monitor] > self.best:
                 self.best, self.best_step = metrics[self.monitor], trainer.global_step
-                trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+                trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         if epoch_ended or done % self.save_batches == 0:
             trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 

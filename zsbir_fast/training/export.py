@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zsbir_fast._files import write_atomically
@@ -31,7 +32,9 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
 
     target = Path(folder)
     tensors = {
-        name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()
+        # A copy of each: safetensors refuses tensors that share memory.
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
     }
     write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
     text = json.dumps(identity.to_dict(), indent=2) + "\n"

@@ -104,12 +104,7 @@ def run_trainer(
             enable_model_summary=False,
             default_root_dir=out,
         )
-        trainer.fit(
-            module,
-            datamodule=datamodule,
-            ckpt_path=resume_from,
-            weights_only=True,
-        )
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
     return Fitted(
         steps=trainer.global_step,
         best=keeper.best,
