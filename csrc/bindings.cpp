@@ -6,6 +6,9 @@
 
 #include "batched_map/batched_map.h"
 #include "common/cpu_features.h"
+#if defined(ZSBIR_WITH_CUDA)
+#include "common/cuda_info.h"
+#endif
 #include "common/parallel.h"
 
 namespace py = pybind11;
@@ -57,7 +60,8 @@ struct DefinitionArgs {
 
   batched_map::Definition as() const {
     using namespace batched_map;
-    return {ApKind(ap), Normaliser(normaliser), PrecisionDenominator(precision), Ties(ties), at<const int64_t>(ks), n_ks};
+    return {ApKind(ap), Normaliser(normaliser), PrecisionDenominator(precision),
+            Ties(ties), at<const int64_t>(ks),  n_ks};
   }
 };
 
@@ -71,23 +75,26 @@ void bind_batched_map(py::module_& m) {
   using namespace batched_map;
   const auto nogil = py::call_guard<py::gil_scoped_release>();
   py::class_<ScoresArgs>(m, "Scores")
-      .def(py::init<Address, bool, int64_t, int64_t, int64_t, bool, Address, Address, Address>(), py::kw_only(),
-           py::arg("data"), py::arg("float64"), py::arg("queries"), py::arg("gallery"), py::arg("row_stride"),
-           py::arg("larger_is_closer"), py::arg("query_class"), py::arg("gallery_class"), py::arg("gallery_index"));
+      .def(py::init<Address, bool, int64_t, int64_t, int64_t, bool, Address, Address, Address>(),
+           py::kw_only(), py::arg("data"), py::arg("float64"), py::arg("queries"),
+           py::arg("gallery"), py::arg("row_stride"), py::arg("larger_is_closer"),
+           py::arg("query_class"), py::arg("gallery_class"), py::arg("gallery_index"));
   py::class_<RelevantArgs>(m, "Relevant")
-      .def(py::init<Address, Address, Address>(), py::kw_only(), py::arg("offsets"), py::arg("key"), py::arg("index"));
+      .def(py::init<Address, Address, Address>(), py::kw_only(), py::arg("offsets"), py::arg("key"),
+           py::arg("index"));
   py::class_<DefinitionArgs>(m, "Definition")
-      .def(py::init<int32_t, int32_t, int32_t, int32_t, Address, int32_t>(), py::kw_only(), py::arg("ap"),
-           py::arg("normaliser"), py::arg("precision"), py::arg("ties"), py::arg("ks"), py::arg("n_ks"));
+      .def(py::init<int32_t, int32_t, int32_t, int32_t, Address, int32_t>(), py::kw_only(),
+           py::arg("ap"), py::arg("normaliser"), py::arg("precision"), py::arg("ties"),
+           py::arg("ks"), py::arg("n_ks"));
 
   m.def(
       "batched_map_cpu",
-      [](const ScoresArgs& s, Address class_offsets, Address class_columns, int32_t classes, const DefinitionArgs& d,
-         Address out) {
+      [](const ScoresArgs& s, Address class_offsets, Address class_columns, int32_t classes,
+         const DefinitionArgs& d, Address out) {
         with_type(s.float64, [&](auto zero) {
           using T = decltype(zero);
-          batched_map_cpu(s.as<T>(), at<const int64_t>(class_offsets), at<const int32_t>(class_columns), classes,
-                          d.as(), at<double>(out));
+          batched_map_cpu(s.as<T>(), at<const int64_t>(class_offsets),
+                          at<const int32_t>(class_columns), classes, d.as(), at<double>(out));
         });
       },
       nogil);
@@ -102,10 +109,12 @@ void bind_batched_map(py::module_& m) {
       nogil);
   m.def(
       "ranking_metrics_cpu",
-      [](bool float64, int64_t queries, const RelevantArgs& r, Address counts, const DefinitionArgs& d, Address out) {
+      [](bool float64, int64_t queries, const RelevantArgs& r, Address counts,
+         const DefinitionArgs& d, Address out) {
         with_type(float64, [&](auto zero) {
           using T = decltype(zero);
-          ranking_metrics_cpu(queries, r.as<T>(), at<const int32_t>(counts), d.as(), at<double>(out));
+          ranking_metrics_cpu(queries, r.as<T>(), at<const int32_t>(counts), d.as(),
+                              at<double>(out));
         });
       },
       nogil);
@@ -121,12 +130,12 @@ void bind_batched_map(py::module_& m) {
       nogil);
   m.def(
       "ranking_metrics_cuda",
-      [](bool float64, int64_t queries, const RelevantArgs& r, Address counts, const DefinitionArgs& d, Address out,
-         int device, Address stream) {
+      [](bool float64, int64_t queries, const RelevantArgs& r, Address counts,
+         const DefinitionArgs& d, Address out, int device, Address stream) {
         with_type(float64, [&](auto zero) {
           using T = decltype(zero);
-          ranking_metrics_cuda(queries, r.as<T>(), at<const int32_t>(counts), d.as(), at<double>(out), device,
-                               at<void>(stream));
+          ranking_metrics_cuda(queries, r.as<T>(), at<const int32_t>(counts), d.as(),
+                               at<double>(out), device, at<void>(stream));
         });
       },
       nogil);
@@ -145,6 +154,9 @@ void bind_build_facts(py::module_& m) {
   m.attr("built_with_cuda") = true;
   m.attr("cuda_architectures") = ZSBIR_CUDA_ARCHITECTURES;
   m.attr("cuda_compiler") = ZSBIR_CUDA_COMPILER_VERSION;
+  m.def("cuda_device_count", &cuda_device_count);
+  m.def("cuda_driver_version", &cuda_driver_version);
+  m.def("cuda_runtime_version", &cuda_runtime_version);
 #else
   m.attr("built_with_cuda") = false;
   m.attr("cuda_architectures") = "";
@@ -154,7 +166,7 @@ void bind_build_facts(py::module_& m) {
   m.def("max_threads", &max_threads);
 }
 
-} // namespace
+}  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Kernels of zsbir_fast. Private: use zsbir_fast.ops.";

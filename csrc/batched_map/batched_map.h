@@ -1,4 +1,5 @@
-// batched_map: exact ranking metrics of Q queries against G gallery items, without sorting the gallery.
+// batched_map: exact ranking metrics of Q queries against G gallery items, without sorting the
+// gallery.
 //
 // This header is the contract of the room: what goes in, what comes out, what a tie or an empty row
 // means. It knows nothing of torch or Python. docs/metrics.md defines every metric.
@@ -9,7 +10,12 @@ namespace zsbir::batched_map {
 
 // The numbers are those of zsbir_fast/reference/definitions.py; the order is part of the contract.
 enum class ApKind : int32_t { standard = 0, voc = 1 };
-enum class Normaliser : int32_t { min_relevant_k = 0, prefix_positive = 1, all_relevant = 2, at_k = 3 };
+enum class Normaliser : int32_t {
+  min_relevant_k = 0,
+  prefix_positive = 1,
+  all_relevant = 2,
+  at_k = 3
+};
 enum class PrecisionDenominator : int32_t { k = 0, min_relevant_k = 1 };
 enum class Ties : int32_t { index = 0, optimistic = 1, pessimistic = 2, grouped = 3, expected = 4 };
 
@@ -17,34 +23,47 @@ struct Definition {
   ApKind ap;
   Normaliser normaliser;
   PrecisionDenominator precision;
-  Ties ties;         // `expected` is refused in Python where it has no closed form (voc, prefix_positive)
-  const int64_t* ks; // [n_ks] cut-offs, each >= 1; host memory on the CPU, device memory on CUDA
+  Ties ties;  // `expected` is refused in Python where it has no closed form (voc, prefix_positive)
+  const int64_t* ks;  // [n_ks] cut-offs, each >= 1; host memory on the CPU, device memory on CUDA
   int32_t n_ks;
 };
 
 // Columns of one output row: five fixed ones, then four for each cut-off.
-enum Column : int32_t { kRelevant = 0, kAp = 1, kApWorst = 2, kApBest = 3, kReciprocalRank = 4, kFixedColumns = 5 };
-enum ColumnAtK : int32_t { kApAtK = 0, kPrecisionAtK = 1, kRecallAtK = 2, kHitAtK = 3, kColumnsPerK = 4 };
+enum Column : int32_t {
+  kRelevant = 0,
+  kAp = 1,
+  kApWorst = 2,
+  kApBest = 3,
+  kReciprocalRank = 4,
+  kFixedColumns = 5
+};
+enum ColumnAtK : int32_t {
+  kApAtK = 0,
+  kPrecisionAtK = 1,
+  kRecallAtK = 2,
+  kHitAtK = 3,
+  kColumnsPerK = 4
+};
 
 // Scores of every (query, gallery column) pair. The *key* of a score is what ranks ascending:
 // key = larger_is_closer ? -score : score. Keys are compared as floats, so 0 and -0 tie. No NaN.
 template <class T>
 struct Scores {
-  const T* data;                // [queries, gallery], rows row_stride elements apart, columns contiguous
+  const T* data;  // [queries, gallery], rows row_stride elements apart, columns contiguous
   int64_t queries, gallery, row_stride;
   bool larger_is_closer;
-  const int32_t* query_class;   // [queries]; -1: no gallery item is relevant
-  const int32_t* gallery_class; // [gallery]; an item is relevant if its class equals the query's
-  const int32_t* gallery_index; // [gallery] place of each column in the user's gallery, unique; decides
-                                // ties in `index` mode; nullptr: the column number itself
+  const int32_t* query_class;    // [queries]; -1: no gallery item is relevant
+  const int32_t* gallery_class;  // [gallery]; an item is relevant if its class equals the query's
+  const int32_t* gallery_index;  // [gallery] place of each column in the user's gallery, unique;
+                                 // decides ties in `index` mode; nullptr: the column number itself
 };
 
 // The relevant items of each query, over all shards of the gallery, ascending by (key, index).
 template <class T>
 struct Relevant {
-  const int64_t* offsets; // [queries + 1] into the arrays below; offsets[0] == 0
-  const T* key;           // [nnz]
-  const int32_t* index;   // [nnz]
+  const int64_t* offsets;  // [queries + 1] into the arrays below; offsets[0] == 0
+  const T* key;            // [nnz]
+  const int32_t* index;    // [nnz]
 };
 
 // Counts of *non-relevant* columns against every relevant item, int32 [3, nnz], row by row:
@@ -69,17 +88,18 @@ void ranking_metrics_cpu(int64_t queries, const Relevant<T>& relevant, const int
 //   class_offsets int64 [classes + 1], class_columns int32 [gallery]: the columns of each class,
 //   ascending by gallery_index.
 template <class T>
-void batched_map_cpu(const Scores<T>& scores, const int64_t* class_offsets, const int32_t* class_columns,
-                     int32_t classes, const Definition& definition, double* out);
+void batched_map_cpu(const Scores<T>& scores, const int64_t* class_offsets,
+                     const int32_t* class_columns, int32_t classes, const Definition& definition,
+                     double* out);
 
 // The same on a CUDA device: every pointer is device memory, work is queued on `stream`
 // (a cudaStream_t), nothing is allocated and nothing waits. Throws std::runtime_error if a launch
 // fails.
 template <class T>
-void rank_counts_cuda(const Scores<T>& scores, const Relevant<T>& relevant, int32_t* counts, int device,
-                      void* stream);
+void rank_counts_cuda(const Scores<T>& scores, const Relevant<T>& relevant, int32_t* counts,
+                      int device, void* stream);
 template <class T>
 void ranking_metrics_cuda(int64_t queries, const Relevant<T>& relevant, const int32_t* counts,
                           const Definition& definition, double* out, int device, void* stream);
 
-} // namespace zsbir::batched_map
+}  // namespace zsbir::batched_map

@@ -1,17 +1,19 @@
 // batched_map on the CPU: one query per task, everything of it in one core's cache.
 //
-// Algorithm    sort the R relevant keys (slot_table.h); send every other column through the table to
-//              its place among them and count there; prefix sums of the counts give `closer`, and so
-//              the exact rank of each relevant item; metrics.h turns ranks into metrics.
+// Algorithm    sort the R relevant keys (slot_table.h); send every other column through the table
+// to
+//              its place among them and count there; prefix sums of the counts give `closer`, and
+//              so the exact rank of each relevant item; metrics.h turns ranks into metrics.
 // Work         O(G) table look-ups, O(R + 4R) for the sort and the table, O(R) divisions
 // Memory       reads 4 G bytes of scores a query (plus 4 G of classes where relevant columns are
-//              scattered), writes one row of doubles; about 120 KiB of workspace a thread at R = 1,805
-// Determinism  integer counts; sums in rank order: bit-identical for any thread count, chunk or SIMD level
-#include "batched_map/batched_map.h"
-
+//              scattered), writes one row of doubles; about 120 KiB of workspace a thread at R =
+//              1,805
+// Determinism  integer counts; sums in rank order: bit-identical for any thread count, chunk or
+// SIMD level
 #include <algorithm>
 #include <vector>
 
+#include "batched_map/batched_map.h"
 #include "batched_map/candidates_cpu.h"
 #include "batched_map/metrics.h"
 #include "batched_map/slot_table.h"
@@ -26,20 +28,21 @@ template <class T>
 struct Workspace {
   SlotTable<T> table;
   Candidates<T> candidates;
-  int32_t unsure[kBlock + 2], hard[kBlock + 1]; // lists of candidates, see count_block
-  std::vector<T> gathered;          // relevant keys in gallery order
-  std::vector<int32_t> gathered_at; // their gallery indices
-  // Counters by place among the relevant keys. Two histograms, used in turn: neighbouring columns often
-  // share a place, and a counter that was just written is slow to read again.
+  int32_t unsure[kBlock + 2], hard[kBlock + 1];  // lists of candidates, see count_block
+  std::vector<T> gathered;                       // relevant keys in gallery order
+  std::vector<int32_t> gathered_at;              // their gallery indices
+  // Counters by place among the relevant keys. Two histograms, used in turn: neighbouring columns
+  // often share a place, and a counter that was just written is slow to read again.
   std::vector<int32_t> between[2];
   std::vector<int32_t> tied, before, group_end;
-  std::vector<int32_t> counts; // [kCountRows, R], for the fused entrance
+  std::vector<int32_t> counts;  // [kCountRows, R], for the fused entrance
 
   void reserve(int64_t most) {
     table.reserve(most);
     gathered.resize(most);
     gathered_at.resize(most);
-    for (auto* counter : {&between[0], &between[1], &tied, &before, &group_end}) counter->resize(most + 1);
+    for (auto* counter : {&between[0], &between[1], &tied, &before, &group_end})
+      counter->resize(most + 1);
     counts.resize(kCountRows * most);
   }
 
@@ -54,8 +57,8 @@ struct Workspace {
     }
   }
 
-  // A column whose key equals the keys [place, group_end[place]): counted at the group's first slot, and
-  // before those of its items that stand behind it in the gallery.
+  // A column whose key equals the keys [place, group_end[place]): counted at the group's first
+  // slot, and before those of its items that stand behind it in the gallery.
   void count_tie(int32_t place, int32_t gallery_index) {
     ++tied[place];
     const int32_t* index = table.index();
@@ -64,7 +67,8 @@ struct Workspace {
     if (behind != end) ++before[behind - index];
   }
 
-  // Prefix sums: from counts by place to counts against each relevant item; adds to `out` [3, stride].
+  // Prefix sums: from counts by place to counts against each relevant item; adds to `out` [3,
+  // stride].
   void add_counts(int32_t* out, int64_t stride) const {
     int32_t closer = 0;
     for (int64_t first = 0; first < table.relevant();) {
@@ -86,7 +90,7 @@ struct Workspace {
 template <class T>
 struct Row {
   const T* scores;
-  const int32_t* classes; // nullptr: no column of the range is relevant
+  const int32_t* classes;  // nullptr: no column of the range is relevant
   const int32_t* gallery_index;
 };
 
@@ -102,8 +106,8 @@ void count_by_search(const Row<T>& row, int64_t column, T key, Workspace<T>& w) 
 }
 
 // The second stage, one column at a time but without branches that depend on the data: count every
-// candidate at the first slot of its bucket and list those in occupied buckets; move these on by one
-// slot where they are behind its key; search for the few that tie or meet a second key.
+// candidate at the first slot of its bucket and list those in occupied buckets; move these on by
+// one slot where they are behind its key; search for the few that tie or meet a second key.
 template <class T>
 void count_block(const Row<T>& row, int64_t first_column, Workspace<T>& w) {
   const Candidates<T>& c = w.candidates;
@@ -143,18 +147,20 @@ void count_block(const Row<T>& row, int64_t first_column, Workspace<T>& w) {
 }
 
 template <class T>
-void count_range(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter, SelectCandidates<T> select,
-                 Workspace<T>& w) {
+void count_range(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter,
+                 SelectCandidates<T> select, Workspace<T>& w) {
   for (int64_t at = begin; at < end; at += kBlock) {
     const int32_t columns = int32_t(std::min<int64_t>(kBlock, end - at));
-    select(row.scores + at, row.classes ? row.classes + at : nullptr, columns, filter, w.candidates);
+    select(row.scores + at, row.classes ? row.classes + at : nullptr, columns, filter,
+           w.candidates);
     count_block(row, at, w);
   }
 }
 
 // Without a table (slot_table.h, Limits) every column is searched.
 template <class T>
-void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter, Workspace<T>& w) {
+void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const Filter<T>& filter,
+                          Workspace<T>& w) {
   for (int64_t column = begin; column < end; ++column) {
     if (row.classes && row.classes[column] == filter.query_class) continue;
     const T key = filter.negate ? -row.scores[column] : row.scores[column];
@@ -162,11 +168,11 @@ void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const F
   }
 }
 
-// Counts the non-relevant columns of one row against the keys in w.table; [skip_begin, skip_end) are
-// known to be relevant, and `classes` tells of the others where that is not known.
+// Counts the non-relevant columns of one row against the keys in w.table; [skip_begin, skip_end)
+// are known to be relevant, and `classes` tells of the others where that is not known.
 template <class T>
-void count_row(const Scores<T>& s, int64_t query, const int32_t* classes, int64_t skip_begin, int64_t skip_end,
-               SelectCandidates<T> select, Workspace<T>& w) {
+void count_row(const Scores<T>& s, int64_t query, const int32_t* classes, int64_t skip_begin,
+               int64_t skip_end, SelectCandidates<T> select, Workspace<T>& w) {
   w.start_row();
   const SlotTable<T>& t = w.table;
   const Filter<T> filter{t.lowest(),  t.highest(),        t.scale(),
@@ -195,14 +201,15 @@ int64_t longest(const int64_t* offsets, int64_t rows) {
   return most;
 }
 
-// The columns of a class, where they stand side by side: [begin, end), else begin = end = 0. A gallery
-// sorted by class (what evaluate_retrieval prepares) has them so: stepping over them spares the look
-// at every column's class.
+// The columns of a class, where they stand side by side: [begin, end), else begin = end = 0. A
+// gallery sorted by class (what evaluate_retrieval prepares) has them so: stepping over them spares
+// the look at every column's class.
 struct Range {
   int64_t begin = 0, end = 0;
 };
 
-std::vector<Range> class_ranges(const int64_t* class_offsets, const int32_t* class_columns, int32_t classes) {
+std::vector<Range> class_ranges(const int64_t* class_offsets, const int32_t* class_columns,
+                                int32_t classes) {
   std::vector<Range> ranges(classes);
   for (int32_t c = 0; c < classes; ++c) {
     const int32_t* first = class_columns + class_offsets[c];
@@ -216,7 +223,8 @@ std::vector<Range> class_ranges(const int64_t* class_offsets, const int32_t* cla
 
 // Relevant keys of a query, in the order of the gallery, into the sorted table.
 template <class T>
-void gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, int64_t relevant, Workspace<T>& w) {
+void gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, int64_t relevant,
+                     Workspace<T>& w) {
   const T* row = s.data + query * s.row_stride;
   for (int64_t i = 0; i < relevant; ++i) {
     const T score = row[columns[i]];
@@ -226,7 +234,7 @@ void gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, 
   w.table.sort(w.gathered.data(), w.gathered_at.data(), relevant);
 }
 
-} // namespace
+}  // namespace
 
 template <class T>
 void rank_counts_cpu(const Scores<T>& s, const Relevant<T>& relevant, int32_t* counts) {
@@ -251,8 +259,8 @@ void ranking_metrics_cpu(int64_t queries, const Relevant<T>& relevant, const int
   parallel_rows(queries, [&](int64_t query, int) {
     const int64_t offset = relevant.offsets[query];
     const int32_t* c = counts + offset;
-    const QueryCounts<T> q{relevant.key + offset, c + kCloser * nnz, c + kTied * nnz, c + kTiedBefore * nnz,
-                           relevant.offsets[query + 1] - offset};
+    const QueryCounts<T> q{relevant.key + offset, c + kCloser * nnz, c + kTied * nnz,
+                           c + kTiedBefore * nnz, relevant.offsets[query + 1] - offset};
     metrics_row(q, definition, out + query * columns);
   });
 }
@@ -267,7 +275,8 @@ void batched_map_cpu(const Scores<T>& s, const int64_t* class_offsets, const int
   parallel_rows(s.queries, [&](int64_t query, int thread) {
     Workspace<T>& w = all[thread];
     const int32_t c = s.query_class[query];
-    const int64_t offset = c < 0 ? 0 : class_offsets[c], n = c < 0 ? 0 : class_offsets[c + 1] - offset;
+    const int64_t offset = c < 0 ? 0 : class_offsets[c],
+                  n = c < 0 ? 0 : class_offsets[c + 1] - offset;
     QueryCounts<T> q{nullptr, nullptr, nullptr, nullptr, n};
     if (n > 0) {
       gather_relevant(s, query, class_columns + offset, n, w);
@@ -282,13 +291,14 @@ void batched_map_cpu(const Scores<T>& s, const int64_t* class_offsets, const int
   });
 }
 
-#define ZSBIR_INSTANTIATE(T)                                                                                  \
-  template void rank_counts_cpu<T>(const Scores<T>&, const Relevant<T>&, int32_t*);                           \
-  template void ranking_metrics_cpu<T>(int64_t, const Relevant<T>&, const int32_t*, const Definition&, double*); \
-  template void batched_map_cpu<T>(const Scores<T>&, const int64_t*, const int32_t*, int32_t,                   \
+#define ZSBIR_INSTANTIATE(T)                                                                  \
+  template void rank_counts_cpu<T>(const Scores<T>&, const Relevant<T>&, int32_t*);           \
+  template void ranking_metrics_cpu<T>(int64_t, const Relevant<T>&, const int32_t*,           \
+                                       const Definition&, double*);                           \
+  template void batched_map_cpu<T>(const Scores<T>&, const int64_t*, const int32_t*, int32_t, \
                                    const Definition&, double*);
 ZSBIR_INSTANTIATE(float)
 ZSBIR_INSTANTIATE(double)
 #undef ZSBIR_INSTANTIATE
 
-} // namespace zsbir::batched_map
+}  // namespace zsbir::batched_map

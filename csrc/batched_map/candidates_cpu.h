@@ -12,7 +12,7 @@ template <class T>
 struct Candidates {
   alignas(64) T key[kBlock + 16];
   alignas(64) int32_t bucket[kBlock + 16];
-  alignas(64) int32_t column[kBlock + 16]; // offset in the block
+  alignas(64) int32_t column[kBlock + 16];  // offset in the block
   int32_t size = 0;
 };
 
@@ -21,16 +21,16 @@ template <class T>
 struct Filter {
   T lowest, highest, scale;
   int32_t buckets;
-  bool negate;         // the key is the negated score
-  int32_t query_class; // skip columns of this class; not looked at if `classes` is nullptr
+  bool negate;          // the key is the negated score
+  int32_t query_class;  // skip columns of this class; not looked at if `classes` is nullptr
 };
 
 // One function for each level of SIMD; `columns` <= kBlock. Chosen once per call of the kernel.
 template <class T>
-using SelectCandidates = void (*)(const T* scores, const int32_t* classes, int32_t columns, const Filter<T>& filter,
-                                  Candidates<T>& out);
+using SelectCandidates = void (*)(const T* scores, const int32_t* classes, int32_t columns,
+                                  const Filter<T>& filter, Candidates<T>& out);
 
 template <class T>
 SelectCandidates<T> select_candidates();
 
-} // namespace zsbir::batched_map
+}  // namespace zsbir::batched_map

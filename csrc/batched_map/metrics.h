@@ -1,8 +1,10 @@
-// One query's counts -> one row of metrics. The same code runs in the CPU kernel, in the CUDA kernel
-// and in the emulation of CUDA, so that they agree to the last bit. docs/metrics.md has the formulas.
+// One query's counts -> one row of metrics. The same code runs in the CPU kernel, in the CUDA
+// kernel and in the emulation of CUDA, so that they agree to the last bit. docs/metrics.md has the
+// formulas.
 //
-// Work: O(R) divisions in double (plus, under `expected`, the items of tied groups); no memory but the
-// row itself. Sums run in rank order, sequentially: the result does not depend on threads or chunks.
+// Work: O(R) divisions in double (plus, under `expected`, the items of tied groups); no memory but
+// the row itself. Sums run in rank order, sequentially: the result does not depend on threads or
+// chunks.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -19,11 +21,11 @@ struct QueryCounts {
   const int32_t* closer;
   const int32_t* tied;
   const int32_t* tied_before;
-  int64_t relevant; // R
+  int64_t relevant;  // R
 };
 
-// Relevant items [first, last) share one key; `before` items of any kind rank strictly ahead of them
-// and `size` items of any kind, last - first of them relevant, share the key.
+// Relevant items [first, last) share one key; `before` items of any kind rank strictly ahead of
+// them and `size` items of any kind, last - first of them relevant, share the key.
 struct TieGroup {
   int64_t first, last, before, size;
 };
@@ -38,7 +40,9 @@ ZSBIR_HD TieGroup tie_group_at(const QueryCounts<T>& q, int64_t first) {
 // 1-based rank of relevant item j when tied items are put in a definite order.
 template <class T>
 ZSBIR_HD int64_t rank_of(const QueryCounts<T>& q, int64_t j, Ties ties) {
-  const int64_t others = ties == Ties::index ? q.tied_before[j] : ties == Ties::pessimistic ? q.tied[j] : 0;
+  const int64_t others = ties == Ties::index         ? q.tied_before[j]
+                         : ties == Ties::pessimistic ? q.tied[j]
+                                                     : 0;
   return j + 1 + q.closer[j] + others;
 }
 
@@ -76,9 +80,9 @@ ZSBIR_HD double precision_sum(const QueryCounts<T>& q, int64_t hits, ApKind ap, 
 
 // What the first k items of a ranking give; k < 0 stands for the whole gallery.
 struct Prefix {
-  double precision_sum; // numerator of AP@k
-  double hits;          // relevant items among them (an expectation under grouped and expected)
-  double hit;           // at least one of them relevant (a probability under expected)
+  double precision_sum;  // numerator of AP@k
+  double hits;           // relevant items among them (an expectation under grouped and expected)
+  double hit;            // at least one of them relevant (a probability under expected)
 };
 
 template <class T>
@@ -87,12 +91,12 @@ ZSBIR_HD Prefix ordered_prefix(const QueryCounts<T>& q, int64_t k, ApKind ap, Ti
   return {precision_sum(q, hits, ap, ties), double(hits), hits > 0 ? 1.0 : 0.0};
 }
 
-// `grouped`: one threshold per tie group, precision at its end. A group cut by k ends there and holds
-// its expected share of relevant items.
+// `grouped`: one threshold per tie group, precision at its end. A group cut by k ends there and
+// holds its expected share of relevant items.
 template <class T>
 ZSBIR_HD Prefix grouped_prefix(const QueryCounts<T>& q, int64_t k, ApKind ap) {
   double sum = 0.0, hits = 0.0;
-  int64_t end_of_last = 0; // first relevant item behind the prefix
+  int64_t end_of_last = 0;  // first relevant item behind the prefix
   for (int64_t first = 0; first < q.relevant;) {
     const TieGroup g = tie_group_at(q, first);
     if (k >= 0 && g.before >= k) break;
@@ -124,9 +128,9 @@ ZSBIR_HD Prefix grouped_prefix(const QueryCounts<T>& q, int64_t k, ApKind ap) {
   return {sum, hits, fmin(1.0, hits)};
 }
 
-// `expected`: the mean over all orders of tied items, in closed form (McSherry and Najork, 2008): the
-// j-th place of a group of n items with r relevant ones holds a relevant item with probability r/n,
-// and then (j-1)(r-1)/(n-1) relevant ones of the group are expected ahead of it.
+// `expected`: the mean over all orders of tied items, in closed form (McSherry and Najork, 2008):
+// the j-th place of a group of n items with r relevant ones holds a relevant item with probability
+// r/n, and then (j-1)(r-1)/(n-1) relevant ones of the group are expected ahead of it.
 template <class T>
 ZSBIR_HD Prefix expected_prefix(const QueryCounts<T>& q, int64_t k) {
   double sum = 0.0, hits = 0.0, miss = 1.0;
@@ -135,19 +139,20 @@ ZSBIR_HD Prefix expected_prefix(const QueryCounts<T>& q, int64_t k) {
     if (k >= 0 && g.before >= k) break;
     const int64_t r = g.last - g.first;
     const int64_t places = k >= 0 && g.before + g.size > k ? k - g.before : g.size;
-    if (r == g.size) { // nothing but relevant items: every order is the same
+    if (r == g.size) {  // nothing but relevant items: every order is the same
       for (int64_t j = 1; j <= places; ++j) sum += double(g.first + j) / double(g.before + j);
     } else {
       const double chance = double(r) / double(g.size);
-      const double step = double(r - 1) / double(g.size - 1); // size >= 2 here
+      const double step = double(r - 1) / double(g.size - 1);  // size >= 2 here
       for (int64_t j = 1; j <= places; ++j) {
         sum += chance * ((double(g.first + 1) + double(j - 1) * step) / double(g.before + j));
       }
     }
     hits += double(r) * (double(places) / double(g.size));
-    if (first == 0) { // the first relevant item is in this group
+    if (first == 0) {  // the first relevant item is in this group
       for (int64_t j = 0; j < places && miss > 0.0; ++j) {
-        miss *= double(g.size - r - j) / double(g.size - j); // reaches 0 before it could turn negative
+        miss *=
+            double(g.size - r - j) / double(g.size - j);  // reaches 0 before it could turn negative
       }
     }
     first = g.last;
@@ -168,20 +173,25 @@ ZSBIR_HD double reciprocal_rank(const QueryCounts<T>& q, Ties ties) {
   if (ties == Ties::grouped) return 1.0 / double(g.before + g.size);
   if (ties != Ties::expected) return 1.0 / double(rank_of(q, 0, ties));
   const int64_t r = g.last - g.first;
-  double sum = 0.0, miss = 1.0; // miss: chance of no relevant item in the first j places of the group
+  double sum = 0.0,
+         miss = 1.0;  // miss: chance of no relevant item in the first j places of the group
   for (int64_t j = 0; j < g.size && miss > 0.0; ++j) {
     sum += miss * (double(r) / double(g.size - j)) / double(g.before + j + 1);
-    miss *= double(g.size - r - j) / double(g.size - j); // reaches 0 before it could turn negative
+    miss *= double(g.size - r - j) / double(g.size - j);  // reaches 0 before it could turn negative
   }
   return sum;
 }
 
 ZSBIR_HD double ap_normaliser(Normaliser normaliser, int64_t k, int64_t relevant, double hits) {
   switch (normaliser) {
-    case Normaliser::min_relevant_k: return double(relevant < k ? relevant : k);
-    case Normaliser::prefix_positive: return hits;
-    case Normaliser::all_relevant: return double(relevant);
-    default: return double(k);
+    case Normaliser::min_relevant_k:
+      return double(relevant < k ? relevant : k);
+    case Normaliser::prefix_positive:
+      return hits;
+    case Normaliser::all_relevant:
+      return double(relevant);
+    default:
+      return double(k);
   }
 }
 
@@ -203,7 +213,8 @@ ZSBIR_HD void metrics_row(const QueryCounts<T>& q, const Definition& d, double* 
   }
   const double relevant = double(q.relevant);
   const bool ordered = !any_tie(q);
-  // Without ties every order is the same; `grouped` still joins relevant items that tie among themselves.
+  // Without ties every order is the same; `grouped` still joins relevant items that tie among
+  // themselves.
   const Ties ties = ordered && d.ties != Ties::grouped ? Ties::optimistic : d.ties;
   row[kAp] = prefix_of(q, -1, d.ap, ties).precision_sum / relevant;
   row[kApWorst] = row[kApBest] = row[kAp];
@@ -226,4 +237,4 @@ ZSBIR_HD void metrics_row(const QueryCounts<T>& q, const Definition& d, double* 
   }
 }
 
-} // namespace zsbir::batched_map
+}  // namespace zsbir::batched_map

@@ -1,13 +1,14 @@
 // The relevant keys of one query, sorted, and a table that finds the place of any key among them.
 //
 // Algorithm   a linear map sends the range [lowest, highest] relevant key onto about 8R buckets; a
-//             counting sort over the buckets sorts the keys and leaves, for every bucket, the slot of
-//             its first key and whether it is *occupied*. A key in an empty bucket has its place from
-//             one table look-up, with no comparison; in an occupied one two comparisons usually do.
-//             The map is monotone in floating point (a subtraction, a product with a positive constant
-//             and a truncation all are), so the place is exact.
+//             counting sort over the buckets sorts the keys and leaves, for every bucket, the slot
+//             of its first key and whether it is *occupied*. A key in an empty bucket has its place
+//             from one table look-up, with no comparison; in an occupied one two comparisons
+//             usually do. The map is monotone in floating point (a subtraction, a product with a
+//             positive constant and a truncation all are), so the place is exact.
 // Cost        O(R + buckets) to build; 32 KiB of table at R = 1,805: it fits the first-level cache
-// Limits      where the map does not exist (range overflow, R > 32,766) the place is found by binary
+// Limits      where the map does not exist (range overflow, R > 32,766) the place is found by
+// binary
 //             search; in a bucket with many keys (one outlier stretches the range) likewise.
 #pragma once
 #include <algorithm>
@@ -84,8 +85,8 @@ class SlotTable {
   const int32_t* index() const { return index_.data(); }
 
  private:
-  static constexpr int64_t kMostMapped = 32766; // slots and a flag share 16 bits
-  static constexpr int32_t kCrowded = 24;       // beyond it insertion sort loses to comparison sort
+  static constexpr int64_t kMostMapped = 32766;  // slots and a flag share 16 bits
+  static constexpr int32_t kCrowded = 24;  // beyond it insertion sort loses to comparison sort
 
   static int32_t buckets_for(int64_t relevant) {
     int32_t buckets = 64;
@@ -132,8 +133,8 @@ class SlotTable {
       largest = std::max(largest, ++start_[bucket_[i]]);
     }
     largest_bucket_ = largest;
-    // Four 16-bit counts in one word: the product with 1-1-1-1 is their prefix sum. No lane overflows,
-    // as slots are below 2^15.
+    // Four 16-bit counts in one word: the product with 1-1-1-1 is their prefix sum. No lane
+    // overflows, as slots are below 2^15.
     constexpr uint64_t kOnes = 0x0001000100010001u, kTops = 0x8000800080008000u;
     uint64_t before = 0;
     for (int32_t b = 0; b < buckets_; b += 4) {
@@ -149,7 +150,7 @@ class SlotTable {
     }
   }
 
-  void insertion_sort() { // only neighbours within one bucket are out of order
+  void insertion_sort() {  // only neighbours within one bucket are out of order
     for (int64_t i = 1; i < relevant_; ++i) {
       const T key = key_[i];
       const int32_t index = index_[i];
@@ -181,9 +182,9 @@ class SlotTable {
   T lowest_ = 0, highest_ = 0, scale_ = 0;
   int32_t buckets_ = 0, largest_bucket_ = 0;
   bool mapped_ = false;
-  std::vector<T> key_; // two more than relevant_: infinities
+  std::vector<T> key_;  // two more than relevant_: infinities
   std::vector<int32_t> index_, bucket_;
   std::vector<uint16_t> start_, entry_;
 };
 
-} // namespace zsbir::batched_map
+}  // namespace zsbir::batched_map

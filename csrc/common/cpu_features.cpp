@@ -25,7 +25,7 @@ Simd wanted() {
   return Simd::avx512;
 }
 
-} // namespace
+}  // namespace
 
 Simd simd_level() { return std::min(supported(), wanted()); }
 
@@ -33,4 +33,4 @@ const char* simd_name(Simd level) {
   return level == Simd::avx512 ? "avx512" : level == Simd::avx2 ? "avx2" : "baseline";
 }
 
-} // namespace zsbir
+}  // namespace zsbir

@@ -1,4 +1,5 @@
-// Which SIMD instructions this CPU has, asked once at run time; binaries are built for the baseline.
+// Which SIMD instructions this CPU has, asked once at run time; binaries are built for the
+// baseline.
 #pragma once
 
 namespace zsbir {
@@ -9,4 +10,4 @@ enum class Simd { baseline, avx2, avx512 };
 Simd simd_level();
 const char* simd_name(Simd level);
 
-} // namespace zsbir
+}  // namespace zsbir

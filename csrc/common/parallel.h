@@ -1,5 +1,6 @@
-// Loops over independent rows on the CPU. The default number of OpenMP threads, and nothing else: it
-// follows torch.set_num_threads (one shared runtime), and an explicit count hangs in forked workers.
+// Loops over independent rows on the CPU. The default number of OpenMP threads, and nothing else:
+// it follows torch.set_num_threads (one shared runtime), and an explicit count hangs in forked
+// workers.
 #pragma once
 #include <cstdint>
 
@@ -35,4 +36,4 @@ void parallel_rows(int64_t rows, const Body& body) {
   for (int64_t row = 0; row < rows; ++row) body(row, thread_number());
 }
 
-} // namespace zsbir
+}  // namespace zsbir

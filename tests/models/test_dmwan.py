@@ -107,10 +107,10 @@ def test_local_and_global_blocks():
     labels = batch()["labels"]
     pairs = weighting(*features, labels)
     # The global block: attention of the class text over the patches, by its definition.
-    query = weighting.query(text.global_)[labels][:, None]
+    query = weighting.query(F.layer_norm(text.global_, (10,)))[labels][:, None]
+    patches = [F.layer_norm(f.tokens, (6,)) for f in features]
     pooled = [
-        ((query @ weighting.key(f.tokens).mT / 2).softmax(2) @ weighting.value(f.tokens))[:, 0]
-        for f in features
+        ((query @ weighting.key(x).mT / 2).softmax(2) @ weighting.value(x))[:, 0] for x in patches
     ]
     torch.testing.assert_close(pairs.global_, torch.cosine_similarity(*pooled))
     torch.testing.assert_close(pairs.pooled[1][0], pooled[0])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from zsbir_fast.training.checkpoints import read_checkpoint
 from zsbir_fast.training.export import export_model, load_model
@@ -41,6 +42,27 @@ def test_export_and_load_give_the_same_embeddings(identity, exported):
         assert torch.equal(loaded.embed(images, "sketch"), model.embed(images, "sketch"))
 
 
+def test_export_of_tensors_that_share_memory(identity, tmp_path):
+    class Shared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("a", torch.arange(6.0).view(2, 3))
+            self.register_buffer("b", self.a[1])
+            self.register_buffer("c", self.a.T)
+
+    export_model(Shared(), identity, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["b"].tolist() == [3, 4, 5]
+    assert stored["c"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_arguments_left_out_are_stored_with_their_defaults(identity):
+    assert identity.arguments["width"] == 256
+    spelled_out = ModelIdentity.of("dmwan", {**ARGUMENTS, "width": 256}, CLASSES)
+    assert spelled_out == identity
+    assert not {"classes", "text"} & set(identity.arguments)
+
+
 def test_identity_survives_json(identity):
     assert ModelIdentity.from_dict(json.loads(json.dumps(identity.to_dict()))) == identity
     identity.require_same(identity.to_dict())
@@ -60,8 +82,9 @@ def test_identity_survives_json(identity):
     ],
 )
 def test_checkpoint_of_another_model(identity, method, arguments, classes, text):
+    its = ModelIdentity.of("dmwan", arguments, classes)
     with pytest.raises(ValueError, match=text):
-        identity.require_same(ModelIdentity.of(method, arguments, classes).to_dict())
+        identity.require_same({**its.to_dict(), "method": method})
 
 
 def test_checkpoint_from_elsewhere(identity):

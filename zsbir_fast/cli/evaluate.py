@@ -126,9 +126,7 @@ def _from_model(arguments: Any) -> Any:
 
     data = arguments.data
     model, _ = load_model(arguments.model)
-    benchmark = load_benchmark(
-        data.name, data.root, layout=data.layout, unseen=data.unseen
-    )
+    benchmark = load_benchmark(data.name, data.root, layout=data.layout, unseen=data.unseen)
     queries, gallery = embed_pair(
         model.to(arguments.device),
         benchmark.test_sketches,

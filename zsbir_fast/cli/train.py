@@ -32,7 +32,7 @@ def build_parser() -> Parser:
         The parser.
     """
     from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig
-    from zsbir_fast.training.identity import METHODS, model_class
+    from zsbir_fast.training.identity import METHODS, NOT_STORED, model_class
 
     parser = Parser(
         "train",
@@ -41,10 +41,12 @@ def build_parser() -> Parser:
         f"shipped configs: {', '.join(shipped_configs())}",
         examples=_EXAMPLES,
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file, or name of a shipped config")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file, or name of a shipped config"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run.out")
     parser.add_argument("--method", choices=list(METHODS), default="dmwan", help="the method")
-    parser.add_class_arguments(model_class("dmwan"), "model", skip={"classes", "text"})
+    parser.add_class_arguments(model_class("dmwan"), "model", skip=set(NOT_STORED))
     for name, kind in (("data", DataConfig), ("optim", OptimConfig), ("run", RunConfig)):
         parser.add_argument(f"--{name}", type=kind, default=kind())
     return parser

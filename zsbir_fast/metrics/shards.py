@@ -153,6 +153,8 @@ class ShardedGallery:
         at = int(self.before[c])
         for shard in self.shards:
             begin, end = (int(x) for x in shard.classes.offsets[c : c + 2])
+            if begin == end:
+                continue
             for columns in torch.split(shard.classes.columns[begin:end], self._ready_rows(shard)):
                 to = slice(at, at + len(columns))
                 rows = _slice_if_dense(columns)

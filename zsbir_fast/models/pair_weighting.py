@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zsbir_fast.models.encoders import Features
 from zsbir_fast.ops.token_weighting import (
@@ -54,9 +55,9 @@ class TextWeighting(nn.Module):
         self, text: ClassText, *, patch_width: int, width: int, temperature: float, beta: Beta
     ) -> None:
         super().__init__()
-        self.register_buffer("tokens", text.tokens.float())
+        self.register_buffer("tokens", _normalised(text.tokens.float()))
         self.register_buffer("mask", text.mask)
-        self.register_buffer("text_global", text.global_.float())
+        self.register_buffer("text_global", _normalised(text.global_.float()))
         self.query = nn.Linear(text.tokens.shape[2], width, bias=False)
         self.key = nn.Linear(patch_width, width, bias=False)
         self.value = nn.Linear(patch_width, width, bias=False)
@@ -66,11 +67,12 @@ class TextWeighting(nn.Module):
     def forward(self, sketch: Features, photo: Features, labels: Tensor) -> PairAlignment:
         """Align sketch i with photo i, both of class ``labels[i]``."""
         words, whole = self.query(self.tokens), self.query(self.text_global)
+        sketch_tokens, photo_tokens = _normalised(sketch.tokens), _normalised(photo.tokens)
         patches = (
-            self.key(sketch.tokens),
-            self.value(sketch.tokens),
-            self.key(photo.tokens),
-            self.value(photo.tokens),
+            self.key(sketch_tokens),
+            self.value(sketch_tokens),
+            self.key(photo_tokens),
+            self.value(photo_tokens),
         )
         local = self._block(words, self.mask, whole, patches, labels)
         # The global block is the local one with a single word: the whole text.
@@ -119,6 +121,11 @@ class PatchWeighting(nn.Module):
         local = pairwise_token_score(sketch.tokens, photo.tokens)
         pooled = ((sketch.global_, photo.global_),)
         return PairAlignment(local, safe_cosine(*pooled[0]), pooled)
+
+
+def _normalised(tokens: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the width, so that any encoder starts with soft attention."""
+    return F.layer_norm(tokens, tokens.shape[-1:])
 
 
 def _over_words(rows: Tensor) -> Tensor:

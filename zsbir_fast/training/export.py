@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from zsbir_fast._files import write_atomically
@@ -31,9 +30,9 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     from safetensors.torch import save_file
 
     target = Path(folder)
+    # Copies, as safetensors refuses tensors that share memory and models may hold such.
     tensors = {
-        # A copy of each: safetensors refuses tensors that share memory.
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in model.state_dict().items()
     }
     write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))

@@ -63,9 +63,7 @@ def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Bench
     check_config(settings.data, settings.optim, settings.run)
     last = _checkpoint_to_resume(Path(settings.run.out), resume=resume)
     data, optim, run = settings.data, settings.optim, settings.run
-    benchmark = load_benchmark(
-        data.name, data.root, layout=data.layout, unseen=data.unseen
-    )
+    benchmark = load_benchmark(data.name, data.root, layout=data.layout, unseen=data.unseen)
     seen, held_out = benchmark, None
     if data.validation_classes:
         seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
 """Method name -> class of its model."""
+
+NOT_STORED = ("classes", "text")
+"""Constructor arguments that are data, not settings."""
 
 FORMAT_VERSION = 1
 
@@ -42,7 +46,10 @@ class ModelIdentity:
 
     @staticmethod
     def of(method: str, arguments: Mapping[str, Any], classes: Sequence[str]) -> ModelIdentity:
-        """Make an identity; the arguments are brought to the plain values that files can hold.
+        """Make an identity from arguments as a config gives them.
+
+        What the arguments leave out is stored with its default, and all are brought to the plain
+        values that files can hold: the same model always has the same identity.
 
         Args:
             method: key of ``METHODS``.
@@ -51,8 +58,18 @@ class ModelIdentity:
 
         Returns:
             The identity.
+
+        Raises:
+            ValueError: no such method.
         """
-        return ModelIdentity(method, json.loads(json.dumps(dict(arguments))), tuple(classes))
+        parameters = inspect.signature(model_class(method)).parameters
+        defaults = {
+            name: parameter.default
+            for name, parameter in parameters.items()
+            if name not in NOT_STORED
+        }
+        plain = json.loads(json.dumps({**defaults, **arguments}))
+        return ModelIdentity(method, plain, tuple(classes))
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> ModelIdentity:

@@ -1,0 +1,125 @@
+"""One of several processes: evaluates its part of a gallery and writes what it got as JSON.
+
+Run as `python processes_worker.py RANK SIZE FOLDER`; the test that starts it has put the data there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+import zsbir_fast as zf
+
+KS = (1, 10, 50)
+
+
+def columns(result):
+    return result.columns.nan_to_num(-1).tolist()
+
+
+def evaluate(data, rank, cuts, **options):
+    """This process holds rows cuts[rank] to cuts[rank + 1], in two shards where there are enough."""
+    evaluator = zf.RetrievalEvaluator(ks=KS, **options)
+    a, b = cuts[rank], cuts[rank + 1]
+    for start, stop in ((a, (a + b) // 2), ((a + b) // 2, b)):
+        if start < stop:
+            part, labels = data["gallery"][start:stop], data["gallery_labels"][start:stop]
+            evaluator.add_gallery(part, labels)
+    return evaluator.evaluate(data["queries"], data["query_labels"])
+
+
+def message_of(call):
+    try:
+        call()
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def different(data, rank, group):
+    """What happens if process 1 is given something else than process 0."""
+    cuts = (0, 500, 1000)
+    other = dict(data)
+    if rank == 1:
+        other["queries"] = data["queries"] + 1
+    yield "queries", lambda: evaluate(other, rank, cuts, process_group=group)
+    ties = "index" if rank == 0 else "grouped"
+    yield "ties", lambda: evaluate(data, rank, cuts, process_group=group, ties=ties)
+    broken = dict(data)
+    if rank == 1:
+        broken["query_labels"] = data["query_labels"][:-1]
+    yield "labels", lambda: evaluate(broken, rank, cuts, process_group=group)
+    narrow = dict(data)
+    if rank == 1:
+        narrow["gallery"] = data["gallery"][:, :4]
+    yield "width", lambda: evaluate(narrow, rank, cuts, process_group=group)
+    yield (
+        "nothing",
+        lambda: zf.RetrievalEvaluator(process_group=group).evaluate(
+            data["queries"], data["query_labels"]
+        ),
+    )
+
+
+def collected(data, rank, group):
+    """The torchmetrics class: sketches in both processes, all photos in process 1."""
+    metric = zf.RetrievalMetric(metric="dot", ks=KS, process_group=group)
+    half = slice(rank * 45, (rank + 1) * 45)
+    queries, gallery = torch.from_numpy(data["queries"]), torch.from_numpy(data["gallery"])
+    labels, gallery_labels = data["query_labels"], data["gallery_labels"]
+    metric.update(queries[half], torch.from_numpy(labels[half]))
+    if rank == 1:
+        for part in (slice(0, 300), slice(300, 1000)):
+            metric.update(
+                gallery_embeddings=gallery[part],
+                gallery_labels=torch.from_numpy(gallery_labels[part]),
+            )
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def main(rank, size, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), size)
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=datetime.timedelta(seconds=60)
+    )
+    data = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "gallery" else None)
+        for name in ("queries", "gallery", "query_labels", "gallery_labels")
+    }
+    in_memory = {**data, "gallery": np.array(data["gallery"])}
+    uneven = (0, 0, 1, 300, 1000)  # process 0 holds nothing, process 1 one item
+    out = {"four": {}, "two": {}, "different": {}}
+    for metric in ("dot", "euclidean"):
+        for name, held in (("mapped", data), ("in memory", in_memory)):
+            for protocol in ("standard", "sake", "torchmetrics"):
+                result = evaluate(held, rank, uneven, metric=metric, protocol=protocol)
+                out["four"][f"{metric} {name} {protocol}"] = columns(result)
+    out["float"] = evaluate({**data, "queries": data["queries"] / 7}, rank, uneven).map
+    local = evaluate(in_memory, 0, (0, 1000), metric="dot", process_group="local")
+    out["local"] = columns(local)
+    pair = dist.new_group([0, 1])
+    if rank < 2:
+        cuts = (0, 640, 1000)
+        result = evaluate(in_memory, rank, cuts, metric="dot", process_group=pair)
+        out["two"]["dot in memory standard"] = columns(result)
+        for name, call in different(in_memory, rank, pair):
+            out["different"][name] = message_of(call)
+        out["collected"] = collected(in_memory, rank, pair)
+    else:
+        out["not a member"] = message_of(
+            lambda: evaluate(in_memory, 0, (0, 1000), process_group=pair)
+        )
+    (folder / f"{rank}.json").write_text(json.dumps(out))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,208 @@
+"""Every bad input is one clear error, before any work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import zsbir_fast as zf
+
+but = dict  # what differs from good arguments
+
+BAD_RETRIEVAL = [
+    (but(queries=torch.zeros(3)), ValueError, r"queries must be \[Q, D\], got shape \[3\]"),
+    (but(queries=torch.zeros(2, 5)), ValueError, "must have the same width D, got 5 and 4"),
+    (
+        but(queries=torch.zeros(0, 4), query_labels=[]),
+        ValueError,
+        r"queries must not be empty, got shape \[0, 4\]",
+    ),
+    (
+        but(gallery=torch.zeros(0, 4), gallery_labels=[]),
+        ValueError,
+        r"gallery must not be empty, got shape \[0, 4\]",
+    ),
+    (but(gallery=torch.zeros(3, 0)), ValueError, r"gallery must not be empty, got shape \[3, 0\]"),
+    (
+        but(gallery=torch.ones(3, 4, device="meta")),
+        ValueError,
+        "queries must be on meta like the gallery, got cpu",
+    ),
+    (
+        but(gallery=torch.ones(3, 4, dtype=torch.complex64)),
+        TypeError,
+        "gallery must be real numbers, got torch.complex64",
+    ),
+    (
+        but(gallery=torch.ones(3, 4, dtype=torch.bool)),
+        TypeError,
+        "gallery must be real numbers, got torch.bool",
+    ),
+    (
+        but(gallery=torch.ones(3, 4).to_sparse()),
+        TypeError,
+        "gallery must be a dense tensor, got layout torch.sparse_coo",
+    ),
+    (
+        but(gallery=np.array([["a"] * 4] * 3)),
+        TypeError,
+        "gallery must be a tensor or an array of numbers, got an array of <U1",
+    ),
+    (but(gallery=None), TypeError, "gallery must be a tensor or an array of numbers, got NoneType"),
+    (
+        but(gallery=[[1.0], [1.0, 2.0]]),
+        TypeError,
+        "gallery must be a tensor or an array of numbers, got list",
+    ),
+    (
+        but(query_labels=[1, 2, 3]),
+        ValueError,
+        r"query_labels must be \[2\], one label for each row of queries, got shape",
+    ),
+    (
+        but(gallery_labels=[[1, 2, 3]]),
+        ValueError,
+        r"gallery_labels must be \[3\], one label for each row of gallery",
+    ),
+    (but(query_labels=[1.0, 2.0]), TypeError, "query_labels must be integers, got torch.float32"),
+    (
+        but(gallery_labels=[True, False, True]),
+        TypeError,
+        "gallery_labels must be integers, got torch.bool",
+    ),
+    (
+        but(gallery_labels=["cat", "dog", "cat"]),
+        TypeError,
+        "gallery_labels must be a tensor or an array of numbers, got list",
+    ),
+    (
+        but(gallery_labels=np.array([1, 2, 2**63], dtype=np.uint64)),
+        ValueError,
+        r"gallery_labels must be below 2\^63",
+    ),
+    (
+        but(gallery_labels=[7, 8, 9]),
+        ValueError,
+        "query_labels and gallery_labels must share a label, got none in common",
+    ),
+    (
+        but(metric="hamming"),
+        ValueError,
+        "metric must be one of cosine, euclidean, dot, got 'hamming'",
+    ),
+    (
+        but(protocol="sakee"),
+        ValueError,
+        r"sem_pcyc, torchmetrics, eccv18 or a Protocol, got 'sakee' \(did you mean 'sake'\?\)",
+    ),
+    (but(protocol=None), TypeError, "protocol must be a name or a Protocol, got None"),
+    (but(ks=(5, 0)), ValueError, "every k of ks must be at least 1, got 0"),
+    (but(ks=(2.5,)), TypeError, "ks must be integers, got 2.5"),
+    (but(ks=(True,)), TypeError, "ks must be integers, got True"),
+    (but(ks="100"), TypeError, "ks must be integers, got '100'"),
+    (but(ks=2.5), TypeError, "ks must be integers, got 2.5"),
+    (
+        but(precision="fp8"),
+        ValueError,
+        "precision must be one of float32, tf32, bfloat16, got 'fp8'",
+    ),
+    (but(workspace_mib=0), ValueError, "workspace_mib must be at least 1, got 0"),
+    (but(workspace_mib=1.5), TypeError, "workspace_mib must be an integer, got 1.5"),
+    (
+        but(metric="dot", gallery=torch.full((3, 4), 1e30), queries=torch.full((2, 4), 1e30)),
+        ValueError,
+        r"scores within the range of torch.float32 for metric='dot', got norms up",
+    ),
+    (
+        but(metric="euclidean", gallery=torch.full((3, 4), 1e19)),
+        ValueError,
+        "within the range of torch.float32 for metric='euclidean'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_RETRIEVAL)
+def test_evaluate_retrieval_refuses(change, error, message):
+    arguments = {
+        "queries": torch.ones(2, 4),
+        "gallery": torch.ones(3, 4),
+        "query_labels": [1, 2],
+        "gallery_labels": [1, 2, 2],
+        "ks": 1,
+        **change,
+    }
+    with pytest.raises(error, match=f"evaluate_retrieval: .*{message}"):
+        zf.evaluate_retrieval(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_that_is_not_finite_is_named(dtype, bad):
+    good, spoiled = torch.ones(70, 3, dtype=dtype), torch.ones(70, 3, dtype=dtype)
+    spoiled[66, 2] = spoiled[69, 0] = bad
+    labels = [1] * 70
+    message = rf"must be finite, got {bad} in row 66 \(2 such rows\)"
+    with pytest.raises(ValueError, match=f"evaluate_retrieval: queries {message}"):
+        zf.evaluate_retrieval(spoiled, good, labels, labels, ks=1)
+    with pytest.raises(ValueError, match=f"evaluate_retrieval: gallery {message}"):
+        zf.evaluate_retrieval(good, spoiled.t().contiguous().t(), labels, labels, ks=1)
+    with pytest.raises(ValueError, match=f"evaluate_ranking: scores {message}"):
+        zf.evaluate_ranking(spoiled, labels, [1, 1, 1], larger_is_closer=True, ks=1)
+
+
+BAD_RANKING = [
+    (but(scores=torch.zeros(6)), ValueError, r"scores must be \[Q, G\], got shape \[6\]"),
+    (
+        but(query_labels=[1]),
+        ValueError,
+        r"query_labels must be \[2\], one label for each row of scores, got shape \[1\]",
+    ),
+    (
+        but(gallery_labels=[1, 2]),
+        ValueError,
+        r"gallery_labels must be \[3\], one label for each row of the gallery \(columns\), got",
+    ),
+    (but(larger_is_closer=1), TypeError, "larger_is_closer must be True or False, got 1"),
+    (but(larger_is_closer=None), TypeError, "larger_is_closer must be True or False, got None"),
+    (
+        but(scores=torch.full((2, 3), 2**60)),
+        ValueError,
+        r"scores must be at most 2\^53 in size, got larger integers",
+    ),
+    (but(scores=torch.full((2, 3), -(2**63))), ValueError, r"scores must be at most 2\^53 in size"),
+    (
+        but(scores=np.full((2, 3), 2**64 - 1, dtype=np.uint64)),
+        ValueError,
+        r"scores must be at most 2\^53 in size",
+    ),
+    (but(protocol="nope"), ValueError, "protocol must be one of standard, "),
+    (
+        but(ties="random"),
+        ValueError,
+        "ties must be one of index, optimistic, pessimistic, grouped, expected, got 'random'",
+    ),
+    (
+        but(protocol="sake", ties="expected"),
+        ValueError,
+        "Definition: ties='expected' has no closed form with ap='voc'",
+    ),
+    (but(query_labels=[8, 9]), ValueError, "must share a label, got none in common"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_RANKING)
+def test_evaluate_ranking_refuses(change, error, message):
+    arguments = {
+        "scores": torch.zeros(2, 3),
+        "query_labels": [1, 2],
+        "gallery_labels": [1, 2, 2],
+        "larger_is_closer": True,
+        "ks": 1,
+        **change,
+    }
+    with pytest.raises(error, match=message):
+        zf.evaluate_ranking(**arguments)
+    arguments.pop("larger_is_closer")
+    with pytest.raises(TypeError, match="larger_is_closer"):
+        zf.evaluate_ranking(**arguments)

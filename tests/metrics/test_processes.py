@@ -1,0 +1,113 @@
+"""A gallery spread over processes: the same bits as in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zsbir_fast as zf
+
+SIZE = 4
+KS = (1, 10, 50)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Whole numbers, so that products are exact however they are cut."""
+    rng = np.random.default_rng(0)
+    return {
+        "queries": rng.integers(-3, 4, (90, 6)).astype(np.float32),
+        "gallery": rng.integers(-3, 4, (1000, 6)).astype(np.float32),
+        "query_labels": rng.integers(0, 9, 90),
+        "gallery_labels": rng.integers(0, 8, 1000),
+    }
+
+
+@pytest.fixture(scope="module")
+def outputs(data, tmp_path_factory):
+    """What each of four processes got, all started once for every test here."""
+    folder = tmp_path_factory.mktemp("processes")
+    for name, array in data.items():
+        np.save(folder / f"{name}.npy", array)
+    worker = Path(__file__).with_name("processes_worker.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, worker, str(rank), str(SIZE), folder],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(SIZE)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(SIZE)]
+
+
+def expected(data, **options):
+    arguments = (data["queries"], data["gallery"], data["query_labels"], data["gallery_labels"])
+    return zf.evaluate_retrieval(*arguments, ks=KS, **options)
+
+
+def columns(result):
+    return result.columns.nan_to_num(-1).tolist()
+
+
+@pytest.mark.slow
+def test_processes_give_the_bits_of_one(data, outputs):
+    for name, got in (outputs[0]["four"] | outputs[0]["two"]).items():
+        metric, *_, protocol = name.split()
+        assert got == columns(expected(data, metric=metric, protocol=protocol)), name
+    for output in outputs[1:]:
+        assert output["four"] == outputs[0]["four"]
+    assert outputs[1]["two"] == outputs[0]["two"]
+    assert all(o["local"] == columns(expected(data, metric="dot")) for o in outputs)
+
+
+@pytest.mark.slow
+def test_any_floats_agree_to_1e6_and_between_processes_exactly(data, outputs):
+    one = expected({**data, "queries": data["queries"] / 7}).map
+    assert outputs[0]["float"] == pytest.approx(one, abs=1e-6)
+    assert len({output["float"] for output in outputs}) == 1
+
+
+@pytest.mark.slow
+def test_processes_that_differ_fail_together(outputs):
+    first, second = outputs[0]["different"], outputs[1]["different"]
+    call = "RetrievalEvaluator.evaluate"
+    for output in (first, second):
+        assert output["queries"] == (
+            f"ValueError: {call}: all processes must pass the same queries, got others in "
+            "process 1 than in process 0"
+        )
+        assert "must pass the same protocol, got others in process 1" in output["ties"]
+        assert output["nothing"].endswith("the gallery must not be empty, call add_gallery first")
+    assert second["labels"].startswith(f"ValueError: {call}: query_labels must be [90], one label")
+    assert first["labels"].startswith(
+        f"RuntimeError: {call}: process 1 of 2 failed: {call}: query_labels must be [90]"
+    )
+    assert "must have the same width D, got 6 and 4" in second["width"]
+    assert "process 1 of 2 failed" in first["width"]
+    assert outputs[2]["not a member"] == (
+        f"ValueError: {call}: this process must be a member of process_group, it is not"
+    )
+
+
+@pytest.mark.slow
+def test_torchmetrics_class_gathers_from_all_processes(data, outputs):
+    result = expected(data, metric="dot")
+    for output in outputs[:2]:
+        got = output["collected"]
+        assert got["map"] == pytest.approx(result.map, abs=1e-6)
+        assert got["precision@10"] == pytest.approx(result.precision_at[10], abs=1e-6)
