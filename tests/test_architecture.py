@@ -1,4 +1,4 @@
-"""The rules of docs/design.md that can be checked: arrows, rooms, the border to C++, the public API."""
+"""The rules of docs/design.md that can be checked: arrows, rooms, the C++ border, the API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = REPO / "zsbir_fast"
 _OPS = {"reference", "ops"}
 _LOSSES_METRICS = _OPS | {"losses", "metrics"}
 _MODELS = _LOSSES_METRICS | {"models", "retrieval", "data", "text"}
-_TRAINING = _MODELS | {"training", "report", "demo"}
+_TRAINING = _MODELS | {"training", "report", "demo", "env_report"}
 ALLOWED = {
     "reference": {"reference"},
     "ops": _OPS,
@@ -30,7 +30,7 @@ ALLOWED = {
     "report": _TRAINING,
     "demo": _TRAINING,
     "env_report": _OPS,
-    "cli": _TRAINING | {"cli", "env_report"},
+    "cli": _TRAINING | {"cli"},
 }
 
 
@@ -59,13 +59,19 @@ def package_imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
     layer = layer_of(path)
-    if layer in ("__init__", "_native", "__main__"):
+    if layer == "__init__":
         return
-    assert layer in ALLOWED, f"{layer} is not a layer of docs/design.md"
+    allowed = ALLOWED.get(layer)
+    if layer.startswith("_"):  # a helper below all layers: imports nothing of the package
+        allowed = set()
+    assert allowed is not None, f"{layer} is not a layer of docs/design.md"
     for name in package_imports(path):
         target = name.split(".")[1]
-        if (PACKAGE / target).exists() or (PACKAGE / f"{target}.py").exists():
-            assert target in ALLOWED[layer], f"{path.name} ({layer}) must not import {name}"
+        if target.startswith("_") or not (
+            (PACKAGE / target).exists() or (PACKAGE / f"{target}.py").exists()
+        ):
+            continue
+        assert target in allowed, f"{path.name} ({layer}) must not import {name}"
 
 
 def test_only_ops_touch_the_compiled_module() -> None:
@@ -138,7 +144,12 @@ def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
     target.mkdir()
     for name in ("__init__.py", "_native.py"):
         (target / name).write_text((PACKAGE / name).read_text())
-    code = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; sys.path.insert(0, {str(tmp_path)!r}); import zsbir_fast"
+    code = (  # without the finder that an editable install puts first
+        "import sys\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import zsbir_fast"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )

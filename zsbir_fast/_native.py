@@ -8,7 +8,7 @@ from pathlib import Path
 _NOT_BUILT = """\
 zsbir_fast was imported from {place}, but its compiled module zsbir_fast._C is not there.
 Build it first:  pip install .      (for development: pip install --no-build-isolation -e .)
-If it is installed, leave the source folder: Python prefers the zsbir_fast/ of the current folder."""
+If it is installed, leave the source folder: Python prefers the zsbir_fast/ that is here."""
 
 
 def require_native() -> None:

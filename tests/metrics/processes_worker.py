@@ -1,6 +1,6 @@
 """One of several processes: evaluates its part of a gallery and writes what it got as JSON.
 
-Run as `python processes_worker.py RANK SIZE FOLDER`; the test that starts it has put the data there.
+Run as `python processes_worker.py RANK SIZE FOLDER`; who starts it has put the data there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def columns(result):
 
 
 def evaluate(data, rank, cuts, **options):
-    """This process holds rows cuts[rank] to cuts[rank + 1], in two shards where there are enough."""
+    """This process holds rows cuts[rank] to cuts[rank + 1], in two shards if that is possible."""
     evaluator = zf.RetrievalEvaluator(ks=KS, **options)
     a, b = cuts[rank], cuts[rank + 1]
     for start, stop in ((a, (a + b) // 2), ((a + b) // 2, b)):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +37,18 @@ def outputs(data, tmp_path_factory):
     for name, array in data.items():
         np.save(folder / f"{name}.npy", array)
     worker = Path(__file__).with_name("processes_worker.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, worker, str(rank), str(SIZE), folder],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(SIZE)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
+    logs = [folder / f"{rank}.log" for rank in range(SIZE)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with ExitStack() as stack:
+        processes = []
+        for rank, log in enumerate(logs):
+            command = [sys.executable, worker, str(rank), str(SIZE), folder]
+            err = stack.enter_context(log.open("w"))
+            processes.append(subprocess.Popen(command, env=environment, stderr=err))
+            stack.callback(processes[-1].wait)
+            stack.callback(processes[-1].kill)
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(timeout=120) == 0, log.read_text()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(SIZE)]
 
 

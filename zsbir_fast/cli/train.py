@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ActionConfigFile
-
 from zsbir_fast.cli.parsing import Parser, section, shipped_configs
 
 if TYPE_CHECKING:
@@ -41,9 +39,7 @@ def build_parser() -> Parser:
         f"shipped configs: {', '.join(shipped_configs())}",
         examples=_EXAMPLES,
     )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file, or name of a shipped config"
-    )
+    parser.add_argument("--config", action="config", help="YAML file, or name of a shipped config")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run.out")
     parser.add_argument("--method", choices=list(METHODS), default="dmwan", help="the method")
     parser.add_class_arguments(model_class("dmwan"), "model", skip=set(NOT_STORED))

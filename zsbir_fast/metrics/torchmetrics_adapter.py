@@ -136,7 +136,7 @@ class RetrievalMetric(_TorchMetric):
             ValueError: If there are no queries or no gallery, or as :func:`evaluate_retrieval`.
         """
         states = {
-            f"{side}_{what}": dim_zero_cat(getattr(self, f"{side}_{what}") or [torch.empty(0)])
+            f"{side}_{what}": _together(getattr(self, f"{side}_{what}"))
             for side in _SIDES
             for what in ("embeddings", "labels")
         }
@@ -160,3 +160,9 @@ class RetrievalMetric(_TorchMetric):
         for k in result.ks:
             values |= {f"map@{k}": result.map_at[k], f"precision@{k}": result.precision_at[k]}
         return {name: torch.tensor(value, device=self.device) for name, value in values.items()}
+
+
+def _together(state: list[Tensor] | Tensor) -> Tensor:
+    """A state as one tensor, which it is already after a synchronisation of processes."""
+    together: Tensor = dim_zero_cat(state) if len(state) > 0 else torch.empty(0)
+    return together

@@ -1,0 +1,103 @@
+"""Sentences that describe classes: from a file, bundled, or made from the class name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zsbir_fast.data import bundled
+from zsbir_fast.data.names import listing, plain_name
+from zsbir_fast.text.prompts import PHOTO, SKETCH, fill_prompts
+
+Descriptions = dict[str, tuple[str, ...]]
+# The first file that describes a class wins.
+_BUNDLED = ("qd_caltech47", "sketchy125_partial", "tuberlin250_partial", "quickdraw110_partial")
+
+
+def load_descriptions(path: str | Path) -> Descriptions:
+    """Read descriptions of classes from a JSON file.
+
+    Args:
+        path: ``{"class": ["sentence", ...], ...}``, or the form of the bundled files,
+            ``{"class": {"sentences": ["sentence", ...], ...}, ...}``.
+
+    Returns:
+        Sentences by class name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no JSON of this form; the message names the class.
+    """
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"load_descriptions: no such file: {path}") from None
+    except ValueError as error:  # also text that is not UTF-8
+        raise ValueError(f"load_descriptions: {path} must be JSON, got: {error}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(
+            f"load_descriptions: {path} must hold an object of classes, got a "
+            f"{type(stored).__name__}"
+        )
+    return {name: _sentences(path, name, entry) for name, entry in stored.items()}
+
+
+@cache
+def bundled_descriptions() -> Descriptions:
+    """Return the descriptions that ship with the package.
+
+    Returns:
+        Sentences by class name, of part of the classes of every published split and of all
+        classes of qd_caltech. Written by language models: some details are invented.
+    """
+    found: Descriptions = {}
+    for name in _BUNDLED:
+        stored = load_descriptions(bundled.path("descriptions") / f"{name}.json")
+        found = {**stored, **found}
+    return found
+
+
+def describe_classes(
+    classes: Sequence[str],
+    descriptions: Descriptions | None = None,
+    *,
+    fallback: Sequence[str] = (PHOTO, SKETCH),
+) -> Descriptions:
+    """Describe every class, with templates where there are no sentences.
+
+    Args:
+        classes: class names; compared without case, spaces, underscores and hyphens.
+        descriptions: sentences by class name; None takes the bundled ones.
+        fallback: templates for classes without sentences; empty refuses them.
+
+    Returns:
+        At least one sentence for every class.
+
+    Raises:
+        ValueError: a class has no sentences and there is no fallback.
+    """
+    known = bundled_descriptions() if descriptions is None else descriptions
+    by_plain_name = {plain_name(name): sentences for name, sentences in known.items() if sentences}
+    missing = [name for name in classes if plain_name(name) not in by_plain_name]
+    if missing and not fallback:
+        raise ValueError(
+            f"describe_classes: descriptions must cover every class, got none for "
+            f"{listing(missing)}"
+        )
+    return {
+        name: by_plain_name.get(plain_name(name)) or fill_prompts(fallback, name)
+        for name in classes
+    }
+
+
+def _sentences(path: str | Path, name: str, entry: Any) -> tuple[str, ...]:
+    sentences = entry.get("sentences") if isinstance(entry, dict) else entry
+    if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+        raise ValueError(
+            f"load_descriptions: class {name!r} of {path} must have a list of sentences, got "
+            f"{sentences!r}"
+        )
+    return tuple(s.strip() for s in sentences if s.strip())
