@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,9 @@ def test_results_as_files(tmp_path, benchmark, embedded):
     assert list(metrics) == ["definition", "chance", "trained", "seconds"]
     assert metrics["trained"]["map"] == embedded.result.map
     assert set(metrics["trained"]["map_at"]) == {"5", "10"}
+    assert "tie_spread" in metrics["trained"]
+    assert "tie_spread" not in metrics["chance"]
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == metrics
     write_per_class(tmp_path / "per_class.csv", embedded.result, dict(enumerate(benchmark.unseen)))
     lines = (tmp_path / "per_class.csv").read_text(encoding="utf-8").splitlines()
     at = "map_at_5,map_at_10,precision_at_5,precision_at_10"

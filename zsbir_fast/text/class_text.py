@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions, describe_classes
+from zsbir_fast.data.names import plain_name
+from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, fill_prompt
 from zsbir_fast.text.word_vectors import Origin, name_tokens
 
@@ -124,8 +125,11 @@ class ClassText:
 
     def _from_glove(self, descriptions: Descriptions | None, max_tokens: int) -> None:
         known = bundled_descriptions() if descriptions is None else descriptions
-        described = describe_classes(self.classes, known)
-        found = [name_tokens(n, described[n], max_tokens=max_tokens) for n in self.classes]
+        sentences = {plain_name(name): listed for name, listed in known.items()}
+        found = [
+            name_tokens(name, sentences.get(plain_name(name), ()), max_tokens=max_tokens)
+            for name in self.classes
+        ]
         longest = max(len(item.words) for item in found)
         self.tokens = torch.zeros(len(found), longest, found[0].tokens.shape[1])
         self.mask = torch.zeros(len(found), longest, dtype=torch.bool)

@@ -31,7 +31,11 @@ def write_metrics(
     """
     last = list(results.values())[-1]
     metrics: dict[str, Any] = {"definition": last.definition}
-    metrics.update({name: result.to_dict() for name, result in results.items()})
+    for name, result in results.items():
+        metrics[name] = result.to_dict()
+        if name == "chance":  # made of ties: how far they could move it means nothing
+            for key in ("tie_spread", "map_worst", "map_best"):
+                metrics[name].pop(key, None)
     metrics.update(more)
     text = json.dumps(metrics, indent=2) + "\n"
     write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))

@@ -22,6 +22,16 @@ PRETRAINING_NOTE = (
     "unseen class was used here."
 )
 
+_IN_WORDS = (
+    "Every sketch ranks all photos by cosine similarity; a photo is right if it shows the class of "
+    "the sketch, and there are R right ones. Average precision: go down the ranking, note at every "
+    "right photo which share of the photos so far was right, add these up and divide by R. mAP@all "
+    "is the mean over the sketches. mAP@k stops after k photos and still divides by R, so even a "
+    "perfect ranking stays below 1 where R exceeds k. Prec@k is the share of right photos among "
+    "the first k. All are fractions, not percent. Other papers divide differently: zsbir eval "
+    "--compare shows the same ranking under their definitions."
+)
+
 
 def report_run(
     path: str | Path,
@@ -89,8 +99,7 @@ def report_run(
             )
         ],
         curves=training_curves(curves),
-        definition=f"Definition of the numbers: {trained.result.definition}. R: photos of the "
-        "query's class in the gallery. Fractions, not percent; cosine similarity.",
+        definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
         settings=settings,
         versions=versions(),
         notes=notes,

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zsbir_fast.data.filelists import (
+    read_class_list,
+    read_file_list,
+    write_class_list,
+    write_file_list,
+)
+
+_WORD = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=8)
+_NAME = st.lists(_WORD, min_size=1, max_size=3).map(" ".join)
+
+
+@given(st.lists(st.tuples(_NAME, st.integers(0, 300)), min_size=1, max_size=20))
+def test_what_is_written_is_read_back(tmp_path_factory, entries):
+    path = tmp_path_factory.mktemp("lists") / "list.txt"
+    names, labels = zip(*entries, strict=True)
+    write_file_list(path, names, labels)
+    assert read_file_list(path) == (names, labels)
+
+
+def test_paths_may_contain_spaces_and_path_objects(tmp_path):
+    path = tmp_path / "deep" / "list.txt"
+    write_file_list(path, [Path("sketch") / "alarm clock" / "1.png", "a 2.jpg"], [3, 0])
+    assert path.read_text() == "sketch/alarm clock/1.png 3\na 2.jpg 0\n"
+    assert read_file_list(path, classes=4).paths == ("sketch/alarm clock/1.png", "a 2.jpg")
+
+
+def test_empty_lines_and_windows_line_ends_are_fine(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.png 0\r\n\r\nb.png\t1\r\n")
+    assert read_file_list(path) == (("a.png", "b.png"), (0, 1))
+
+
+def test_class_lists(tmp_path):
+    path = tmp_path / "cname_cid.txt"
+    write_class_list(path, ["hot air balloon", "cat"])
+    assert read_class_list(path) == ("hot air balloon", "cat")
+    path.write_text("cat 1\ndog 0\n")
+    assert read_class_list(path) == ("dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png 0\nb.png\n", r"line 2 of .*list\.txt must be 'relative/path label', got 'b\.png'"),
+        ("a.png x\n", r"line 1 of .* must be 'relative/path label', got 'a\.png x'"),
+        ("a.png 1.0\n", r"line 1 of .* must be 'relative/path label'"),
+        ("a.png 0\nb c.png 5\n", r"line 2 of .* in 0\.\.4 \(5 classes\), got 5 for 'b c\.png'"),
+        ("a.png -1\n", r"line 1 of .* must have a label in 0\.\.4 \(5 classes\), got -1"),
+        ("\n\n", r"list\.txt must have at least one entry, got none"),
+    ],
+)
+def test_malformed_file_lists_are_located(tmp_path, text, message):
+    path = tmp_path / "list.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="read_file_list: .*" + message.split(" of ")[0]) as error:
+        read_file_list(path, classes=5)
+    assert str(path) in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        read_file_list(path, classes=5)
+
+
+def test_negative_labels_are_refused_without_a_number_of_classes(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png -1\n")
+    with pytest.raises(ValueError, match="must have a label from 0 on, got -1"):
+        read_file_list(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat 0\ndog 0\n", "line 2 of .* must have a new class id, got 0 of 'cat' again for 'dog'"),
+        ("cat 0\ndog 2\n", r"class ids of .* must be 0\.\.1, got none for 1"),
+        ("cat\n", "line 1 of .* must be 'class name label', got 'cat'"),
+    ],
+)
+def test_malformed_class_lists_are_located(tmp_path, text, message):
+    path = tmp_path / "cname_cid.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"read_class_list: {message}"):
+        read_class_list(path)
+
+
+def test_missing_and_undecodable_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"read_file_list: no such list file: .*none\.txt"):
+        read_file_list(tmp_path / "none.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00a 0\n")
+    with pytest.raises(ValueError, match=r"read_class_list: .*binary\.txt must be UTF-8 text"):
+        read_class_list(tmp_path / "binary.txt")
+
+
+@pytest.mark.parametrize(
+    ("files", "labels", "message"),
+    [
+        (["a"], [0, 1], "paths and labels must be of equal length, got 1 and 2"),
+        (["a\nb"], [0], "every entry must be one line"),
+        ([" a"], [0], "without blanks at its ends"),
+        (["a"], [-1], "with a label from 0 on, got 'a' -1"),
+    ],
+)
+def test_entries_that_could_not_be_read_back_are_not_written(tmp_path, files, labels, message):
+    with pytest.raises(ValueError, match=f"write_file_list: {message}|{message}"):
+        write_file_list(tmp_path / "list.txt", files, labels)
+    assert not list(tmp_path.iterdir())
