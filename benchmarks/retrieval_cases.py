@@ -44,9 +44,9 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("tiny", Q=200, G=2_000, C=10, strength=0.28, checked=50),
-        Case("tuberlin", Q=2_400, G=27_989, C=30, strength=0.33),
         Case("quickdraw", Q=2_000, G=54_151, C=30, strength=0.33),
+        Case("tuberlin", Q=2_400, G=27_989, C=30, strength=0.33),
+        Case("tiny", Q=200, G=2_000, C=10, strength=0.28, checked=50),
         Case("quickdraw_full", Q=92_291, G=54_151, C=30, strength=0.33, devices=("cuda",)),
     )
 }

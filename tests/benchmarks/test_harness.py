@@ -198,6 +198,14 @@ def test_run_suite_keeps_going_and_says_what_it_skipped(toy):
     assert result.failed == ["fail on one: RuntimeError: no such luck"]
 
 
+def test_rows_that_come_too_late_are_left_out(toy):
+    result = run_suite(toy, ["one"], ["good"], "cpu", replace(FAST, run_s=0.5))
+    assert result.rows == []
+    assert result.skipped == [
+        "good on one: left out, a run may take 0 s; --case and --only pick rows"
+    ]
+
+
 def test_facts_name_the_machine():
     facts = machine_facts("cpu", ["no-such-package"])
     assert facts["cores"] >= 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast.data.filelists import (
@@ -17,6 +17,7 @@ _WORD = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_si
 _NAME = st.lists(_WORD, min_size=1, max_size=3).map(" ".join)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(_NAME, st.integers(0, 300)), min_size=1, max_size=20))
 def test_what_is_written_is_read_back(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("lists") / "list.txt"

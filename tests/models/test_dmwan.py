@@ -165,6 +165,17 @@ def test_centring_subtracts_the_running_mean_of_the_modality():
             torch.testing.assert_close(network.embed(images, modality), expected)
 
 
+def test_mirroring_sums_an_image_and_its_mirror_image():
+    network, images = model(mirror=True).eval(), batch()["photos"]
+    with torch.no_grad():
+        both = network.embed(images, "photo")
+        torch.testing.assert_close(network.embed(images.flip(3), "photo"), both)
+        network.mirror = False
+        one, other = (network.embed(x, "photo") for x in (images, images.flip(3)))
+    assert not torch.allclose(one, other, atol=1e-3)
+    torch.testing.assert_close(both, F.normalize(one + other, dim=1))
+
+
 def test_distillation_compares_photos_with_the_untrained_encoder():
     network = model(lambda_distill=1.0).eval()
     given = batch()

@@ -17,7 +17,7 @@ from zsbir_fast.training.module import RetrievalModule
 
 
 def _text(classes, *, source):
-    assert source in ("glove", "open_clip")
+    assert source in ("glove", "open_clip:ViT-B-32/openai")
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
     mask = torch.ones(len(classes), 3, dtype=torch.bool)

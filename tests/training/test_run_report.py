@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from zsbir_fast.data.benchmarks import load_benchmark
 
+from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.report.retrieval import retrieval_rows
 from zsbir_fast.training.fit import Embedded

@@ -68,6 +68,8 @@ class DMWAN(nn.Module):
             encoder as it was before training.
         centre: ours; at inference subtract the modality's mean embedding of the seen classes
             (a running mean over the training batches) and normalise again.
+        mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
+            doubles the time.
 
     Raises:
         ValueError: an unknown choice, a negative factor, or text of another number of classes.
@@ -91,7 +93,7 @@ class DMWAN(nn.Module):
         beta: Beta = "uniform",
         mix: float = 0.5,
         weight_form: WeightForm = "softmax",
-        weight_temperature: float = 0.1,
+        weight_temperature: float = 0.5,
         detach_weights: bool = True,
         preset: Preset = "domain_balanced",
         positive: Positive = "hardest",
@@ -107,6 +109,7 @@ class DMWAN(nn.Module):
         contrastive_temperature: float = 0.1,
         lambda_distill: float = 0.0,
         centre: bool = False,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         self.factors = {
@@ -153,6 +156,7 @@ class DMWAN(nn.Module):
         self.contrastive_temperature = contrastive_temperature
         self.frozen = FrozenCopy(self.encoder) if lambda_distill else None
         self.means = DomainMeans(self.encoder.width) if centre else None
+        self.mirror = mirror
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """Embed images for retrieval; text is not needed.
@@ -170,6 +174,9 @@ class DMWAN(nn.Module):
         if modality not in ("sketch", "photo"):
             raise ValueError(f"DMWAN.embed: modality must be sketch or photo, got {modality!r}")
         embeddings = F.normalize(self.encoder(images).global_.float(), dim=1)
+        if self.mirror:
+            mirrored = F.normalize(self.encoder(images.flip(3)).global_.float(), dim=1)
+            embeddings = F.normalize(embeddings + mirrored, dim=1)
         return embeddings if self.means is None else self.means.centre(embeddings, modality)
 
     def training_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -98,18 +98,18 @@ def relevant_items(
     counts = torch.where(query_class >= 0, counts, 0)
     offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=scores.device)
     offsets[1:] = counts.cumsum(0)
-    nnz = int(offsets[-1])
-    row = torch.repeat_interleave(counts, output_size=nnz)
-    within = torch.arange(nnz, device=scores.device) - offsets[row]
+    # Rows padded to the longest, so that one batched sort does: padding comes last in every row, and
+    # equal keys keep the order of `columns`, which is that of the gallery index.
+    slot = torch.arange(int(counts.max()) if len(counts) else 0, device=scores.device)
+    real = slot < counts[:, None]
     first = gallery.offsets[query_class.clamp(min=0).long()]
-    column = gallery.columns[first[row] + within].long()
-    key = scores[row, column]
-    key = -key if larger_is_closer else key
+    column = gallery.columns[torch.where(real, first[:, None] + slot, 0)].long()
+    key = scores.gather(1, column)
+    key = torch.where(real, -key if larger_is_closer else key, torch.inf)
+    key, order = torch.sort(key, dim=1, stable=True)
+    column = column.gather(1, order)[real]
     index = column.to(torch.int32) if gallery.index is None else gallery.index[column]
-    # Two stable sorts: by key, then by row. Equal keys keep the order of `columns`, by index.
-    order = torch.argsort(key, stable=True)
-    order = order[torch.argsort(row[order], stable=True)]
-    return offsets, key[order], index[order]
+    return offsets, key[real], index
 
 
 def rank_counts(

@@ -178,7 +178,7 @@ def alignment_weights(
     global_: Tensor,
     *,
     mix: float = 0.5,
-    temperature: float = 0.1,
+    temperature: float = 0.5,
     form: WeightForm = "softmax",
 ) -> Tensor:
     """Alignment weight list: better aligned pairs of the batch count more.

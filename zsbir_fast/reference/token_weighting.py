@@ -100,7 +100,7 @@ def alignment_weights(
     global_: Tensor,
     *,
     mix: float = 0.5,
-    temperature: float = 0.1,
+    temperature: float = 0.5,
     form: WeightForm = "softmax",
 ) -> Tensor:
     """Equations (6) and (7); meaning as in :func:`zsbir_fast.ops.alignment_weights`."""

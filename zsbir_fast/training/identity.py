@@ -7,10 +7,11 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
+
+from zsbir_fast.text.class_text import ClassText
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
 """Method name -> class of its model."""
@@ -161,9 +162,11 @@ def build_model(
         return make(identity.classes, **identity.arguments)
     arguments = {**identity.arguments, "weights": None}
     if "pair_weighting.tokens" in stored:
-        names = {"tokens": "tokens", "mask": "mask", "global_": "text_global"}
-        arguments["text"] = SimpleNamespace(
-            **{to: stored[f"pair_weighting.{name}"] for to, name in names.items()}
+        tokens, mask, global_ = (
+            stored[f"pair_weighting.{name}"] for name in ("tokens", "mask", "text_global")
+        )
+        arguments["text"] = ClassText.from_tensors(
+            identity.classes, tokens, mask=mask, global_=global_
         )
     model = make(identity.classes, **arguments)
     try:

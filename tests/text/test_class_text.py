@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from zsbir_fast.data import bundled
+from zsbir_fast.data.splits import SPLIT_NAMES, load_split
+from zsbir_fast.text.class_text import ClassText
+
+
+def glove(name):
+    with np.load(bundled.path("class_vectors") / "glove6b300_sketchy125.npz") as stored:
+        row = stored["names"].tolist().index(name)
+        vector = torch.from_numpy(stored["vectors"][row].astype(np.float32))
+    return torch.nn.functional.normalize(vector, dim=0)
+
+
+@pytest.mark.parametrize("name", SPLIT_NAMES)
+def test_seen_classes_of_every_split_have_text(name):
+    seen = load_split(name).seen
+    text = ClassText(seen)
+    count, length, width = text.tokens.shape
+    assert (count, width) == (len(seen), 300)
+    assert text.mask.shape == (count, length)
+    assert text.tokens.dtype == text.global_.dtype == torch.float32
+    assert text.mask.dtype == torch.bool
+    assert text.mask[:, 0].all()
+    assert text.mask.any(0).all()
+    assert bool((text.mask[:, 1:] <= text.mask[:, :-1]).all())  # left-aligned
+    norms = text.tokens.norm(dim=2)
+    torch.testing.assert_close(norms, text.mask.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(text.tokens[:, 0], text.global_)
+    assert [len(words) for words in text.words] == text.mask.sum(1).tolist()
+    similarity = text.global_ @ text.global_.T - torch.eye(count)
+    assert float(similarity.max()) < 0.99  # no two classes look alike
+
+
+def test_the_first_token_is_the_class_and_the_others_are_in_its_description():
+    text = ClassText(
+        ["cat", "dog"],
+        descriptions={"cat": ("Cats chase a MOUSE near the tree.", "Mice? No: one mouse.")},
+    )
+    assert text.words == [["cat", "mouse", "tree"], ["dog"]]
+    torch.testing.assert_close(text.tokens[0], torch.stack([glove(w) for w in text.words[0]]))
+    assert text.mask.tolist() == [[True, True, True], [True, False, False]]
+    assert text.origins == ["vector", "vector"]
+
+
+def test_verbs_and_parts_of_words_are_no_tokens():
+    text = ClassText(["cat"], descriptions={"cat": ("I saw a catfish present in a treetop.",)})
+    assert text.words == [["cat"]]
+
+
+def test_the_number_of_tokens_is_limited():
+    described = {"cat": ("A tree, a tree, a mouse, an owl.",)}
+    assert ClassText(["cat"], descriptions=described, max_tokens=2).words == [["cat", "tree"]]
+    assert ClassText(["cat"], descriptions=described, max_tokens=1).tokens.shape == (1, 1, 300)
+
+
+def test_names_without_a_vector_fall_back_in_the_stated_order():
+    described = {"yeti": ("It hides behind a tree.",), "cat_tree_x": ("A mouse.",)}
+    text = ClassText(["cat_tree_x", "yeti", "zzz"], descriptions=described)
+    assert text.origins == ["words", "description", "hash"]
+    both = torch.nn.functional.normalize(glove("cat") + glove("tree"), dim=0)
+    torch.testing.assert_close(text.global_[0], both)
+    torch.testing.assert_close(text.global_[1], glove("tree"))
+    assert text.words == [["cat tree x", "mouse"], ["yeti"], ["zzz"]]
+    again = ClassText(["ZZZ", "zzy"], descriptions={})
+    torch.testing.assert_close(again.global_[0], text.global_[2])
+    assert float(again.global_[0] @ again.global_[1]) < 0.3
+
+
+def test_spelling_does_not_matter():
+    a, b = ClassText(["alarm_clock"]), ClassText(["Alarm Clock"])
+    torch.testing.assert_close(a.tokens, b.tokens)
+    assert a.words == b.words
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    import open_clip
+
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 9, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2,
+        },
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "zsbir-tiny-text.json").write_text(json.dumps(config))
+    custom = {**config, "custom_text": True}
+    (folder / "zsbir-tiny-custom.json").write_text(json.dumps(custom))
+    open_clip.add_model_config(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["zsbir-tiny-text", "zsbir-tiny-custom"])
+def test_open_clip_tokens_are_the_words_of_the_prompt(tiny_clip, name):
+    import open_clip
+
+    torch.manual_seed(0)
+    network = open_clip.create_model(name).eval()
+    torch.save(network.state_dict(), tiny_clip / f"{name}.pt")
+    text = ClassText(
+        ["cat", "hot-air_balloon"],
+        source=f"open_clip:{name}",
+        weights=str(tiny_clip / f"{name}.pt"),
+        prompt="a {}",
+    )
+    assert text.words == [["a", "cat"], ["a", "hot", "-", "air", "balloon"]]
+    assert text.tokens.shape == (2, 5, 24)
+    assert text.mask.sum(1).tolist() == [2, 5]
+    assert not text.tokens[0, 2:].any()
+    assert text.origins == ["open_clip"] * 2
+    with torch.no_grad():
+        ids = open_clip.get_tokenizer(name)(["a cat", "a hot-air balloon"])
+        torch.testing.assert_close(text.global_, network.encode_text(ids))
+        # Attention is causal: the token "cat" is the end of the text that stops there.
+        tower = getattr(network, "text", network)
+        cut = ids[:1].clone()
+        cut[0, 3:] = 0
+        hidden = []
+        tower.ln_final.register_forward_hook(lambda _m, _i, out: hidden.append(out))
+        network.encode_text(cut)
+        torch.testing.assert_close(text.tokens[0, 1], hidden[0][0, 2] @ tower.text_projection)
+    assert not text.tokens.is_inference()
+    assert not text.tokens.requires_grad
+
+
+def test_open_clip_cuts_long_prompts(tiny_clip):
+    text = ClassText(
+        ["cat"], source="open_clip:zsbir-tiny-text", prompt="a b c d e f g h i j k l m {}"
+    )
+    assert text.words == [list("abcdefg")]  # 9 places less begin and end
+    assert text.tokens.shape == (1, 7, 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "bert"}, r"source must be 'glove' or 'open_clip:<model>', got 'bert'"),
+        ({"source": "open_clip"}, "got 'open_clip'"),
+        ({"source": "open_clip:nothing"}, "a model that open_clip knows, got 'open_clip:nothing'"),
+        ({"source": "open_clip:ViT-B-32/x"}, "file or one of openai, .* for open_clip:ViT-B-32, g"),
+        ({"source": "open_clip:ViT-B-32/openai", "weights": "x"}, "weights must be None where so"),
+        ({"source": "open_clip:ViT-B-32", "prompt": "a"}, "template must have {} exactly once"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+    ],
+)
+def test_unknown_sources_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassText(["cat"], **options)
+
+
+def test_no_classes_are_refused():
+    with pytest.raises(ValueError, match="ClassText: classes must be at least one, got none"):
+        ClassText([])
+
+
+def test_weights_that_do_not_load_are_named(tiny_clip):
+    torch.save({"x": torch.zeros(1)}, tiny_clip / "other.pt")
+    with pytest.raises(RuntimeError, match=r"weights .*other\.pt' of open_clip:zsbir-tiny-text c"):
+        ClassText(
+            ["cat"], source="open_clip:zsbir-tiny-text", weights=str(tiny_clip / "other.pt")
+        )
+
+
+def test_given_features():
+    tokens = torch.arange(12.0).reshape(2, 3, 2).double()
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    text = ClassText.from_tensors(["a", "b"], tokens, mask=mask)
+    assert text.tokens.dtype == torch.float32
+    assert text.tokens[0].tolist() == [[0, 1], [2, 3], [0, 0]]
+    assert text.global_.tolist() == [[1, 2], [6, 7]]
+    assert text.words == [["a", "a"], ["b"]]
+    assert (text.classes, text.origins) == (("a", "b"), ["given", "given"])
+    whole = ClassText.from_tensors(
+        ["a"], tokens[:1], global_=torch.ones(1, 2), words=[["x", "y", "z"]]
+    )
+    assert whole.mask.all()
+    assert whole.global_.tolist() == [[1, 1]]
+    assert whole.words == [["x", "y", "z"]]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "message"),
+    [
+        (torch.zeros(2, 3), {}, r"tokens must be float \[C, L, D\] for 2 classes, got torch.float"),
+        (torch.zeros(1, 3, 4), {}, r"for 2 classes, got torch.float32 \[1, 3, 4\]"),
+        (torch.zeros(2, 3, 4).int(), {}, "got torch.int32"),
+        (torch.zeros(2, 3, 4), {"mask": torch.ones(2, 3)}, r"mask must be bool \[2, 3\], got"),
+        (torch.zeros(2, 3, 4), {"global_": torch.ones(2, 3)}, r"global_ must be \[2, 4\], got"),
+        (torch.zeros(2, 3, 4), {"words": [["a"], ["b"]]}, r"one per token, \[3, 3\], got \[1, 1\]"),
+        (
+            torch.zeros(2, 3, 4),
+            {"mask": torch.tensor([[True] * 3, [False] * 3])},
+            "every class must have a token where global_ is None",
+        ),
+    ],
+)
+def test_given_features_that_do_not_fit_are_refused(tokens, options, message):
+    with pytest.raises(ValueError, match=f"ClassText.from_tensors: .*{message}|{message}"):
+        ClassText.from_tensors(["a", "b"], tokens, **options)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from zsbir_fast.text.prompts import PHOTO, QUESTIONS, SKETCH, fill_prompt, fill_prompts
+
+
+def test_names_are_spoken():
+    assert fill_prompt(PHOTO, "hot-air_balloon") == "a photo of a hot-air balloon"
+    assert fill_prompt(SKETCH, "car_(sedan)") == "a sketch of a car (sedan)"
+    assert fill_prompt("{} {{x}}".replace("{{x}}", "x"), "cat") == "cat x"
+
+
+def test_questions():
+    questions = fill_prompts(QUESTIONS, "cat")
+    assert len(questions) == len(QUESTIONS) == 4
+    assert questions[0] == "What does a cat look like?"
+    assert all(q.endswith("?") and "cat" in q for q in questions)
+
+
+@pytest.mark.parametrize("template", ["a photo", "a {} of a {}"])
+def test_templates_have_one_place(template):
+    with pytest.raises(ValueError, match="template must have {} exactly once, got"):
+        fill_prompt(template, "cat")
+
+
+def test_names_are_not_empty():
+    with pytest.raises(ValueError, match="name must not be empty, got '_ '"):
+        fill_prompt(PHOTO, "_ ")
