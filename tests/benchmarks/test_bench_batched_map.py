@@ -61,6 +61,8 @@ def row(provider, p50, **changes):
         "device": "cpu",
         "p50_us": p50,
         "peak_bytes": 40 * 2**20,
+        "n": 2000,
+        "other_load": 0.0,
     }
     return Row(**(values | changes))
 
@@ -84,11 +86,18 @@ def test_verdicts_and_shares():
     assert shares["product_onednn"] == pytest.approx(100.0)
     text = "\n".join(result.verdicts)
     assert "MISSED: ours / the bare product, quickdraw: 1.25x, target at most 1.15x" in text
-    assert "met: peak memory of ours, quickdraw: 40.0 MiB" in text
+    assert "met: peak memory of ours, n=2,000, quickdraw: 40.0 MiB" in text
     assert "met: counting alone, quickdraw: 15.0 us/query" in text
     assert "met: NumPy sort of values, same product / ours, quickdraw: 3.20x" in text
     assert "MISSED: OML / ours, quickdraw: 23.0x" in text
     assert len(result.verdicts) == 5
+
+
+def test_disturbed_runs_say_so():
+    result = Result({}, [row("ours", 60.0, over_floor=1.2, other_load=0.9)])
+    SUITE.finish(result)
+    assert all(line.endswith("(disturbed run)") for line in result.verdicts)
+    assert result.verdicts
 
 
 def test_tuberlin_has_its_own_target():

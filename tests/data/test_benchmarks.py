@@ -96,7 +96,8 @@ def test_list_files_of_the_published_datasets(tmp_path, list_layout, name, patte
     assert len(benchmark.test_sketches) == 2 * len(split.unseen)
     for images in sets_of(benchmark):
         assert images.labels.tolist() == [i for i in range(len(images.classes)) for _ in "ab"]
-        assert all(p.parent.name == images.classes[i] for p, i in zip(images.paths, images.labels))
+        folders = [path.parent.name for path in images.paths]
+        assert folders == [images.classes[i] for i in images.labels.tolist()]
     assert benchmark.test_sketches[3][0].shape == (3, 12, 10)
 
 
@@ -110,7 +111,7 @@ def test_two_sketchy_splits_side_by_side_are_told_apart(tmp_path, list_layout):
     for name in ("sketchy-25", "sketchy-21"):
         assert load_benchmark(name, tmp_path).unseen == load_split(name).unseen
     assert load_benchmark("sketchy-21", tmp_path.parent).unseen == load_split("sketchy-21").unseen
-    with pytest.raises(ValueError, match="must hold the lists of one split, got .*zeroshot1"):
+    with pytest.raises(ValueError, match=r"must hold the lists of one split, got .*zeroshot1"):
         load_benchmark("own", tmp_path)
 
 
@@ -184,10 +185,10 @@ def test_class_lists_that_overlap_are_refused(tmp_path, list_layout):
 def test_lists_of_another_split_are_not_taken_for_it(tmp_path, list_layout):
     split = load_split("sketchy-21")
     list_layout(tmp_path, split.seen, split.unseen, SKETCHY)
-    with pytest.raises(ValueError, match="25 unseen classes of 'sketchy-25' in .*, got .*: 'bat'"):
+    with pytest.raises(ValueError, match=r"25 unseen classes of 'sketchy-25' in .*, got .*: 'bat'"):
         load_benchmark("sketchy-25", tmp_path)
     list_layout(tmp_path, split.seen[:-1], split.unseen, SKETCHY)
-    with pytest.raises(ValueError, match="the 104 classes .*, got 103, unknown among them: none"):
+    with pytest.raises(ValueError, match=r"the 104 classes .*, got 103, unknown among them: none"):
         load_benchmark("sketchy-21", tmp_path)
     list_layout(tmp_path, [*split.seen[:-1], "yeti"], split.unseen, SKETCHY)
     with pytest.raises(ValueError, match="got 104, unknown among them: 'yeti'"):
@@ -217,7 +218,7 @@ def test_the_cache_is_on_for_the_bundled_benchmark_only(tmp_path, list_layout, b
     ],
 )
 def test_contradictory_options_are_refused(name, options, message):
-    with pytest.raises(ValueError, match=f"load_benchmark: .*{message}|{message}"):
+    with pytest.raises(ValueError, match=f"load_benchmark: .*{message}"):
         load_benchmark(name, **options)
 
 

@@ -15,7 +15,7 @@ def test_every_part_states_its_sources():
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="name must be one of qd_caltech, .*, got 'sketchy'"):
+    with pytest.raises(ValueError, match=r"name must be one of qd_caltech, .*, got 'sketchy'"):
         bundled.path("sketchy")
 
 

@@ -61,10 +61,7 @@ def test_class_lists(tmp_path):
 def test_malformed_file_lists_are_located(tmp_path, text, message):
     path = tmp_path / "list.txt"
     path.write_text(text)
-    with pytest.raises(ValueError, match="read_file_list: .*" + message.split(" of ")[0]) as error:
-        read_file_list(path, classes=5)
-    assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"read_file_list: .*{message}"):
         read_file_list(path, classes=5)
 
 
@@ -108,6 +105,6 @@ def test_missing_and_undecodable_files(tmp_path):
     ],
 )
 def test_entries_that_could_not_be_read_back_are_not_written(tmp_path, files, labels, message):
-    with pytest.raises(ValueError, match=f"write_file_list: {message}|{message}"):
+    with pytest.raises(ValueError, match=f"write_file_list: {message}"):
         write_file_list(tmp_path / "list.txt", files, labels)
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,7 @@ def test_pairs_follow_names_within_a_class(image_set):
 def test_datasets_without_pairing_say_so(image_set):
     sketches = image_set([0, 0], paths=["12.png", "13.png"])
     photos = image_set([0], "photo", paths=["a.jpg"])
-    with pytest.raises(ValueError, match="only the Sketchy database .* got no pair among 2 sket"):
+    with pytest.raises(ValueError, match=r"only the Sketchy database .* got no pair among 2 sket"):
         fine_grained_pairs(sketches, photos)
     with pytest.raises(ValueError, match="must have the same classes"):
         fine_grained_pairs(sketches, image_set([0], "photo", classes=["x"]))

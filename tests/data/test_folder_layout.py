@@ -106,7 +106,7 @@ def test_folders_spelt_alike_are_refused(tmp_path, class_folders):
 def test_overlapping_classes_are_refused(tmp_path, class_folders):
     for place in ("sketch", "photo"):
         class_folders(tmp_path / place, ["a", "b"])
-    with pytest.raises(ValueError, match="seen and unseen .* must not overlap, got 'B' in both"):
+    with pytest.raises(ValueError, match=r"seen and unseen .* must not overlap, got 'B' in both"):
         load_benchmark("own", tmp_path, seen=["a", "b"], unseen=["B"])
 
 
@@ -181,7 +181,7 @@ def test_lists_given_one_by_one(own_lists):
 
 def test_lists_given_one_by_one_are_checked(own_lists):
     folder, lists = own_lists
-    with pytest.raises(FileNotFoundError, match="paths in .* must start from .*, but .* is missing"):
+    with pytest.raises(FileNotFoundError, match=r"paths in .* must start from .*, but .* missing"):
         benchmark_from_lists("own", folder, **lists, seen=["a", "b"], unseen=["c"])
     with pytest.raises(ValueError, match=r"in 0\.\.0 \(1 classes\), got 1"):
         benchmark_from_lists("own", folder / "data", **lists, seen=["a"], unseen=["c"])

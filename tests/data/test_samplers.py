@@ -185,7 +185,7 @@ def test_impossible_mixtures_are_refused(arguments, options, message):
 
 def test_impossible_epochs_and_labels_are_refused():
     sampler = balanced()
-    with pytest.raises(ValueError, match="epoch must not be negative .* got -1 and 0"):
+    with pytest.raises(ValueError, match=r"epoch must not be negative .* got -1 and 0"):
         sampler.set_epoch(-1)
     with pytest.raises(ValueError, match=r"start_batch must be in 0\.\.4, got 0 and 5"):
         sampler.set_epoch(0, start_batch=5)

@@ -269,3 +269,21 @@ def test_read_only_input_raises_no_warning(tmp_path, retrieval):
         warnings.simplefilter("error")
         result = zf.evaluate_retrieval(q, mapped, *labels, ks=KS)
     assert torch.equal(result.columns, zf.evaluate_retrieval(q, g, *labels, ks=KS).columns)
+
+
+def test_default_device_changes_nothing(retrieval):
+    """As with `torch.set_default_device("cuda")` and data on the CPU."""
+    q, g, *labels = retrieval()
+    expected = zf.evaluate_retrieval(q, g, *labels, ks=KS)
+    scores = q @ g.t()
+    ranking = zf.evaluate_ranking(scores, *labels, larger_is_closer=True, ks=KS)
+    arrays = [x.numpy() for x in (q, g, *labels)]
+    with torch.device("meta"):
+        got = zf.evaluate_retrieval(*arrays, ks=KS)
+        assert got.to_dict() == expected.to_dict()
+        got = zf.evaluate_ranking(scores, *labels, larger_is_closer=True, ks=KS)
+        assert got.to_dict() == ranking.to_dict()
+        for stream in (False, True):
+            evaluator = zf.RetrievalEvaluator(ks=KS, stream=stream, protocol="sake")
+            evaluator.add_gallery(arrays[1], arrays[3])
+            assert evaluator.evaluate(arrays[0], arrays[2]).map > 0

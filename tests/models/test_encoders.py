@@ -18,7 +18,8 @@ from zsbir_fast.models.mobilenet_v2 import MobileNetV2, SameConv2d, read_uint8_w
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The environment variable is read once, at import.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -263,7 +264,7 @@ def test_a_file_with_code_is_refused(tmp_path):
     ],
 )
 def test_wrong_names_and_weights(name, options, error, message, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(error, match=re.escape(message)):
         build_encoder(name, **options)
 

@@ -164,9 +164,7 @@ def test_no_classes_are_refused():
 def test_weights_that_do_not_load_are_named(tiny_clip):
     torch.save({"x": torch.zeros(1)}, tiny_clip / "other.pt")
     with pytest.raises(RuntimeError, match=r"weights .*other\.pt' of open_clip:zsbir-tiny-text c"):
-        ClassText(
-            ["cat"], source="open_clip:zsbir-tiny-text", weights=str(tiny_clip / "other.pt")
-        )
+        ClassText(["cat"], source="open_clip:zsbir-tiny-text", weights=str(tiny_clip / "other.pt"))
 
 
 def test_given_features():
@@ -203,5 +201,5 @@ def test_given_features():
     ],
 )
 def test_given_features_that_do_not_fit_are_refused(tokens, options, message):
-    with pytest.raises(ValueError, match=f"ClassText.from_tensors: .*{message}|{message}"):
+    with pytest.raises(ValueError, match=f"ClassText.from_tensors: .*{message}"):
         ClassText.from_tensors(["a", "b"], tokens, **options)

@@ -20,7 +20,7 @@ def test_questions():
 
 @pytest.mark.parametrize("template", ["a photo", "a {} of a {}"])
 def test_templates_have_one_place(template):
-    with pytest.raises(ValueError, match="template must have {} exactly once, got"):
+    with pytest.raises(ValueError, match=r"template must have {} exactly once, got"):
         fill_prompt(template, "cat")
 
 

@@ -243,7 +243,7 @@ def check_modality(function: str, modality: str) -> Modality:
 
 
 def _with_bar(found: Iterable[Any], total: int, modality: str) -> Iterable[Any]:
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+    from tqdm.auto import tqdm
 
     bar: Iterable[Any] = tqdm(found, total=total, desc=f"checking {modality}s", unit="image")
     return bar

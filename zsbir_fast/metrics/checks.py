@@ -33,7 +33,7 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
         with warnings.catch_warnings():
             # Read-only arrays and memory maps: what is made of them here is only ever read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.as_tensor(value)
+            return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"

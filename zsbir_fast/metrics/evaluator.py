@@ -296,7 +296,7 @@ class RetrievalEvaluator:
         shards = []
         for part, labels in zip(self._parts, self._labels, strict=True):
             classes = GalleryClasses.of(everything.classes_of(labels), count)
-            index = torch.arange(first, first + len(part), dtype=torch.int32)
+            index = torch.arange(first, first + len(part), dtype=torch.int32, device="cpu")
             shards.append(Shard(part, False, classes, index))
             first += len(part)
         return shards

@@ -121,7 +121,7 @@ class GroupedLabels:
         """Group labels int64 [G] on the CPU: one sort."""
         values, order = torch.sort(labels, stable=True)
         unique, counts = torch.unique_consecutive(values, return_counts=True)
-        number = torch.arange(len(unique), dtype=torch.int32)
+        number = torch.arange(len(unique), dtype=torch.int32, device="cpu")
         classes = torch.repeat_interleave(number, counts, output_size=len(labels))
         in_order = bool((order[1:] > order[:-1]).all())
         return GroupedLabels(LabelIndex(unique, counts), classes, order, in_order)
@@ -184,7 +184,7 @@ class PreparedGallery:
         else:
             rows = _place_for(len(labels.order), width, metric, dtype, device)
             place = torch.empty_like(labels.order)
-            place[labels.order] = torch.arange(len(place))
+            place[labels.order] = torch.arange(len(place), device="cpu")
             _scatter(parts, place.to(device), rows[:, :width], labels.in_order)
             rows = _finish_(rows, metric)
         return PreparedGallery(rows.t(), labels.in_class_order(device), labels.index, metric)

@@ -172,5 +172,5 @@ class RetrievalResult:
         if self.protocol.average == "query":
             return float(values.mean())
         _, group = torch.unique(labels, return_inverse=True)
-        sums = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, values)
+        sums = values.new_zeros(int(group.max()) + 1).index_add_(0, group, values)
         return float((sums / torch.bincount(group)).mean())

@@ -98,7 +98,7 @@ def relevant_items(
     counts = torch.where(query_class >= 0, counts, 0)
     offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=scores.device)
     offsets[1:] = counts.cumsum(0)
-    # Rows padded to the longest, so that one batched sort does: padding comes last in every row, and
+    # Rows padded to the longest, so that one batched sort does: padding comes last in a row, and
     # equal keys keep the order of `columns`, which is that of the gallery index.
     slot = torch.arange(int(counts.max()) if len(counts) else 0, device=scores.device)
     real = slot < counts[:, None]

@@ -131,7 +131,7 @@ def _place() -> tuple[int, int]:
 def _with_bar(loader: DataLoader[Any], progress: str | None) -> Any:
     if progress is None:
         return loader
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+    from tqdm.auto import tqdm
 
     return tqdm(loader, desc=progress, unit="batch", leave=False)
 
