@@ -147,5 +147,5 @@ def test_impossible_arguments_are_refused(arguments, options, message):
     ],
 )
 def test_impossible_augmentation_is_refused(options, message):
-    with pytest.raises(ValueError, match=f"train_transform: {message}"):
+    with pytest.raises(ValueError, match=f"train_transform: .*{message}"):
         train_transform(8, MEAN, STD, "photo", **options)

@@ -295,6 +295,6 @@ def progress_over(blocks: Any, show: bool, what: str) -> Any:
     """A sequence of blocks, behind a progress bar if asked and if there is more than one."""
     if not show or len(blocks) < 2:
         return blocks
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+    from tqdm.auto import tqdm
 
     return tqdm(blocks, desc=what, unit="block", leave=False)
