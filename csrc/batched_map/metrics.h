@@ -195,12 +195,47 @@ ZSBIR_HD double ap_normaliser(Normaliser normaliser, int64_t k, int64_t relevant
   }
 }
 
+// AP@all under `ties`, and between what the orders of tied items can make of it.
+struct ApRange {
+  double ap, worst, best;
+};
+
+// Standard AP of an ordered mode in one pass: without a tie the three precisions are one division.
 template <class T>
-ZSBIR_HD bool any_tie(const QueryCounts<T>& q) {
+ZSBIR_HD ApRange standard_ap(const QueryCounts<T>& q, Ties ties) {
+  double ap = 0.0, worst = 0.0, best = 0.0;
   for (int64_t j = 0; j < q.relevant; ++j) {
-    if (q.tied[j] > 0) return true;
+    const double hits = double(j + 1);
+    const double precision = hits / double(j + 1 + q.closer[j]);
+    best += precision;
+    if (q.tied[j] == 0) {
+      ap += precision;
+      worst += precision;
+    } else {
+      ap += hits / double(rank_of(q, j, ties));
+      worst += hits / double(rank_of(q, j, Ties::pessimistic));
+    }
   }
-  return false;
+  const double relevant = double(q.relevant);
+  return {ap / relevant, worst / relevant, best / relevant};
+}
+
+template <class T>
+ZSBIR_HD ApRange average_precision(const QueryCounts<T>& q, ApKind ap, Ties ties) {
+  const bool by_group = ties == Ties::expected || ties == Ties::grouped;
+  if (ap == ApKind::standard) {
+    ApRange range = standard_ap(q, by_group ? Ties::optimistic : ties);
+    // Without ties (worst == best, exactly) every order is the same, but `grouped` still joins
+    // relevant items that tie among themselves.
+    if (by_group && (range.worst != range.best || ties == Ties::grouped)) {
+      range.ap = prefix_of(q, -1, ap, ties).precision_sum / double(q.relevant);
+    }
+    return range;
+  }
+  const double relevant = double(q.relevant);
+  return {prefix_of(q, -1, ap, ties).precision_sum / relevant,
+          precision_sum(q, q.relevant, ap, Ties::pessimistic) / relevant,
+          precision_sum(q, q.relevant, ap, Ties::optimistic) / relevant};
 }
 
 // Fills one output row: kFixedColumns + kColumnsPerK * n_ks doubles.
@@ -212,16 +247,11 @@ ZSBIR_HD void metrics_row(const QueryCounts<T>& q, const Definition& d, double* 
     return;
   }
   const double relevant = double(q.relevant);
-  const bool ordered = !any_tie(q);
-  // Without ties every order is the same; `grouped` still joins relevant items that tie among
-  // themselves.
-  const Ties ties = ordered && d.ties != Ties::grouped ? Ties::optimistic : d.ties;
-  row[kAp] = prefix_of(q, -1, d.ap, ties).precision_sum / relevant;
-  row[kApWorst] = row[kApBest] = row[kAp];
-  if (ties != Ties::optimistic || !ordered) {
-    row[kApWorst] = precision_sum(q, q.relevant, d.ap, Ties::pessimistic) / relevant;
-    row[kApBest] = precision_sum(q, q.relevant, d.ap, Ties::optimistic) / relevant;
-  }
+  const Ties ties = d.ties;
+  const ApRange range = average_precision(q, d.ap, ties);
+  row[kAp] = range.ap;
+  row[kApWorst] = range.worst;
+  row[kApBest] = range.best;
   row[kReciprocalRank] = reciprocal_rank(q, ties);
   for (int32_t i = 0; i < d.n_ks; ++i) {
     double* at = row + kFixedColumns + kColumnsPerK * i;

@@ -56,9 +56,9 @@ def test_transparency_is_laid_on_white(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_are_scaled(tmp_path, suffix):
-    values = np.array([[0, 257, 65535, 32896]], dtype=np.uint16)
+    values = np.array([[0, 257, 65535, 32896, 64764]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / f"deep{suffix}")
-    assert decode_image(tmp_path / f"deep{suffix}")[0].tolist() == [[0, 1, 255, 128]]
+    assert decode_image(tmp_path / f"deep{suffix}")[0].tolist() == [[0, 1, 255, 128, 252]]
 
 
 @pytest.mark.parametrize(

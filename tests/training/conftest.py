@@ -72,11 +72,12 @@ class _Data(pl.LightningDataModule):
 def small_run():
     """Run 3 epochs of 4 steps of a small network; returns weights, validated steps, outcome."""
 
-    def run(out, *, kill_after=-1, resume=False, accumulate=1, method="dmwan", epochs=3):
+    def run(out, *, kill_after=-1, resume=False, accumulate=1, method="dmwan", precision="32-true"):
         optim = OptimConfig(lr_backbone=1e-2, lr_head=1e-2, warmup_steps=2, accumulate=accumulate)
         settings = RunConfig(
             out=str(out),
-            epochs=epochs,
+            epochs=3,
+            precision=precision,
             steps_per_epoch=4,
             checkpoint_every=3,
             log_every=1,
@@ -101,7 +102,7 @@ def small_run():
         with contextlib.suppress(Killed):
             fitted = run_trainer(
                 module,
-                _Data(4 * accumulate, epochs),
+                _Data(4 * accumulate, 3),
                 optim,
                 settings,
                 validate=validate,

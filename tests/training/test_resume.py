@@ -27,6 +27,17 @@ def test_resume_amid_gradient_accumulation(tmp_path, small_run):
     assert after == [8, 12]
 
 
+def test_mixed_precision_trains_in_bfloat16_and_resumes(tmp_path, small_run):
+    full, _, _ = small_run(tmp_path / "full")
+    expected, _, _ = small_run(tmp_path / "whole", precision="bf16-mixed")
+    small_run(tmp_path / "cut", kill_after=5, precision="bf16-mixed")
+    got, _, _ = small_run(tmp_path / "cut", resume=True, precision="bf16-mixed")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert all(value.dtype != torch.bfloat16 for value in expected.values())
+    assert not torch.equal(expected["head.weight"], full["head.weight"])
+    torch.testing.assert_close(expected["head.weight"], full["head.weight"], rtol=0, atol=0.05)
+
+
 def test_the_test_above_can_fail(tmp_path, small_run):
     expected, _, _ = small_run(tmp_path / "whole")
     small_run(tmp_path / "cut", kill_after=5)

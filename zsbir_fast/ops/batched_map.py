@@ -392,17 +392,21 @@ for _name, _reference, _cpu, _cuda in (
         LIB.impl(_name, _cuda, "CUDA")
 
 
-@torch.library.register_fake("zsbir::batched_map", lib=LIB)
-def _(scores: Tensor, *rest: Any) -> Tensor:
+def _batched_map_fake(scores: Tensor, *rest: Any) -> Tensor:
     ks = rest[-2]
     return scores.new_empty(scores.shape[0], _width(ks), dtype=torch.float64)
 
 
-@torch.library.register_fake("zsbir::rank_counts", lib=LIB)
-def _(*_: Any) -> None:
+def _rank_counts_fake(*_: Any) -> None:
     return None
 
 
-@torch.library.register_fake("zsbir::ranking_metrics", lib=LIB)
-def _(offsets: Tensor, key: Tensor, counts: Tensor, ks: list[int], definition: list[int]) -> Tensor:
+def _ranking_metrics_fake(
+    offsets: Tensor, key: Tensor, counts: Tensor, ks: list[int], definition: list[int]
+) -> Tensor:
     return key.new_empty(offsets.shape[0] - 1, _width(ks), dtype=torch.float64)
+
+
+torch.library.register_fake("zsbir::batched_map", _batched_map_fake, lib=LIB)
+torch.library.register_fake("zsbir::rank_counts", _rank_counts_fake, lib=LIB)
+torch.library.register_fake("zsbir::ranking_metrics", _ranking_metrics_fake, lib=LIB)
