@@ -8,7 +8,7 @@ from zsbir_fast.cli.parsing import Parser
 
 _EXAMPLES = """\
   zsbir quickstart
-  zsbir quickstart --out /tmp/first-look --seed 1
+  zsbir quickstart --out first-look --seed 1
   zsbir quickstart --epochs 1                       a very short training"""
 
 
