@@ -147,7 +147,9 @@ def _cuda_kernels() -> str:
     native = _native()
     if not native.built_with_cuda:
         return "not built: no nvcc was found, or ZSBIR_CUDA=OFF (rebuild with ZSBIR_CUDA=ON)"
-    built = f"nvcc {native.cuda_compiler}, architectures {native.cuda_architectures}"
+    driver = native.cuda_driver_version()  # 0: none
+    found = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "no driver"
+    built = f"nvcc {native.cuda_compiler}, architectures {native.cuda_architectures}; {found}"
     if not _torch().cuda.is_available():
         return f"built ({built}), but torch sees no GPU here: the CPU kernels are used"
     return f"built and usable ({built})"
