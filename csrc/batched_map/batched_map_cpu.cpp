@@ -110,39 +110,46 @@ void count_by_search(const Row<T>& row, int64_t column, T key, Workspace<T>& w) 
 // one slot where they are behind its key; search for the few that tie or meet a second key.
 template <class T>
 void count_block(const Row<T>& row, int64_t first_column, Workspace<T>& w) {
+  // Locals, so that a store to one list does not make the compiler load all the others again.
   const Candidates<T>& c = w.candidates;
-  const uint16_t* entry = w.table.entry();
-  int32_t* even = w.between[0].data();
-  int32_t* odd = w.between[1].data();
+  const int32_t size = c.size;
+  const int32_t* const bucket = c.bucket;
+  const T* const candidate = c.key;
+  const uint16_t* const entry = w.table.entry();
+  const T* const key = w.table.key();
+  int32_t* const even = w.between[0].data();
+  int32_t* const odd = w.between[1].data();
+  int32_t* const unsure = w.unsure;
+  int32_t* const hard = w.hard;
   int32_t unsures = 0, i = 0;
-  for (; i + 1 < c.size; i += 2) {
-    const uint32_t a = entry[c.bucket[i]], b = entry[c.bucket[i + 1]];
+  for (; i + 1 < size; i += 2) {
+    const uint32_t a = entry[bucket[i]], b = entry[bucket[i + 1]];
     ++even[a >> 1];
     ++odd[b >> 1];
-    w.unsure[unsures] = i;
+    unsure[unsures] = i;
     unsures += a & 1;
-    w.unsure[unsures] = i + 1;
+    unsure[unsures] = i + 1;
     unsures += b & 1;
   }
-  if (i < c.size) {
-    const uint32_t a = entry[c.bucket[i]];
+  if (i < size) {
+    const uint32_t a = entry[bucket[i]];
     ++even[a >> 1];
-    w.unsure[unsures] = i;
+    unsure[unsures] = i;
     unsures += a & 1;
   }
   int32_t hards = 0;
   for (int32_t u = 0; u < unsures; ++u) {
-    const int32_t at = w.unsure[u];
-    const int32_t slot = entry[c.bucket[at]] >> 1;
-    const T* near = w.table.key() + slot;
-    const bool hard = (near[0] == c.key[at]) | (near[1] <= c.key[at]);
+    const int32_t at = unsure[u];
+    const T x = candidate[at];
+    const int32_t slot = entry[bucket[at]] >> 1;
+    const bool searched = (key[slot] == x) | (key[slot + 1] <= x);
     --even[slot];
-    even[slot + (near[0] < c.key[at])] += !hard;
-    w.hard[hards] = at;
-    hards += hard;
+    even[slot + (key[slot] < x)] += !searched;
+    hard[hards] = at;
+    hards += searched;
   }
   for (int32_t h = 0; h < hards; ++h) {
-    count_by_search(row, first_column + c.column[w.hard[h]], c.key[w.hard[h]], w);
+    count_by_search(row, first_column + c.column[hard[h]], candidate[hard[h]], w);
   }
 }
 

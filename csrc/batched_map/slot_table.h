@@ -137,15 +137,19 @@ class SlotTable {
     // overflows, as slots are below 2^15.
     constexpr uint64_t kOnes = 0x0001000100010001u, kTops = 0x8000800080008000u;
     uint64_t before = 0;
-    for (int32_t b = 0; b < buckets_; b += 4) {
+    uint16_t* start =
+        start_.data();  // locals: what memcpy writes might be members, for all C++ knows
+    uint16_t* entry = entry_.data();
+    const int32_t buckets = buckets_;
+    for (int32_t b = 0; b < buckets; b += 4) {
       uint64_t counts;
-      std::memcpy(&counts, &start_[b], sizeof counts);
+      std::memcpy(&counts, start + b, sizeof counts);
       const uint64_t through = counts * kOnes;
       const uint64_t slots = through - counts + before * kOnes;
       const uint64_t occupied = ((counts + (kTops - kOnes)) & kTops) >> 15;
       const uint64_t entries = slots << 1 | occupied;
-      std::memcpy(&start_[b], &slots, sizeof slots);
-      std::memcpy(&entry_[b], &entries, sizeof entries);
+      std::memcpy(start + b, &slots, sizeof slots);
+      std::memcpy(entry + b, &entries, sizeof entries);
       before += through >> 48;
     }
   }
