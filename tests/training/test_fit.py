@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from zsbir_fast.data.benchmarks import load_benchmark
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.cli.parsing import find_config
+from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.models.dmwan import DMWAN
 from zsbir_fast.training import fit, quickstart
 from zsbir_fast.training.config import read_settings
