@@ -46,16 +46,20 @@ echo
 # --- build ----------------------------------------------------------------------------------------
 export CUDAARCHS=$arch ZSBIR_CUDA=ON
 stage build 150 "$python" -m pip install --no-build-isolation --no-deps -e .
-native=$out/test_batched_map_gpu
-stage build_native_tests 90 nvcc -std=c++20 -O2 --fmad=false -lineinfo -Icsrc -Itests/csrc \
-  -arch="sm_$arch" -DZSBIR_CUDA_ARCHITECTURES="\"$arch\"" -Xcompiler -ffp-contract=off \
-  tests/csrc/test_batched_map_gpu.cu csrc/batched_map/batched_map_cuda.cu csrc/batched_map/*_cpu.cpp \
-  csrc/common/cpu_features.cpp -o "$native"
+rooms=(batched_map)
+for room in "${rooms[@]}"; do
+  stage "build_$room" 90 nvcc -std=c++20 -O2 --fmad=false -lineinfo -Icsrc -Itests/csrc \
+    -arch="sm_$arch" -DZSBIR_CUDA_ARCHITECTURES="\"$arch\"" -Xcompiler -ffp-contract=off \
+    "tests/csrc/$room/test_${room}_gpu.cu" csrc/"$room"/*_cuda.cu csrc/"$room"/*_cpu.cpp \
+    csrc/common/cpu_features.cpp -o "$out/test_$room"
+done
 
 # --- tests ----------------------------------------------------------------------------------------
-stage native_tests 60 "$native"
-for tool in memcheck racecheck initcheck synccheck; do
-  stage "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$native"
+for room in "${rooms[@]}"; do
+  stage "native_$room" 60 "$out/test_$room"
+  for tool in memcheck racecheck initcheck synccheck; do
+    stage "${tool}_$room" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$out/test_$room"
+  done
 done
 mapfile -t gpu_tests < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)
 # shellcheck disable=SC2016
@@ -72,8 +76,8 @@ stage bench_full 150 "$python" -m $bench --full --device cuda --case quickdraw_f
 for record in "$out"/batched_map_{quick,full}.json; do
   if [ -f "$record" ]; then "$python" -m $bench --show "$record"; fi
 done
-tail -n 1 "$out/native_tests.log" "$out/pytest_gpu.log"
-grep -hE 'ERROR SUMMARY|RACECHECK SUMMARY' "$out"/sanitizer_*.log
+tail -n 1 "$out"/native_*.log "$out/pytest_gpu.log"
+grep -hE 'ERROR SUMMARY|RACECHECK SUMMARY' "$out"/{mem,race,init,sync}check_*.log
 failed=0
 for i in "${!names[@]}"; do
   [ "${results[i]}" -eq 0 ] || { failed=$((failed + 1)); echo "FAILED: ${names[i]}"; }

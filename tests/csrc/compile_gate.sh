@@ -28,9 +28,10 @@ while IFS= read -r file; do
 done < <(find csrc -name '*.cu' | sort)
 
 # The GPU tests, which nothing else compiles where there is no GPU; one architecture is enough.
-nvcc -std=c++20 -Icsrc -Itests/csrc -DZSBIR_CUDA_ARCHITECTURES='"gate"' -arch="sm_$newest" \
-  -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
-  -c tests/csrc/test_batched_map_gpu.cu -o "$out/gate.o"
+for file in tests/csrc/*/test_*_gpu.cu; do
+  nvcc -std=c++20 -Icsrc -Itests/csrc -DZSBIR_CUDA_ARCHITECTURES='"gate"' -arch="sm_$newest" \
+    -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -c "$file" -o "$out/gate.o"
+done
 
 c++filt <"$out/nvcc.log" | awk '
   /Compiling entry function/ { split($0, part, "\047"); kernel = part[2]; arch = part[4]

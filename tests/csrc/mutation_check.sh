@@ -7,28 +7,32 @@ cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/tests"
-cp -r csrc "$work/csrc"
+cp -r csrc cmake "$work"
 cp -r tests/csrc "$work/tests/csrc"
 
 cmake -S "$work/tests/csrc" -B "$work/build" -DZSBIR_SANITIZE=thread >/dev/null
-run() {
-  cmake --build "$work/build" --target test_batched_map >/dev/null &&
-    TSAN_OPTIONS=halt_on_error=1 timeout 120 "$work/build/test_batched_map" >"$work/log" 2>&1
+run() { # ROOM
+  cmake --build "$work/build" --target "test_$1" >/dev/null &&
+    TSAN_OPTIONS=halt_on_error=1 timeout 120 "$work/build/test_$1" >"$work/log" 2>&1
 }
-run || { cat "$work/log"; echo "mutation check: the unchanged kernels FAILED"; exit 1; }
+rooms=("${@:-}") # names of rooms; none: all
+[ -n "${rooms[0]}" ] || mapfile -t rooms < <(find csrc -name '*_kernels.cuh' -exec dirname {} + | xargs -n 1 basename | sort -u)
+for room in "${rooms[@]}"; do
+  run "$room" || { cat "$work/log"; echo "mutation check: the unchanged kernels of $room FAILED"; exit 1; }
+done
 
 removed=0 unseen=0
 while IFS=: read -r file line _; do
   cp "$file" "$work/$file"
   sed -i "${line}s/__syncthreads();//" "$work/$file"
   removed=$((removed + 1))
-  if run; then
+  if run "$(basename "$(dirname "$file")")"; then
     echo "NOT SEEN  $file:$line"
     unseen=$((unseen + 1))
   else
     echo "seen      $file:$line  ($(grep -om1 -E 'data race|FAILED .*' "$work/log" || echo hang or crash))"
   fi
   cp "$file" "$work/$file"
-done < <(grep -n '__syncthreads();' -r csrc --include='*.cuh')
+done < <(for room in "${rooms[@]}"; do grep -n '__syncthreads();' -r "csrc/$room" --include='*.cuh'; done)
 echo "mutation check: $removed barriers removed, $unseen not seen"
 [ "$removed" -gt 0 ] && [ "$unseen" -eq 0 ]

@@ -1,5 +1,5 @@
-// The emulated kernels as a C library for Python's ctypes: test_emulation.py.
-#include "emulated_kernels.h"
+// The emulated kernels as a C library for Python's ctypes: test_batched_map_emulation.py.
+#include "emulated.h"
 
 using namespace zsbir::batched_map;
 

@@ -13,9 +13,9 @@
 #include <vector>
 
 #if defined(__CUDACC__)
-#include "device_kernels.h"
+#include "device.h"
 #else
-#include "emulated_kernels.h"
+#include "emulated.h"
 #endif
 
 using namespace zsbir::batched_map;

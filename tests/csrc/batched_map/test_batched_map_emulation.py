@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +21,6 @@ from zsbir_fast.reference.definitions import (
     Definition,
 )
 
-HERE = Path(__file__).resolve().parent
 DEFINITIONS = [
     Definition(ap, normaliser, precision, ties)
     for ap in AP_KINDS
@@ -37,20 +32,8 @@ DEFINITIONS = [
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The emulated kernels, built afresh."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    cmake = shutil.which("cmake", path=path)
-    assert cmake, "cmake must be there: pip install '.[test]'"
-    build = tmp_path_factory.mktemp("emulated_kernels")
-    environment = os.environ | {"PATH": path}
-    for command in (
-        [cmake, "-S", str(HERE), "-B", str(build)],
-        [cmake, "--build", str(build), "--target", "emulated_kernels"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return ctypes.CDLL(str(build / "libemulated_kernels.so"))
+def kernels(emulated_library: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return emulated_library("batched_map")
 
 
 @dataclass
