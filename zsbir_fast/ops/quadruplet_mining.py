@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
-import torch
 from torch import Tensor
 
+from zsbir_fast.ops._quadruplet_inputs import (
+    Impl,
+    check_choice,
+    check_features,
+    check_paired,
+    check_rows,
+    five_numbers,
+)
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import (
     PRESETS,
     Distance,
-    Five,
     Negative,
     Positive,
     Preset,
@@ -39,10 +44,16 @@ def mine_quadruplets(
     paired: Tensor | None = None,
     uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
+    sketch_references: Tensor | None = None,
+    sketch_reference_labels: Tensor | None = None,
+    positive_photos: int | None = None,
+    impl: Impl = "fused",
 ) -> Quadruplets:
     """Choose for every sketch a photo of its class, and a photo and a sketch of other classes.
 
-    Among equal distances the lowest index is chosen. No gradient flows through the choice.
+    Among equal distances the lowest index is chosen. No gradient flows through the choice. No
+    matrix of distances is stored: the extra memory is O(B D), so that ``photos`` and
+    ``sketch_references`` may hold a bank of many past features.
 
     Args:
         sketches: [B_s, D] float, the anchors. float16 and bfloat16 are compared in float32.
@@ -68,6 +79,12 @@ def mine_quadruplets(
         uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"``.
         distinct_negatives: the negative sketch must not be of the negative photo's class, as the
             preset ``"chen2017"`` needs.
+        sketch_references: [M, D] float, the sketches that negatives are chosen from; default: the
+            anchors themselves.
+        sketch_reference_labels: [M] int64, their labels.
+        positive_photos: only the first so many photos may be positives (the others are a bank);
+            default: all.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, which stores the distances.
 
     Returns:
         Row indices, -1 where there is no such row, and which anchors have all three.
@@ -81,20 +98,32 @@ def mine_quadruplets(
     positive and the choice of the negative sketch are our reading.
     """
     name = "mine_quadruplets"
-    _check_features(name, sketches, photos)
-    _check_rows(name, "sketch_labels", sketch_labels, len(sketches))
-    _check_rows(name, "photo_labels", photo_labels, len(photos))
-    _check_choice(name, "positive", positive, Positive)
-    _check_choice(name, "negative", negative, Negative)
-    _check_choice(name, "sketch_negative", sketch_negative, SketchNegative)
-    _check_choice(name, "distance", distance, Distance)
+    check_features(name, sketches=sketches, photos=photos)
+    if sketch_references is not None:
+        check_features(name, sketches=sketches, sketch_references=sketch_references)
+        if sketch_reference_labels is None:
+            raise ValueError(
+                f"{name}: sketch_reference_labels must be given with sketch_references, got None"
+            )
+        check_rows(name, "sketch_reference_labels", sketch_reference_labels, len(sketch_references))
+    if positive_photos is not None and not 0 <= positive_photos <= len(photos):
+        raise ValueError(
+            f"{name}: positive_photos must be in [0, {len(photos)}], got {positive_photos}"
+        )
+    check_choice(name, "impl", impl, Impl)
+    check_rows(name, "sketch_labels", sketch_labels, len(sketches))
+    check_rows(name, "photo_labels", photo_labels, len(photos))
+    check_choice(name, "positive", positive, Positive)
+    check_choice(name, "negative", negative, Negative)
+    check_choice(name, "sketch_negative", sketch_negative, SketchNegative)
+    check_choice(name, "distance", distance, Distance)
     if not 0 <= margin < math.inf:
         raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
     if positive == "paired":
         if paired is None:
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
-        _check_rows(name, "paired", paired, len(sketches))
-        _check_range(name, paired, len(photos))
+        check_rows(name, "paired", paired, len(sketches))
+        check_paired(name, paired, len(photos))
     if negative == "distance_weighted" and (uniforms is None or uniforms.shape != (len(sketches),)):
         got = None if uniforms is None else tuple(uniforms.shape)
         raise ValueError(
@@ -114,6 +143,9 @@ def mine_quadruplets(
         paired=paired,
         uniforms=uniforms,
         distinct_negatives=distinct_negatives,
+        sketch_references=sketch_references,
+        sketch_reference_labels=sketch_reference_labels,
+        positive_photos=positive_photos,
     )
 
 
@@ -129,6 +161,8 @@ def quadruplet_loss(
     cross_modal_share: float = 0.5,
     distance: Distance = "euclidean",
     reduction: Reduction = "mean",
+    sketch_references: Tensor | None = None,
+    impl: Impl = "fused",
 ) -> Tensor:
     """Weighted sum of five hinges over quadruplets (sketch, photo+, photo-, sketch-).
 
@@ -158,6 +192,9 @@ def quadruplet_loss(
         reduction: ``"mean"`` over valid anchors, ``"mean_nonzero"`` over valid anchors whose
             hinges are not all 0, ``"sum"``, or ``"none"``, [B_s] with 0 for invalid anchors.
             A mean over nothing is 0.
+        sketch_references: [M, D] float, what ``quadruplets.sketch_negative`` counts in; default:
+            ``sketches``.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
 
     Returns:
         Scalar, or [B_s] with ``reduction="none"``.
@@ -170,14 +207,17 @@ def quadruplet_loss(
     ``"chen2017"``: Chen et al., arXiv 1704.01719; ``"ramln"``: arXiv 2412.00120.
     """
     name = "quadruplet_loss"
-    _check_features(name, sketches, photos)
+    check_features(name, sketches=sketches, photos=photos)
+    if sketch_references is not None:
+        check_features(name, sketches=sketches, sketch_references=sketch_references)
+    check_choice(name, "impl", impl, Impl)
     for field in Quadruplets._fields[:3]:
-        _check_rows(name, f"quadruplets.{field}", getattr(quadruplets, field), len(sketches))
+        check_rows(name, f"quadruplets.{field}", getattr(quadruplets, field), len(sketches))
     if weights is not None and weights.shape != (len(sketches),):
         raise ValueError(f"{name}: weights must be [{len(sketches)}], got {tuple(weights.shape)}")
-    _check_choice(name, "preset", preset, Preset)
-    _check_choice(name, "distance", distance, Distance)
-    _check_choice(name, "reduction", reduction, Reduction)
+    check_choice(name, "preset", preset, Preset)
+    check_choice(name, "distance", distance, Distance)
+    check_choice(name, "reduction", reduction, Reduction)
     if not 0 <= cross_modal_share <= 1:
         raise ValueError(f"{name}: cross_modal_share must be in [0, 1], got {cross_modal_share}")
     single_hinge = preset == "ramln" and coefficients is None
@@ -187,66 +227,10 @@ def quadruplet_loss(
         photos,
         quadruplets,
         weights=weights,
-        coefficients=_five(name, "coefficients", coefficients, default_coefficients),
-        margins=_five(name, "margins", margins, default_margins),
+        coefficients=five_numbers(name, "coefficients", coefficients, default_coefficients),
+        margins=five_numbers(name, "margins", margins, default_margins),
         cross_modal_share=cross_modal_share if single_hinge else None,
         distance=distance,
         reduction=reduction,
+        sketch_references=sketch_references,
     )
-
-
-def _five(
-    function: str, argument: str, values: float | Sequence[float] | None, default: Five
-) -> Five:
-    if values is None:
-        return default
-    five = (values,) * 5 if isinstance(values, (int, float)) else tuple(values)
-    if len(five) != 5 or not all(math.isfinite(value) and value >= 0 for value in five):
-        raise ValueError(
-            f"{function}: {argument} must be five finite numbers, none negative, got {values}"
-        )
-    return five
-
-
-def _check_features(function: str, sketches: Tensor, photos: Tensor) -> None:
-    for argument, features in (("sketches", sketches), ("photos", photos)):
-        if features.ndim != 2:
-            raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(features.shape)}")
-    if sketches.shape[1] != photos.shape[1]:
-        raise ValueError(
-            f"{function}: photos must be {sketches.shape[1]} wide like sketches, "
-            f"got {photos.shape[1]}"
-        )
-    if sketches.device != photos.device:
-        raise ValueError(
-            f"{function}: photos must be on {sketches.device} like sketches, got {photos.device}"
-        )
-    if torch.compiler.is_compiling():  # reading a value would break the graph
-        return
-    for argument, features in (("sketches", sketches), ("photos", photos)):
-        bad = features.detach().isnan().any(1)
-        if bad.any():
-            raise ValueError(
-                f"{function}: {argument} must not be NaN, got NaN in row {int(bad.nonzero()[0])}"
-            )
-
-
-def _check_rows(function: str, argument: str, rows: Tensor, count: int) -> None:
-    if rows.dtype != torch.int64:
-        raise TypeError(f"{function}: {argument} must be int64, got {rows.dtype}")
-    if rows.shape != (count,):
-        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
-
-
-def _check_range(function: str, paired: Tensor, photos: int) -> None:
-    if torch.compiler.is_compiling():
-        return
-    outside = paired[(paired < -1) | (paired >= photos)]
-    if len(outside):
-        raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")
-
-
-def _check_choice(function: str, argument: str, value: str, choices: object) -> None:
-    known = get_args(choices)
-    if value not in known:
-        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")

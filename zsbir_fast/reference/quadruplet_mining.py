@@ -92,47 +92,58 @@ def mine_quadruplets(
     paired: Tensor | None = None,
     uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
+    sketch_references: Tensor | None = None,
+    sketch_reference_labels: Tensor | None = None,
+    positive_photos: int | None = None,
 ) -> Quadruplets:
     """Mine as :func:`zsbir_fast.ops.mine_quadruplets` describes."""
     anchors = len(sketches)
+    references = sketches if sketch_references is None else sketch_references
+    labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
     if anchors == 0 or len(photos) == 0:
         none = torch.full((anchors,), -1, dtype=torch.int64, device=sketches.device)
         return Quadruplets(none, none.clone(), none.clone(), none >= 0)
     dtype = torch.promote_types(sketches.dtype, torch.float32)
-    sketches, photos = sketches.to(dtype), photos.to(dtype)
+    sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
     cross = pair_distances(sketches, photos, distance)
     same = sketch_labels[:, None] == photo_labels[None, :]
+    own = same
+    if positive_photos is not None:
+        own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
 
-    chosen = _positives(cross, same, positive, paired)
+    chosen = _positives(cross, own, same, positive, paired)
     positive_distance = _take(cross, chosen)
     photo_negative = _photo_negatives(
         cross, same, positive_distance, negative, margin, uniforms, sketches.shape[1], distance
     )
-    other = sketch_labels[:, None] != sketch_labels[None, :]
+    other = sketch_labels[:, None] != labels[None, :]
     if distinct_negatives:
-        other = other & (sketch_labels[None, :] != _take(photo_labels, photo_negative)[:, None])
+        other = other & (labels[None, :] != _take(photo_labels, photo_negative)[:, None])
     if sketch_negative == "anchor":
-        within = pair_distances(sketches, sketches, distance)
+        within = pair_distances(sketches, references, distance)
     else:
-        within = pair_distances(photos, sketches, distance)[chosen.clamp_min(0)]
+        within = pair_distances(photos[chosen.clamp_min(0)], references, distance)
         other = other & (chosen >= 0)[:, None]
     nearest_sketch = _nearest(within, other)
     valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
     return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
 
 
-def _positives(cross: Tensor, same: Tensor, mode: Positive, paired: Tensor | None) -> Tensor:
+def _positives(
+    cross: Tensor, own: Tensor, same: Tensor, mode: Positive, paired: Tensor | None
+) -> Tensor:
+    """``own``: which photos may be positives; ``same``: which are of the anchor's class."""
     if mode == "paired":
         assert paired is not None
-        fits = (paired >= 0) & same.gather(1, paired.clamp_min(0)[:, None])[:, 0]
+        fits = (paired >= 0) & own.gather(1, paired.clamp_min(0)[:, None])[:, 0]
         return torch.where(fits, paired, -1)
     if mode == "hardest":
-        return _farthest(cross, same)
-    nearest = _nearest(cross, same)
+        return _farthest(cross, own)
+    nearest = _nearest(cross, own)
     if mode == "easiest":
         return nearest
     limit = cross.masked_fill(same, torch.inf).amin(1)
-    semihard = _farthest(cross, same & (cross < limit[:, None]))
+    semihard = _farthest(cross, own & (cross < limit[:, None]))
     return torch.where(semihard >= 0, semihard, nearest)
 
 
@@ -212,22 +223,52 @@ def quadruplet_loss(
     cross_modal_share: float | None,
     distance: Distance,
     reduction: Reduction,
+    sketch_references: Tensor | None = None,
 ) -> Tensor:
     """Equations (8) and (9), or RAMLN's single hinge where ``cross_modal_share`` is given."""
-    valid = quadruplets.valid
-    if len(sketches) == 0 or len(photos) == 0:
-        hinges = sketches.sum(1) * 0
-    else:
-        dtype = torch.promote_types(sketches.dtype, torch.float32)
-        sketches, photos = sketches.to(dtype), photos.to(dtype)
-        rows = (
-            sketches,
-            photos[quadruplets.positive.clamp_min(0)],
-            photos[quadruplets.photo_negative.clamp_min(0)],
-            sketches[quadruplets.sketch_negative.clamp_min(0)],
-        )
-        hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
-    hinges = torch.where(valid, hinges, 0.0)
+    hinges = quadruplet_hinges(
+        sketches,
+        photos,
+        sketches if sketch_references is None else sketch_references,
+        quadruplets,
+        coefficients=coefficients,
+        margins=margins,
+        cross_modal_share=cross_modal_share,
+        distance=distance,
+    )
+    return reduce_hinges(hinges, quadruplets.valid, weights, reduction)
+
+
+def quadruplet_hinges(
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    quadruplets: Quadruplets,
+    *,
+    coefficients: Five,
+    margins: Five,
+    cross_modal_share: float | None,
+    distance: Distance,
+) -> Tensor:
+    """Sum of the hinges of every anchor, [B_s], 0 where it is not valid."""
+    dtype = torch.promote_types(sketches.dtype, torch.float32)
+    sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
+    if len(sketches) == 0 or len(photos) == 0 or len(references) == 0:
+        return sketches.sum(1) * 0
+    rows = (
+        sketches,
+        photos[quadruplets.positive.clamp_min(0)],
+        photos[quadruplets.photo_negative.clamp_min(0)],
+        references[quadruplets.sketch_negative.clamp_min(0)],
+    )
+    hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
+    return torch.where(quadruplets.valid, hinges, 0.0)
+
+
+def reduce_hinges(
+    hinges: Tensor, valid: Tensor, weights: Tensor | None, reduction: Reduction
+) -> Tensor:
+    """Weight the anchors' hinges and reduce them; a mean over nothing is 0."""
     losses = hinges if weights is None else hinges * weights
     if reduction == "none":
         return losses

@@ -1,0 +1,82 @@
+"""What the mining and the losses over quadruplets check before any kernel runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from zsbir_fast.reference.quadruplet_mining import Five
+
+Impl = Literal["fused", "reference"]
+
+
+def five_numbers(
+    function: str, argument: str, values: float | Sequence[float] | None, default: Five
+) -> Five:
+    if values is None:
+        return default
+    five = (values,) * 5 if isinstance(values, (int, float)) else tuple(values)
+    if len(five) != 5 or not all(math.isfinite(value) and value >= 0 for value in five):
+        raise ValueError(
+            f"{function}: {argument} must be five finite numbers, none negative, got {values}"
+        )
+    return five
+
+
+def check_features(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide, of one dtype and free of NaN."""
+    (first, reference), *_ = features.items()
+    for argument, rows in features.items():
+        if rows.ndim != 2:
+            raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
+        if not rows.is_floating_point():
+            raise TypeError(f"{function}: {argument} must be floating point, got {rows.dtype}")
+        if rows.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
+                f"got {rows.shape[1]}"
+            )
+        if rows.device != reference.device:
+            raise ValueError(
+                f"{function}: {argument} must be on {reference.device} like {first}, "
+                f"got {rows.device}"
+            )
+    if torch.compiler.is_compiling():  # reading a value would break the graph
+        return
+    for argument, rows in features.items():
+        check_not_nan(function, argument, rows)
+
+
+def check_not_nan(function: str, argument: str, values: Tensor) -> None:
+    """Raise naming the first row with a NaN; not on CUDA, where looking would wait for the GPU."""
+    if torch.compiler.is_compiling() or values.is_cuda:
+        return
+    bad = values.detach().isnan()
+    if bad.any():
+        row = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+        raise ValueError(f"{function}: {argument} must not be NaN, got NaN in row {row}")
+
+
+def check_rows(function: str, argument: str, rows: Tensor, count: int) -> None:
+    if rows.dtype != torch.int64:
+        raise TypeError(f"{function}: {argument} must be int64, got {rows.dtype}")
+    if rows.shape != (count,):
+        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+
+
+def check_paired(function: str, paired: Tensor, photos: int) -> None:
+    if torch.compiler.is_compiling():
+        return
+    outside = paired[(paired < -1) | (paired >= photos)]
+    if len(outside):
+        raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")
+
+
+def check_choice(function: str, argument: str, value: str, choices: object) -> None:
+    known = get_args(choices)
+    if value not in known:
+        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")
