@@ -8,10 +8,10 @@
 // Memory       reads the two matrices once, writes the derivatives once; O(columns) a thread
 // Numerics     comparisons in the element type, counts exact, sums in double in a fixed order
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "common/parallel.h"
+#include "quadruplet_mining/places_cpu.h"
 #include "quadruplet_mining/quadruplet_mining.h"
 #include "quadruplet_mining/threshold_counts_cpu.h"
 
@@ -84,7 +84,7 @@ void count_sorted(const T* values, int64_t n, RowWorkspace<T>& w) {
       w.above[c] = 0;
       continue;
     }
-    const int64_t place = std::upper_bound(begin, begin + count, values[c]) - begin;
+    const int64_t place = keys_up_to(begin, count, values[c]);
     w.above[c] = int32_t(count - place);
     if (place < count) w.counts[place] += w.weights[c];
   }
@@ -106,7 +106,8 @@ void hinge_row(const HingeRows<T>& p, int64_t r, RowWorkspace<T>& w, ThresholdCo
   } else {
     count_sorted(values, p.value_columns, w);
   }
-  if (by_value) std::fill_n(out_t, p.threshold_columns, T(0));
+  // Without values of its own the matrix is filled below, unless it has no column of another class.
+  if (by_value || p.value_columns == 0) std::fill_n(out_t, p.threshold_columns, T(0));
   double sum = 0, counted = 0;
   for (int64_t c = 0; c < p.value_columns; ++c) {
     const double weighted = double(w.weights[c]) * double(w.above[c]);
@@ -134,46 +135,6 @@ void hinge_rows_cpu(const HingeRows<T>& problem, double* sums, double* active, T
   });
 }
 
-namespace {
-
-// Finds how many of some ascending keys are not above a value: a table over equal steps of the
-// range narrows the search to the keys of one step.
-template <class T>
-class PlaceTable {
- public:
-  PlaceTable(const T* keys, int64_t count) : keys_(keys), count_(count) {
-    if (count == 0) return;
-    lowest_ = keys[0];
-    const T range = keys[count - 1] - lowest_;
-    int64_t steps = 1;
-    while (steps < 2 * count && steps < kMaxSteps) steps *= 2;
-    scale_ = range > 0 ? T(steps) / range : T(0);
-    if (!(scale_ < std::numeric_limits<T>::max())) scale_ = 0;
-    first_.assign(steps + 2, 0);
-    for (int64_t i = 0; i < count; ++i) ++first_[step_of(keys[i]) + 1];
-    for (int64_t s = 0; s <= steps; ++s) first_[s + 1] += first_[s];
-  }
-
-  int64_t operator()(T value) const {
-    if (count_ == 0 || value < lowest_) return 0;
-    if (value >= keys_[count_ - 1]) return count_;
-    const int64_t step = step_of(value);
-    return std::upper_bound(keys_ + first_[step], keys_ + first_[step + 1], value) - keys_;
-  }
-
- private:
-  static constexpr int64_t kMaxSteps = 1 << 16;
-  // Rounding is monotone, so equal and smaller values never come to a later step.
-  int64_t step_of(T value) const { return int64_t((value - lowest_) * scale_); }
-
-  const T* keys_;
-  int64_t count_;
-  T lowest_ = 0, scale_ = 0;
-  std::vector<int64_t> first_;
-};
-
-}  // namespace
-
 template <class T>
 void probe_pairs_cpu(const Probes<T>& p, double* sums, T* by_value, int64_t* hits,
                      int64_t* class_hits) {
@@ -196,8 +157,8 @@ void probe_pairs_cpu(const Probes<T>& p, double* sums, T* by_value, int64_t* hit
       for (const int32_t c : classes) {
         const T* begin = p.by_class + p.class_offsets[c];
         const T* end = p.by_class + p.class_offsets[c + 1];
-        const T* at = std::upper_bound(begin, end, x);
-        if (at == end) continue;
+        if (begin == end || x >= end[-1]) continue;
+        const T* at = begin + keys_up_to(begin, end - begin, x);
         above -= end - at;
         threshold_sum -= p.by_class_sums[at - p.by_class];
         ++own[count + 1 + (at - p.by_class)];

@@ -236,6 +236,16 @@ void bind_cpu(py::module_& m) {
               pair_distances_cpu(a.as<T>(), b.as<T>(), Distance(distance), at<T>(out));
             }),
         nogil);
+  m.def("distance_weights_cpu",
+        typed<A, A, int64_t, int64_t, int32_t, A, A, A>(
+            [](auto zero, A grad, A distances, int64_t rows, int64_t columns, int32_t distance,
+               A weights, A row_sums, A column_sums) {
+              using T = decltype(zero);
+              distance_weights_cpu(at<const T>(grad), at<const T>(distances), rows, columns,
+                                   Distance(distance), at<T>(weights), at<T>(row_sums),
+                                   at<T>(column_sums));
+            }),
+        nogil);
   m.def("select_pairs_cpu",
         typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, int32_t, A, A>(
             [](auto zero, const RowsArgs& anchors, const RowsArgs& references,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
+#include <vector>
 
 #include "common/cpu_features.h"
 #include "common/parallel.h"
@@ -168,6 +169,77 @@ void pair_distances_cpu(Rows<T> a, Rows<T> b, Distance distance, T* out) {
   });
 }
 
+namespace {
+
+template <class T>
+T slope_of(Distance distance, T grad, T d) {
+  if (distance == Distance::squared_euclidean) return 2 * grad;
+  if (distance == Distance::one_minus_dot) return grad;
+  return d < T(1e-6) ? T(0) : grad / d;
+}
+
+// W + W^T in square tiles, both halves at once, so that neither matrix is walked by columns.
+template <class T>
+void symmetric_weights(const T* grad, const T* distances, int64_t n, Distance distance, T* weights,
+                       T* row_sums) {
+  constexpr int64_t kTile = 32;
+  const int64_t tiles = (n + kTile - 1) / kTile;
+  parallel_rows(tiles, [&](int64_t ti, int) {
+    for (int64_t tj = ti; tj < tiles; ++tj) {
+      for (int64_t i = ti * kTile; i < std::min(n, (ti + 1) * kTile); ++i) {
+        for (int64_t j = std::max(i, tj * kTile); j < std::min(n, (tj + 1) * kTile); ++j) {
+          const T both = grad[i * n + j] + grad[j * n + i];
+          weights[i * n + j] = weights[j * n + i] = slope_of(distance, both, distances[i * n + j]);
+        }
+      }
+    }
+  });
+  parallel_rows(tiles, [&](int64_t t, int) {
+    for (int64_t i = t * kTile; i < std::min(n, (t + 1) * kTile); ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum += double(weights[i * n + j]);
+      row_sums[i] = T(sum);
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void distance_weights_cpu(const T* grad, const T* distances, int64_t rows, int64_t columns,
+                          Distance distance, T* weights, T* row_sums, T* column_sums) {
+  if (column_sums == nullptr) {
+    symmetric_weights(grad, distances, rows, distance, weights, row_sums);
+    return;
+  }
+  // Columns are summed by blocks of rows, the same for any number of threads, then over the blocks.
+  const int64_t block = std::max<int64_t>(16, (rows + 63) / 64),
+                blocks = (rows + block - 1) / block;
+  std::vector<double> partial(blocks * columns, 0.0);
+  parallel_rows(blocks, [&](int64_t b, int) {
+    double* own = partial.data() + b * columns;
+    for (int64_t i = b * block; i < std::min(rows, (b + 1) * block); ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < columns; ++j) {
+        const T w = slope_of(distance, grad[i * columns + j], distances[i * columns + j]);
+        weights[i * columns + j] = w;
+        own[j] += double(w);
+        sum += double(w);
+      }
+      row_sums[i] = T(sum);
+    }
+  });
+  for (int64_t j = 0; j < columns; ++j) {
+    double sum = 0;
+    for (int64_t b = 0; b < blocks; ++b) sum += partial[b * columns + j];
+    column_sums[j] = T(sum);
+  }
+}
+
+template void distance_weights_cpu<float>(const float*, const float*, int64_t, int64_t, Distance,
+                                          float*, float*, float*);
+template void distance_weights_cpu<double>(const double*, const double*, int64_t, int64_t, Distance,
+                                           double*, double*, double*);
 template struct PackedRows<float>;
 template struct PackedRows<double>;
 template DistanceBlock<float> distance_block<float>();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "quadruplet_mining/places_cpu.h"
 #include "quadruplet_mining/quadruplet_mining.h"
 
 namespace zsbir::quadruplet_mining {
@@ -39,21 +40,20 @@ namespace {
 
 // How many of the sketches of a list lie below each of the ascending thresholds: a histogram of
 // places, then its prefix sum.
-template <class T, class Skip>
-void count_below(const T* distances, int64_t sketches, const Skip& skip, const T* thresholds,
+template <class T, class Skip, class PlaceOf>
+void count_below(const T* distances, int64_t sketches, const Skip& skip, const PlaceOf& place_of,
                  int64_t count, int64_t* below) {
   std::fill_n(below, count, 0);
   for (int64_t q = 0; q < sketches; ++q) {
     if (skip(q)) continue;
-    const int64_t place =
-        std::upper_bound(thresholds, thresholds + count, distances[q]) - thresholds;
+    const int64_t place = place_of(distances[q]);
     if (place < count) ++below[place];
   }
   for (int64_t i = 1; i < count; ++i) below[i] += below[i - 1];
 }
 
 template <class T>
-int64_t nonzero_of_photo(const ProbeUnion<T>& p, int64_t n,
+int64_t nonzero_of_photo(const ProbeUnion<T>& p, int64_t n, const PlaceTable<T>& place_of,
                          const std::vector<std::vector<int64_t>>& members,
                          std::vector<int64_t>& below, std::vector<int64_t>& own) {
   const T* distances = p.values + n * p.sketch_count;
@@ -62,7 +62,7 @@ int64_t nonzero_of_photo(const ProbeUnion<T>& p, int64_t n,
   own.resize(p.count);
   count_below(
       distances, p.sketch_count, [&](int64_t q) { return p.sketch_class[q] == class_of_photo; },
-      p.thresholds, p.count, below.data());
+      place_of, p.count, below.data());
   int64_t total = 0;
   const int64_t others = p.sketch_count - int64_t(members[class_of_photo].size());
   std::vector<T> of_class;
@@ -73,7 +73,8 @@ int64_t nonzero_of_photo(const ProbeUnion<T>& p, int64_t n,
     for (const int64_t q : members[c]) of_class.push_back(distances[q]);
     count_below(
         of_class.data(), int64_t(of_class.size()), [](int64_t) { return false; },
-        p.by_class + begin, end - begin, own.data());
+        [&](T x) { return keys_up_to(p.by_class + begin, end - begin, x); }, end - begin,
+        own.data());
     const int64_t valid = others - int64_t(of_class.size());
     for (int64_t i = begin; i < end; ++i) {
       const bool h1 = p.h1_threshold && distances[p.anchor[i]] < p.h1_threshold[i];
@@ -90,11 +91,12 @@ template <class T>
 int64_t probe_union_cpu(const ProbeUnion<T>& p) {
   std::vector<std::vector<int64_t>> members(p.classes);
   for (int64_t q = 0; q < p.sketch_count; ++q) members[p.sketch_class[q]].push_back(q);
+  const PlaceTable<T> place_of(p.thresholds, p.count);
   const int threads = max_threads();
   std::vector<std::vector<int64_t>> below(threads), own(threads);
   std::vector<int64_t> totals(p.photo_count, 0);
   parallel_rows(p.photo_count, [&](int64_t n, int thread) {
-    totals[n] = nonzero_of_photo(p, n, members, below[thread], own[thread]);
+    totals[n] = nonzero_of_photo(p, n, place_of, members, below[thread], own[thread]);
   });
   int64_t total = 0;
   for (const int64_t of_photo : totals) total += of_photo;

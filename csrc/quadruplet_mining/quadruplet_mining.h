@@ -33,6 +33,15 @@ struct Rows {
 template <class T>
 void pair_distances_cpu(Rows<T> a, Rows<T> b, Distance distance, T* out);
 
+// The factors of the gradient by pairs of rows: that of row i of `a` is sum_j W[i, j] (a_i - b_j),
+// that of row j of `b` is sum_i W[i, j] (b_j - a_i). weights W [rows, columns] = slope of the
+// distance times grad, row_sums [rows] and column_sums [columns] of W. A Euclidean distance below
+// 1e-6 passes none. With column_sums == nullptr rows and columns are the same set: W + W^T and its
+// row sums.
+template <class T>
+void distance_weights_cpu(const T* grad, const T* distances, int64_t rows, int64_t columns,
+                          Distance distance, T* weights, T* row_sums, T* column_sums);
+
 // --- mining -------------------------------------------------------------------------------------
 
 // What is sought among the references of an anchor. Same: of the anchor's class.

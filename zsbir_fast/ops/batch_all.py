@@ -30,6 +30,9 @@ from zsbir_fast.reference.quadruplet_mining import (
 )
 from zsbir_fast.reference.quadruplet_mining import pair_distances as reference_distances
 
+# Products of two counts up to this are exact in float32.
+_EXACT_PRODUCTS = 4096
+
 __all__ = ["batch_all_quadruplet_loss", "batch_all_triplet_loss"]
 
 
@@ -126,7 +129,8 @@ def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tens
 
 def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
     """How many of ``others`` equal each label, int64."""
-    return (labels[:, None] == others[None, :]).sum(1)
+    ascending = others.sort().values
+    return torch.searchsorted(ascending, labels, right=True) - torch.searchsorted(ascending, labels)
 
 
 def batch_all_quadruplet_loss(
@@ -298,7 +302,8 @@ class AllQuadruplets:
         sketches, photos = self._others()[:2]
         total = (photos * per_anchor_b).sum() + (sketches * per_anchor_a).sum()
         if a is not None and b is not None:
-            total = total - (a.double() * b.double()).sum()
+            both = a * b if max(self.cross.shape) <= _EXACT_PRODUCTS else a.double() * b.double()
+            total = total - both.sum(dtype=torch.float64)
         return total.long()
 
     def _active(
@@ -308,10 +313,8 @@ class AllQuadruplets:
 
         Where two hinges share the negative, it counts if either is active.
         """
-        zero = self.cross.new_zeros(len(self.cross), dtype=torch.float64)
-        same = self.labels[0][:, None] == self.labels[1][None, :]
         if of_sketch not in found and of_photo not in found:
-            return None, zero
+            return None, self.cross.new_zeros(len(self.cross), dtype=torch.float64)
         if of_sketch in found and of_photo in found:
             cross = self.cross.detach()
             first, second = (cross, self.photos) if of_sketch == 0 else (self.sketches, cross.mT)
@@ -325,11 +328,12 @@ class AllQuadruplets:
                 self.labels[1 if of_sketch == 0 else 0],
                 (m[of_sketch], m[of_photo]),
             )
-        elif of_sketch in found:
+            return counts, counts.sum(1, dtype=torch.float64)
+        same = self.labels[0][:, None] == self.labels[1][None, :]
+        if of_sketch in found:
             counts = torch.where(same, found[of_sketch].by_threshold, 0)
             return counts, found[of_sketch].active
-        else:
-            counts = torch.where(same, found[of_photo].by_threshold.mT, 0)
+        counts = torch.where(same, found[of_photo].by_threshold.mT, 0)
         return counts, counts.sum(1, dtype=torch.float64)
 
     def _valid(self, distinct: bool) -> Tensor:

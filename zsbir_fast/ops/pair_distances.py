@@ -96,30 +96,53 @@ def _fake(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
 def _backward(
     grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
 ) -> tuple[Tensor, Tensor]:
-    """With W the gradient over the distance, that of row i is sum_j W_ij (a_i - b_j)."""
+    """With W the weight of each pair, the gradient of row i is sum_j W_ij (a_i - b_j)."""
+    weights = _weights_cpu if grad.device.type == "cpu" else _weights_of
+    w, rows, columns = weights(grad, distances, distance, b is None)
     other = a if b is None else b
     if distance == CODES["cosine"]:
-        return _sum_of_rows(-grad, a, other, b is None)
-    if distance == CODES["euclidean"]:
-        weights = grad / distances.masked_fill(distances < 1e-6, torch.inf)
-    else:
-        weights = 2 * grad
+        return -_product(w, other), a.new_empty(0) if b is None else -_product(w.mT, a)
     # Differences do not change with a common shift, and rows near 0 cancel less.
     centre = other.mean(0) if len(other) else 0
-    grad_a, grad_b = _sum_of_rows(-weights, a - centre, other - centre, b is None)
+    a, other = a - centre, other - centre
+    grad_a = _product(w, other).neg_().addcmul_(rows[:, None], a)
     if b is None:
-        grad_a += (weights.sum(1) + weights.sum(0))[:, None] * (a - centre)
-        return grad_a, grad_b
-    grad_a += weights.sum(1, keepdim=True) * (a - centre)
-    grad_b += weights.sum(0)[:, None] * (b - centre)
-    return grad_a, grad_b
+        return grad_a, a.new_empty(0)
+    return grad_a, _product(w.mT, a).neg_().addcmul_(columns[:, None], other)
 
 
-def _sum_of_rows(weights: Tensor, a: Tensor, b: Tensor, itself: bool) -> tuple[Tensor, Tensor]:
-    """``weights @ b`` and ``weights.T @ a``; of a set with itself their sum, in one product."""
+def _weights_of(
+    grad: Tensor, distances: Tensor, distance: int, itself: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights [A, B] and their sums by row and column; of a set with itself W + W^T."""
+    weights = 2 * grad if distance == CODES["squared_euclidean"] else grad
+    if distance == CODES["euclidean"]:
+        weights = grad / distances.masked_fill(distances < 1e-6, torch.inf)
     if itself:
-        return _product(weights + weights.mT, a), a.new_empty(0)
-    return _product(weights, b), _product(weights.mT, a)
+        weights = weights + weights.mT
+    return weights, weights.sum(1), weights.sum(0)
+
+
+def _weights_cpu(
+    grad: Tensor, distances: Tensor, distance: int, itself: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in one pass over the matrices."""
+    if grad.numel() == 0:
+        return _weights_of(grad, distances, distance, itself)
+    grad, distances = grad.contiguous(), distances.contiguous()
+    weights = torch.empty_like(grad)
+    rows, columns = grad.new_empty(grad.shape[0]), grad.new_empty(grad.shape[1])
+    _C.distance_weights_cpu(
+        is_double(grad),
+        grad.data_ptr(),
+        distances.data_ptr(),
+        *grad.shape,
+        distance,
+        weights.data_ptr(),
+        rows.data_ptr(),
+        0 if itself else columns.data_ptr(),
+    )
+    return weights, rows, columns
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
