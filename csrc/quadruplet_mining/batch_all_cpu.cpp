@@ -168,8 +168,6 @@ void probe_pairs_cpu(const Probes<T>& p, double* sums, T* by_value, int64_t* hit
     }
     sums[q] = sum;
   });
-  std::fill_n(hits, p.capacity + 1, 0);
-  std::fill_n(class_hits, p.capacity + 1, 0);
   for (const auto& own : counters) {
     if (own.empty()) continue;
     for (int64_t i = 0; i <= count; ++i) hits[i] += own[i];

@@ -148,6 +148,7 @@ struct ProbeUnionArgs {
       h4_threshold, class_offsets;
   int32_t classes;
   int64_t count;
+  Address sorted, members, member_offsets;
 
   template <class T>
   ProbeUnion<T> as() const {
@@ -166,7 +167,10 @@ struct ProbeUnionArgs {
             at<const T>(h4_threshold),
             at<const int64_t>(class_offsets),
             classes,
-            count};
+            count,
+            at<const T>(sorted),
+            at<const int64_t>(members),
+            at<const int64_t>(member_offsets)};
   }
 };
 
@@ -211,12 +215,14 @@ void bind_arguments(py::module_& m) {
            py::arg("columns"), py::arg("values"), py::arg("row_labels"), py::arg("column_labels"),
            py::arg("value_labels"), py::arg("first_margin"), py::arg("second_margin"));
   py::class_<ProbeUnionArgs>(m, "ProbeUnion")
-      .def(py::init<A, A, int64_t, int64_t, A, A, A, A, A, A, A, A, A, A, int32_t, int64_t>(),
+      .def(py::init<A, A, int64_t, int64_t, A, A, A, A, A, A, A, A, A, A, int32_t, int64_t, A, A,
+                    A>(),
            py::kw_only(), py::arg("values"), py::arg("photos"), py::arg("sketch_count"),
            py::arg("photo_count"), py::arg("sketch_class"), py::arg("photo_class"),
            py::arg("thresholds"), py::arg("by_class"), py::arg("anchor"), py::arg("positive"),
            py::arg("rank"), py::arg("h1_threshold"), py::arg("h4_threshold"),
-           py::arg("class_offsets"), py::arg("classes"), py::arg("count"));
+           py::arg("class_offsets"), py::arg("classes"), py::arg("count"), py::arg("sorted") = 0,
+           py::arg("members") = 0, py::arg("member_offsets") = 0);
 }
 
 // f(zero of the element type) under a released lock: what every binding below does.
@@ -304,11 +310,94 @@ void bind_cpu(py::module_& m) {
         nogil);
 }
 
+#if defined(ZSBIR_WITH_CUDA)
+void bind_cuda(py::module_& m) {
+  using A = Address;
+  const auto nogil = py::call_guard<py::gil_scoped_release>();
+  m.def("select_slices_cuda", &select_slices_cuda, nogil);
+  m.def("pair_distances_cuda",
+        typed<const RowsArgs&, const RowsArgs&, int32_t, A, int, A>(
+            [](auto zero, const RowsArgs& a, const RowsArgs& b, int32_t distance, A out, int device,
+               A stream) {
+              using T = decltype(zero);
+              pair_distances_cuda(a.as<T>(), b.as<T>(), Distance(distance), at<T>(out), device,
+                                  at<void>(stream));
+            }),
+        nogil);
+  m.def(
+      "select_pairs_cuda",
+      typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, int32_t, int64_t, A, A, A, A, int,
+            A>([](auto zero, const RowsArgs& anchors, const RowsArgs& references,
+                  const FilterArgs& filter, int32_t distance, int64_t slices, A partial_index,
+                  A partial_distance, A index, A chosen, int device, A stream) {
+        using T = decltype(zero);
+        select_pairs_cuda(anchors.as<T>(), references.as<T>(), filter.as<T>(), Distance(distance),
+                          slices, at<int64_t>(partial_index), at<T>(partial_distance),
+                          at<int64_t>(index), at<T>(chosen), device, at<void>(stream));
+      }),
+      nogil);
+  m.def("quadruplet_hinges_cuda",
+        typed<const MinedArgs&, const FormArgs&, int32_t, A, A, int, A>(
+            [](auto zero, const MinedArgs& rows, const FormArgs& form, int32_t distance, A hinges,
+               A slopes, int device, A stream) {
+              using T = decltype(zero);
+              quadruplet_hinges_cuda(rows.as<T>(), form.as(), Distance(distance), at<T>(hinges),
+                                     at<T>(slopes), device, at<void>(stream));
+            }),
+        nogil);
+  m.def("quadruplet_hinges_backward_cuda",
+        typed<const MinedArgs&, int32_t, A, A, A, A, A, int, A>(
+            [](auto zero, const MinedArgs& rows, int32_t distance, A slopes, A upstream, A sketches,
+               A photos, A references, int device, A stream) {
+              using T = decltype(zero);
+              quadruplet_hinges_backward_cuda(rows.as<T>(), Distance(distance), at<const T>(slopes),
+                                              at<const T>(upstream), at<T>(sketches), at<T>(photos),
+                                              at<T>(references), device, at<void>(stream));
+            }),
+        nogil);
+  m.def("hinge_rows_cuda",
+        typed<const HingeRowsArgs&, A, A, A, A, int, A>([](auto zero, const HingeRowsArgs& problem,
+                                                           A sums, A active, A by_threshold,
+                                                           A by_value, int device, A stream) {
+          using T = decltype(zero);
+          hinge_rows_cuda(problem.as<T>(), at<double>(sums), at<double>(active),
+                          at<T>(by_threshold), at<T>(by_value), device, at<void>(stream));
+        }),
+        nogil);
+  m.def("probe_pairs_cuda",
+        typed<const ProbesArgs&, A, A, A, A, int, A>([](auto zero, const ProbesArgs& problem,
+                                                        A sums, A by_value, A hits, A class_hits,
+                                                        int device, A stream) {
+          using T = decltype(zero);
+          probe_pairs_cuda(problem.as<T>(), at<double>(sums), at<T>(by_value), at<int64_t>(hits),
+                           at<int64_t>(class_hits), device, at<void>(stream));
+        }),
+        nogil);
+  m.def("union_counts_cuda",
+        typed<const UnionArgs&, A, int, A>(
+            [](auto zero, const UnionArgs& problem, A out, int device, A stream) {
+              using T = decltype(zero);
+              union_counts_cuda(problem.as<T>(), at<T>(out), device, at<void>(stream));
+            }),
+        nogil);
+  m.def("probe_union_cuda",
+        typed<const ProbeUnionArgs&, A, int, A>(
+            [](auto zero, const ProbeUnionArgs& problem, A totals, int device, A stream) {
+              using T = decltype(zero);
+              probe_union_cuda(problem.as<T>(), at<int64_t>(totals), device, at<void>(stream));
+            }),
+        nogil);
+}
+#endif
+
 }  // namespace
 
 void bind_quadruplet_mining(py::module_& m) {
   bind_arguments(m);
   bind_cpu(m);
+#if defined(ZSBIR_WITH_CUDA)
+  bind_cuda(m);
+#endif
 }
 
 }  // namespace zsbir

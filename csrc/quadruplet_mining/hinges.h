@@ -1,6 +1,7 @@
 // The hinges of one quadruplet from its six distances. The same code runs in the CPU kernel, in the
 // CUDA kernel and in the emulation of CUDA.
 #pragma once
+#include <cmath>
 #include <cstdint>
 
 #include "common/host_device.h"
@@ -64,12 +65,12 @@ ZSBIR_HD T gradient_factor(Distance distance, T slope, T d) {
 template <class T>
 ZSBIR_HD T add_element(bool dot, T sum, T x, T y) {
   const T e = x - y;
-  return dot ? fma(x, y, sum) : fma(e, e, sum);
+  return dot ? std::fma(x, y, sum) : std::fma(e, e, sum);
 }
 template <class T>
 ZSBIR_HD T distance_of_sum(Distance distance, T sum) {
   return distance == Distance::one_minus_dot ? 1 - sum
-         : distance == Distance::euclidean   ? sqrt(sum)
+         : distance == Distance::euclidean   ? std::sqrt(sum)
                                              : sum;
 }
 

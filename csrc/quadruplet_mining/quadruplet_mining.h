@@ -156,7 +156,7 @@ struct Probes {
 };
 
 // sums [rows]; by_value [rows, columns], never positive; hits and class_hits [capacity + 1] (both
-// zeroed here): how many pairs have exactly the thresholds from i on above them, among all
+// added to): how many pairs have exactly the thresholds from i on above them, among all
 // and among those of a class that the pair touches; from them follow the derivatives by thresholds.
 template <class T>
 void probe_pairs_cpu(const Probes<T>& problem, double* sums, T* by_value, int64_t* hits,
@@ -189,7 +189,12 @@ struct ProbeUnion {
   const T *h1_threshold, *h4_threshold;     // [count]; h1_threshold nullptr: h1 takes no part
   const int64_t* class_offsets;             // [classes + 1] into by_class
   int32_t classes;
-  int64_t count;
+  int64_t count;  // entries; on CUDA those that are +inf stand for none
+  // CUDA only: `values` with every row sorted, sketches of the photo's class as +inf; the sketches
+  // by class, and where each class begins among them.
+  const T* sorted;                // [photos, sketches]
+  const int64_t* members;         // [sketch_count]
+  const int64_t* member_offsets;  // [classes + 1]
 };
 // Returns the number of quadruplets with h5 > 0, or h1 > 0, or h4 > 0.
 template <class T>
@@ -220,5 +225,10 @@ void hinge_rows_cuda(const HingeRows<T>& problem, double* sums, double* active, 
 template <class T>
 void probe_pairs_cuda(const Probes<T>& problem, double* sums, T* by_value, int64_t* hits,
                       int64_t* class_hits, int device, void* stream);
+template <class T>
+void union_counts_cuda(const UnionRows<T>& problem, T* out, int device, void* stream);
+// totals [count]: of every entry.
+template <class T>
+void probe_union_cuda(const ProbeUnion<T>& problem, int64_t* totals, int device, void* stream);
 
 }  // namespace zsbir::quadruplet_mining

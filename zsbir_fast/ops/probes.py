@@ -145,8 +145,8 @@ def _native(
     t = _sorted_thresholds(cross, sketch_labels, photo_labels, margin)
     sums = cross.new_empty(len(cross), dtype=torch.float64)
     slopes = torch.empty_like(cross)
-    hits = t.offsets.new_empty(len(t.values) + 1)
-    class_hits = torch.empty_like(hits)
+    hits = t.offsets.new_zeros(len(t.values) + 1)
+    class_hits = torch.zeros_like(hits)
     struct = _C.Probes(
         values=cross.data_ptr(),
         rows=cross.shape[0],
@@ -225,27 +225,43 @@ def _count_native(
     transposed = cross.mT.contiguous()
     photos = None if photos is None or h4 is None else photos.contiguous()
     rank = t.rank.int()
+    arguments = {
+        "values": transposed.data_ptr(),
+        "photos": address(photos),
+        "sketch_count": cross.shape[0],
+        "photo_count": cross.shape[1],
+        "sketch_class": t.sketch_class.data_ptr(),
+        "photo_class": t.photo_class.data_ptr(),
+        "thresholds": t.values.data_ptr(),
+        "by_class": t.by_class.data_ptr(),
+        "anchor": anchor.data_ptr(),
+        "positive": positive.data_ptr(),
+        "rank": rank.data_ptr(),
+        "h1_threshold": address(h1),
+        "h4_threshold": address(h4),
+        "class_offsets": t.offsets.data_ptr(),
+        "classes": len(t.offsets) - 1,
+        "count": len(t.values),
+    }
+    if not cross.is_cuda:
+        out = sketch_labels.new_zeros(())
+        _C.probe_union_cpu(is_double(cross), _C.ProbeUnion(**arguments), out.data_ptr())
+        return out
+    # What the kernel searches instead of a histogram per photo, which would not fit into a block.
+    same = photo_labels[:, None] == sketch_labels[None, :]
+    ascending = transposed.masked_fill(same, torch.inf).sort(1).values
+    classes, members = t.sketch_class.sort(stable=True)
+    bounds = torch.searchsorted(classes, torch.arange(len(t.offsets), device=cross.device).int())
     struct = _C.ProbeUnion(
-        values=transposed.data_ptr(),
-        photos=address(photos),
-        sketch_count=cross.shape[0],
-        photo_count=cross.shape[1],
-        sketch_class=t.sketch_class.data_ptr(),
-        photo_class=t.photo_class.data_ptr(),
-        thresholds=t.values.data_ptr(),
-        by_class=t.by_class.data_ptr(),
-        anchor=anchor.data_ptr(),
-        positive=positive.data_ptr(),
-        rank=rank.data_ptr(),
-        h1_threshold=address(h1),
-        h4_threshold=address(h4),
-        class_offsets=t.offsets.data_ptr(),
-        classes=len(t.offsets) - 1,
-        count=len(t.values),
+        **arguments,
+        sorted=ascending.data_ptr(),
+        members=members.data_ptr(),
+        member_offsets=bounds.data_ptr(),
     )
-    out = sketch_labels.new_zeros(())
-    _C.probe_union_cpu(is_double(cross), struct, out.data_ptr())
-    return out
+    totals = sketch_labels.new_zeros(len(t.values))
+    stream = current_stream(cross.device)
+    _C.probe_union_cuda(is_double(cross), struct, totals.data_ptr(), cross.get_device(), stream)
+    return totals.sum()
 
 
 def _count_reference(
@@ -286,6 +302,7 @@ LIB.impl(
 )
 if _C.built_with_cuda:
     LIB.impl("probe_sum", _native, "CUDA")
+    LIB.impl("count_probe_union", _count_native, "CUDA")
 torch.library.register_fake("zsbir::probe_sum", _fake, lib=LIB)
 torch.library.register_fake("zsbir::count_probe_union", _count_fake, lib=LIB)
 torch.library.register_autograd(
