@@ -293,10 +293,16 @@ __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance dista
     for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) {
       for (unsigned left = found[w]; left != 0; left &= left - 1) {
         const int64_t anchor = first + w * kWarp + __ffs(int32_t(left)) - 1;
-        const int32_t role = !is_photo                   ? kSketchNegative
-                             : m.positive[anchor] == row ? kPositive
-                                                         : kPhotoNegative;
-        add_terms(m, distance, slopes, upstream, anchor, role, out);
+        if (!is_photo) {
+          add_terms(m, distance, slopes, upstream, anchor, kSketchNegative, out);
+          continue;
+        }
+        if (m.positive[anchor] == row) {
+          add_terms(m, distance, slopes, upstream, anchor, kPositive, out);
+        }
+        if (m.photo_negative[anchor] == row) {
+          add_terms(m, distance, slopes, upstream, anchor, kPhotoNegative, out);
+        }
       }
     }
     __syncthreads();  // all have walked the votes before the next ones replace them

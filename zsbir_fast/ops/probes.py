@@ -84,6 +84,11 @@ class _Thresholds(NamedTuple):
     photo_class: Tensor  # int32 [B_i]
 
 
+def _shapes_are_fixed(tensor: Tensor) -> bool:
+    """Whether no shape may depend on values: a GPU would have to be waited for."""
+    return tensor.is_cuda
+
+
 def _sorted_thresholds(
     cross: Tensor, sketch_labels: Tensor, photo_labels: Tensor, margin: float
 ) -> _Thresholds:
@@ -91,7 +96,7 @@ def _sorted_thresholds(
     ids = torch.searchsorted(both.sort().values, both)  # the same for equal labels, below len(both)
     sketch_class, photo_class = ids.split([len(sketch_labels), len(photo_labels)])
     same = sketch_labels[:, None] == photo_labels[None, :]
-    if cross.is_cuda:
+    if _shapes_are_fixed(cross):
         pair = torch.arange(cross.numel(), device=cross.device)
         values = (cross + margin).masked_fill(~same, torch.inf).flatten()
     else:
