@@ -142,7 +142,7 @@ def test_unreduced_losses_are_per_sketch():
     [(4, 4, 1), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 1), (1, 1, 9), (2, 2, 9)],
 )
 def test_without_a_quadruplet_the_loss_is_zero(mining, symmetric, sketches, photos, classes):
-    s, p, ls, lp = batch(sketches, photos)
+    s, p, *_ = batch(sketches, photos)
     shift = 2 * (classes // 9)
     labels = (torch.arange(sketches) % classes, (torch.arange(photos) + shift) % classes)
     s.requires_grad_()
