@@ -109,6 +109,7 @@ def test_distance_weighted_follows_the_global_seed():
 def test_presets_choose_the_negative_sketch():
     assert WeightedQuadrupletLoss().sketch_negative == "anchor"
     assert WeightedQuadrupletLoss(negatives="cross_symmetric").sketch_negative == "positive"
+    assert WeightedQuadrupletLoss(negatives="triplet").sketch_negative == "none"
     s, p, labels, _ = batch(12, 12)
     mined = WeightedQuadrupletLoss(negatives="chen2017").mine(s, p, labels)
     assert (labels[mined.photo_negative] != labels[mined.sketch_negative]).all()
@@ -135,6 +136,15 @@ def test_unreduced_losses_are_per_sketch():
     torch.testing.assert_close(losses.mean(), WeightedQuadrupletLoss()(s, p, (ls, lp), weights))
 
 
+def test_a_triplet_needs_no_negative_sketch():
+    s, p, *_ = batch(2, 4)
+    loss = WeightedQuadrupletLoss(negatives="triplet", margins=3.0)
+    one_class, two_classes = torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1])
+    assert loss(s, p, (one_class, two_classes)) > 0
+    with_sketch = WeightedQuadrupletLoss(negatives="triplet", margins=3.0, sketch_negative="anchor")
+    assert with_sketch(s, p, (one_class, two_classes)) == 0
+
+
 @pytest.mark.parametrize("mining", ["hardest", "semihard", "distance_weighted", "all"])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(
@@ -156,7 +166,12 @@ def test_without_a_quadruplet_the_loss_is_zero(mining, symmetric, sketches, phot
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"symmetric": True}, {"mining": "semihard", "negatives": "chen2017"}],
+    [
+        {},
+        {"symmetric": True},
+        {"mining": "semihard", "negatives": "chen2017"},
+        {"negatives": "triplet", "positive": "paired"},
+    ],
 )
 def test_it_compiles_without_a_break(options):
     torch._dynamo.reset()
@@ -186,7 +201,8 @@ def test_both_implementations_agree():
         ({"mining": "hard"}, "mining must be one of hardest, semihard, distance_weighted, all"),
         ({"negatives": "both"}, "negatives must be one of triplet, domain_balanced, .*'both'"),
         ({"positive": "any"}, "positive must be one of hardest, .* got 'any'"),
-        ({"sketch_negative": "x"}, "sketch_negative must be one of anchor, positive, got 'x'"),
+        ({"sketch_negative": "x"}, "sketch_negative must be one of anchor, .* got 'x'"),
+        ({"sketch_negative": "none"}, "sketch_negative must be 'anchor' or 'positive' for neg"),
         ({"distance": "l1"}, "distance must be one of euclidean, .* got 'l1'"),
         ({"reduction": "max"}, "reduction must be one of mean, .* got 'max'"),
         ({"gather": "all"}, "gather must be one of auto, off, got 'all'"),

@@ -261,8 +261,7 @@ class HardTripletMiner(nn.Module):
             negative=self.negative,
             distance=self.distance,
             margin=self.margin,
-            sketch_references=embeddings[:1],  # the fourth image is not wanted
-            sketch_reference_labels=labels[:1],
+            sketch_negative="none",
             impl=self.impl,
         )
         positive = mined.positive

@@ -46,6 +46,8 @@ from zsbir_fast.reference.quadruplet_mining import (
 Mining = Literal[Negative, "all"]
 
 _NAME = "WeightedQuadrupletLoss"
+# Where the negative sketch is looked for, if not near the anchor.
+_USUAL_SKETCH: dict[str, SketchNegative] = {"triplet": "none", "cross_symmetric": "positive"}
 
 
 class WeightedQuadrupletLoss(nn.Module):
@@ -64,8 +66,9 @@ class WeightedQuadrupletLoss(nn.Module):
         positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i. Not
             used with ``mining="all"``.
         sketch_negative: the negative sketch is the one nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; default: the positive for ``"cross_symmetric"``, else the anchor.
-            Not used with ``mining="all"``.
+            ``"positive"`` photo; ``"none"``, for ``"triplet"``, which has no such hinge. Default:
+            none for ``"triplet"``, the positive for ``"cross_symmetric"``, else the anchor. Not
+            used with ``mining="all"``.
         margins: one margin or five; default: those of the preset (0.3, and 0.15 for h5). The
             first one also bounds the semi-hard negatives.
         cross_modal_share: of the preset ``"ramln"``.
@@ -115,6 +118,11 @@ class WeightedQuadrupletLoss(nn.Module):
             raise ValueError(
                 f"{_NAME}: cross_modal_share must be in [0, 1], got {cross_modal_share}"
             )
+        if sketch_negative == "none" and negatives != "triplet":
+            raise ValueError(
+                f"{_NAME}: sketch_negative must be 'anchor' or 'positive' for "
+                f"negatives={negatives!r}, got 'none'"
+            )
         if mining == "all" and negatives == "ramln":
             raise ValueError(f"{_NAME}: negatives must not be 'ramln' for mining='all'")
         if reduction == "none" and (symmetric or mining == "all"):
@@ -127,8 +135,8 @@ class WeightedQuadrupletLoss(nn.Module):
         self.mining = mining
         self.negatives = negatives
         self.positive = positive
-        self.sketch_negative: SketchNegative = sketch_negative or (
-            "positive" if negatives == "cross_symmetric" else "anchor"
+        self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
+            negatives, "anchor"
         )
         self.margins = margins
         self.cross_modal_share = cross_modal_share
