@@ -72,9 +72,9 @@ def losses():
     yield "by hand", by_hand
 
 
-def step(loss, rank, cuts):
+def step(loss, rank, cuts, dtype=torch.float64):
     """Loss and parameter gradients of two steps of this process's part of the batch."""
-    network = Embedder()
+    network = Embedder().to(dtype)
     model = DistributedDataParallel(network) if dist.is_initialized() else network
     part = slice(cuts[rank], cuts[rank + 1])
     out = []
@@ -83,8 +83,8 @@ def step(loss, rank, cuts):
         sketches, photos = images(seed)[part], images(seed + 1)[part]
         weights = torch.linspace(0.2, 1.8, ROWS, dtype=torch.float64)[part]
         count = len(sketches)
-        features = model(torch.cat([sketches, photos]))
-        value = loss(features[:count], features[count:], LABELS[part], weights)
+        features = model(torch.cat([sketches, photos]).to(dtype))
+        value = loss(features[:count], features[count:], LABELS[part], weights.to(dtype))
         value.backward()
         grads = torch.cat([p.grad.flatten() for p in network.parameters()])
         out.append((value.detach(), grads))
@@ -130,6 +130,9 @@ def main(rank, size, folder):
     out = {
         kind: {name: step(loss, rank, cuts[size]) for name, loss in losses()}
         for kind, cuts in CUTS.items()
+    }
+    out["single precision"] = {
+        name: step(loss, rank, CUTS["uneven"][size], torch.float32) for name, loss in losses()
     }
     if size > 1:
         out["mistakes"] = dict(mistakes(rank))

@@ -130,15 +130,20 @@ def test_state_dict_resumes_exactly(tmp_path):
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
-def test_references_serve_other_losses():
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 100, 4)
-    (s0, p0, l0), (s1, p1, l1) = batches(2)
-    assert memory.references(p0, l0) == (p0, l0)
-    memory(s0, p0, l0)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_references_serve_other_losses(normalize):
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(normalize=normalize), 100, 4)
+    pairs = list(batches(2))
+    memory(*pairs[0])
+    if normalize:
+        pairs = [(F.normalize(s, dim=1), F.normalize(p, dim=1), labels) for s, p, labels in pairs]
+    (s0, p0, l0), (s1, p1, l1) = pairs
     features, labels = torch.cat([p1, p0]), torch.cat([l1, l0])
     got = zf.batch_all_triplet_loss(s1, l1, *memory.references(p1, l1))
     torch.testing.assert_close(got, zf.batch_all_triplet_loss(s1, l1, features, labels))
     torch.testing.assert_close(memory.references(s1, l1, "sketch")[0], torch.cat([s1, s0]))
+    empty = zf.CrossBatchMemory(memory.loss, 100, 4)
+    torch.testing.assert_close(empty.references(p0, l0), (p0, l0))
     with pytest.raises(ValueError, match="modality must be one of sketch, photo, got 'text'"):
         memory.references(p1, l1, "text")
 

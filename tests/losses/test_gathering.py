@@ -67,6 +67,17 @@ def test_loss_and_gradient_are_those_of_the_joined_batch(outputs, size, cuts, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", LOSSES)
+def test_in_single_precision_they_agree_to_rounding(outputs, size, name):
+    values, gradients = outputs[1][0]["single precision"][name]
+    for output in outputs[size]:
+        got_values, got_gradients = output["single precision"][name]
+        torch.testing.assert_close(got_values, values, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got_gradients, gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
 def test_unreduced_losses_are_those_of_the_own_sketches(outputs, size):
     values, gradients = outputs[1][0]["even"]["none"]
     own = [output["uneven"]["none"] for output in outputs[size]]

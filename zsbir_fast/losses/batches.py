@@ -13,6 +13,8 @@ Labels = Tensor | tuple[Tensor, Tensor]
 class Bank(NamedTuple):
     """Features of past batches; no gradient flows into them.
 
+    They are what the loss compares: L2-normalised already, if the loss does that.
+
     Attributes:
         sketches: [M_s, D] float.
         sketch_labels: [M_s] int64.

@@ -92,7 +92,8 @@ class CrossBatchMemory(nn.Module):
         ValueError: a number is out of range, or the options do not go together.
 
     Attributes:
-        sketches: bank of past sketches with ``features`` [M, D] and ``labels`` [M].
+        sketches: bank of past sketches with ``features`` [M, D], L2-normalised if the loss does
+            that, and ``labels`` [M].
         photos: bank of past photos.
 
     Source: Wang et al., "Cross-Batch Memory for Embedding Learning", arXiv 1912.06798; one bank
@@ -175,8 +176,9 @@ class CrossBatchMemory(nn.Module):
         """
         if not self.training:
             return
-        self.sketches.add(batch.sketches, batch.sketch_labels)
-        self.photos.add(batch.photos, batch.photo_labels)
+        # Ready to be compared, so that no step has to normalise a large memory again.
+        self.sketches.add(self.loss.prepare(batch.sketches.detach()), batch.sketch_labels)
+        self.photos.add(self.loss.prepare(batch.photos.detach()), batch.photo_labels)
         self._batches += 1
 
     def references(
@@ -184,7 +186,8 @@ class CrossBatchMemory(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Put the batch and the memory of a modality together, for other losses.
 
-        E.g. ``batch_all_triplet_loss(sketches, labels, *memory.references(photos, labels))``.
+        E.g. ``batch_all_triplet_loss(sketches, labels, *memory.references(photos, labels))``. If
+        the memory's loss normalises features, these are normalised: normalise the anchors, too.
 
         Args:
             features: [B, D] float, the batch; they come first.
@@ -198,7 +201,7 @@ class CrossBatchMemory(nn.Module):
             ValueError: another modality.
         """
         check_choice(f"{_NAME}.references", "modality", modality, Literal["sketch", "photo"])
-        bank = self.bank()
+        features, bank = self.loss.prepare(features), self.bank()
         if bank is None:
             return features, labels
         past = bank[:2] if modality == "sketch" else bank[2:4]

@@ -35,6 +35,11 @@ class Share(NamedTuple):
     rank: int
     group: ProcessGroup
 
+    @classmethod
+    def alone(cls, rows: int) -> Share:
+        """The share of a process that joins nobody."""
+        return cls((rows,), 0, None)
+
     @property
     def own(self) -> slice:
         """The rows of this process."""
@@ -133,7 +138,7 @@ def share_rows(
     if size == 1:
         if check is not None:
             check()
-        return tuple(Share((len(x),), 0, group) for x in rows.values())
+        return tuple(Share.alone(len(x)) for x in rows.values())
     problem = _problem_of(check)
     entries = [int(problem is not None)]
     for x in rows.values():

@@ -315,20 +315,14 @@ class WeightedQuadrupletLoss(nn.Module):
         photo_labels: Tensor,
         bank: Bank | None,
     ) -> tuple[Side, Side]:
-        banks: tuple[Tensor | None, ...] = (None,) * 4
-        if bank is not None:
-            banks = (
-                self._prepare(bank.sketches),
-                bank.sketch_labels,
-                self._prepare(bank.photos),
-                bank.photo_labels,
-            )
+        past: tuple[Tensor | None, ...] = (None,) * 4 if bank is None else bank[:4]
         return (
-            side_of(self._prepare(sketches), sketch_labels, *banks[:2]),
-            side_of(self._prepare(photos), photo_labels, *banks[2:]),
+            side_of(self.prepare(sketches), sketch_labels, *past[:2]),
+            side_of(self.prepare(photos), photo_labels, *past[2:]),
         )
 
-    def _prepare(self, features: Tensor) -> Tensor:
+    def prepare(self, features: Tensor) -> Tensor:
+        """Bring [B, D] features to what is compared: with ``normalize`` to unit length."""
         return F.normalize(features, dim=1) if self.normalize else features
 
     def _mined_loss(
@@ -403,8 +397,8 @@ class WeightedQuadrupletLoss(nn.Module):
         )
 
     def _all_loss(self, batch: JoinedBatch) -> Tensor:
-        sketches = (self._prepare(batch.sketches), batch.sketch_labels)
-        photos = (self._prepare(batch.photos), batch.photo_labels)
+        sketches = (self.prepare(batch.sketches), batch.sketch_labels)
+        photos = (self.prepare(batch.photos), batch.photo_labels)
         directions = [(sketches, photos), (photos, sketches)][: 1 + self.symmetric]
         assert self.reduction != "none"
         losses = [
