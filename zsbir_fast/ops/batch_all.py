@@ -30,6 +30,8 @@ from zsbir_fast.reference.quadruplet_mining import (
 )
 from zsbir_fast.reference.quadruplet_mining import pair_distances as reference_distances
 
+ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
+
 # Products of two counts up to this are exact in float32.
 _EXACT_PRODUCTS = 4096
 
@@ -143,7 +145,7 @@ def batch_all_quadruplet_loss(
     coefficients: Sequence[float] | None = None,
     margins: float | Sequence[float] | None = None,
     distance: Distance = "euclidean",
-    reduction: Literal["mean_nonzero", "mean", "sum"] = "mean_nonzero",
+    reduction: ScalarReduction = "mean_nonzero",
     impl: Impl = "fused",
 ) -> Tensor:
     """All quadruplets (sketch, photo+, photo-, sketch-) of a batch, with their hinges.
@@ -181,7 +183,7 @@ def batch_all_quadruplet_loss(
     check_rows(name, "photo_labels", photo_labels, len(photos))
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
-    check_choice(name, "reduction", reduction, Literal["mean_nonzero", "mean", "sum"])
+    check_choice(name, "reduction", reduction, ScalarReduction)
     check_choice(name, "impl", impl, Impl)
     if preset == "ramln" and coefficients is None:
         raise ValueError(f"{name}: preset must have a batch-all form, got 'ramln'")

@@ -7,6 +7,7 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._quadruplet_inputs import Impl
 from zsbir_fast.reference import token_weighting as reference
 from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
 
@@ -28,6 +29,7 @@ def token_weighting(
     beta: Beta = ...,
     return_pooled: Literal[False] = ...,
     return_attention: Literal[False] = ...,
+    impl: Impl = ...,
 ) -> Tensor: ...
 
 
@@ -46,6 +48,7 @@ def token_weighting(
     beta: Beta = ...,
     return_pooled: bool = ...,
     return_attention: bool = ...,
+    impl: Impl = ...,
 ) -> Tensor | TokenWeighting: ...
 
 
@@ -63,6 +66,7 @@ def token_weighting(
     beta: Beta = "uniform",
     return_pooled: bool = False,
     return_attention: bool = False,
+    impl: Impl = "fused",
 ) -> Tensor | TokenWeighting:
     """Score sketch-photo pairs by the words of their class.
 
@@ -88,6 +92,7 @@ def token_weighting(
             their softmax similarity to ``text_global``.
         return_pooled: return a :class:`TokenWeighting` with the pooled rows.
         return_attention: return a :class:`TokenWeighting` with pooled rows and attention maps.
+        impl: ``"fused"`` or ``"reference"``.
 
     Returns:
         Scores [B] in [-1, 1], or a :class:`TokenWeighting`.
@@ -99,6 +104,7 @@ def token_weighting(
     Source: DM-WAN, arXiv 2511.00925, names the module (local and global aggregation block); the
     equations (1) to (5) in ``docs/methods.md`` are our reading.
     """
+    _check_choice("token_weighting", "impl", impl, Impl)
     _check_text(text, text_mask, labels)
     shapes = {"sketch": (sketch_keys, sketch_values), "photo": (photo_keys, photo_values)}
     for modality, (keys, values) in shapes.items():
@@ -137,7 +143,9 @@ def token_weighting(
     return result.scores
 
 
-def pairwise_token_score(sketch_tokens: Tensor, photo_tokens: Tensor) -> Tensor:
+def pairwise_token_score(
+    sketch_tokens: Tensor, photo_tokens: Tensor, *, impl: Impl = "fused"
+) -> Tensor:
     """Score sketch-photo pairs without text: each sketch patch against its best photo patch.
 
     The mean over sketch tokens of the largest cosine with any photo token. Zero rows have cosine
@@ -146,6 +154,7 @@ def pairwise_token_score(sketch_tokens: Tensor, photo_tokens: Tensor) -> Tensor:
     Args:
         sketch_tokens: [B, N_s, D] float.
         photo_tokens: [B, N_i, D] float.
+        impl: ``"fused"`` or ``"reference"``.
 
     Returns:
         Scores [B] in [-1, 1].
@@ -156,6 +165,7 @@ def pairwise_token_score(sketch_tokens: Tensor, photo_tokens: Tensor) -> Tensor:
     Source: the late interaction of FILIP (arXiv 2111.07783); using it as DM-WAN's weight is the
     second of our two readings (``docs/methods.md``).
     """
+    _check_choice("pairwise_token_score", "impl", impl, Impl)
     for name, tokens in (("sketch_tokens", sketch_tokens), ("photo_tokens", photo_tokens)):
         if tokens.ndim != 3 or tokens.shape[1] == 0:
             raise ValueError(
