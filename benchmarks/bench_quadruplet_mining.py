@@ -122,7 +122,6 @@ def _hard_quadruplets(data: MiningData) -> Loss:
 def _ours(
     name: str, title: str, maker: steps.Maker, *, floor: FloorKind = "distances", **options: Any
 ) -> Provider:
-    options = options | {"against": ""}
     prepare = steps.step(maker, floor)
     return Provider(name, f"ours: {title}", "ours", prepare, devices=BOTH, **options)
 

@@ -225,7 +225,7 @@ PROVIDERS = [
         "ours: patches against patches",
         "ours",
         _step(_ours_pairwise),
-        cases=PAIRWISE,
+        **_ON_PATCHES,
     ),
     _row("eager_pairwise", "PyTorch", "rival", _step(eager_pairwise), **_ON_PATCHES),
     _row(

@@ -100,5 +100,5 @@ def one_step(data: Any) -> int:
 
 STEPS_QUICK = Settings(call_s=0.0, total_s=0.6, max_repeats=101, timeout_s=30.0, run_s=50.0)
 STEPS_FULL = Settings(
-    call_s=0.0, total_s=2.5, max_repeats=301, timeout_s=120.0, patience_s=150.0, remarks=True
+    call_s=0.0, total_s=2.0, max_repeats=301, timeout_s=120.0, patience_s=150.0, remarks=True
 )

@@ -39,10 +39,13 @@ def marked(result: Result, case: str, lines: list[str]) -> list[str]:
 
 
 def share_limits(result: Result, limits: Mapping[str, float]) -> None:
-    """Fill in ``pct_of_limit``: the shortest possible time of a case, in us, over each row's."""
+    """Fill in ``pct_of_limit``: the shortest time a case may take, in us, over that of a row.
+
+    Floors are the limits themselves and get none.
+    """
     result.rows = [
         replace(row, pct_of_limit=100 * limits[row.case] / row.p50_us)
-        if row.case in limits
+        if row.case in limits and row.kind != "floor"
         else row
         for row in result.rows
     ]
