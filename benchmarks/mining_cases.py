@@ -231,30 +231,36 @@ def _product_distances(a: Tensor, b: Tensor) -> Tensor:
     return (2 - 2 * a @ b.T).clamp_min(0).sqrt()
 
 
-def _active(away: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-    """For each p: sum of ``[reach_p - away_n]+`` over n, and how many of them are above 0."""
-    away = away.sort().values
-    sums = torch.cat([away.new_zeros(1), away.cumsum(0)])
+def _active(away: Tensor, same: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """For each p: sum of ``[reach_p - away_n]+`` over negatives n, and how many are above 0.
+
+    Rows are anchors: distances [A, B], which of them are no negatives, and reaches [A, K].
+    """
+    away = away.masked_fill(same, torch.inf).sort(1).values
+    sums = F.pad(away.masked_fill(away.isinf(), 0).cumsum(1), (1, 0))
     count = torch.searchsorted(away, reach)
-    return count * reach - sums[count], count
+    return count * reach - sums.gather(1, count), count
 
 
 def exact_losses(data: MiningData) -> dict[str, float]:
     """Loss values that a sort makes cheap enough for every size."""
-    same = data.labels[:, None] == data.labels
+    case, labels = data.case, data.labels
+    same = labels[:, None] == labels
     within = _product_distances(data.sketches, data.sketches)
     cross = _product_distances(data.sketches, data.photos)
+    members = labels.argsort().view(case.P, case.K)[labels]  # [B, K], rows of the anchor's class
+    negatives = case.B - case.K
     sums = dict.fromkeys(("triplets", "triplet count", "quadruplets", "quadruplet count"), 0.0)
-    for anchor in range(len(same)):
-        mine = same[anchor]
-        positive = mine.clone()
-        positive[anchor] = False
-        total, count = _active(within[anchor, ~mine], within[anchor, positive] + TRIPLET_MARGIN)
+    for rows in torch.arange(case.B).split(512):  # a bound on the memory
+        mine, own = members[rows], same[rows]
+        reach = within[rows].gather(1, mine) + TRIPLET_MARGIN
+        reach = reach.masked_fill(mine == rows[:, None], -1)  # an anchor is no positive of itself
+        total, count = _active(within[rows], own, reach)
         sums["triplets"] += float(total.sum())
         sums["triplet count"] += float(count.sum())
-        negatives, reach = int((~mine).sum()), cross[anchor, mine] + MARGIN
-        photo_total, photos = _active(cross[anchor, ~mine], reach)
-        sketch_total, sketches = _active(within[anchor, ~mine], reach)
+        reach = cross[rows].gather(1, mine) + MARGIN
+        photo_total, photos = _active(cross[rows], own, reach)
+        sketch_total, sketches = _active(within[rows], own, reach)
         sums["quadruplets"] += float(negatives * (photo_total + sketch_total).sum())
         none = (negatives - photos) * (negatives - sketches)
         sums["quadruplet count"] += float((negatives**2 - none).sum())
