@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from zsbir_fast import _C
 
@@ -52,6 +53,39 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
         return reference(*args, **kwargs)
 
     return fallback  # type: ignore[return-value]
+
+
+def refuse_transforms(op: str, *tensors: Tensor | None) -> None:
+    """Raise under ``torch.func`` transforms and forward-mode AD, which would give wrong tangents.
+
+    Raises:
+        NotImplementedError: Naming what works instead.
+    """
+    if torch.compiler.is_compiling():
+        return
+    what = ""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        what = "torch.func transforms (grad, vmap, jvp, ...)"
+    elif forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        what = "forward-mode differentiation"
+    if what:
+        raise NotImplementedError(
+            f"{op}: {what} are not supported by the kernels; backward() and torch.autograd.grad "
+            "are. Use impl='reference'."
+        )
+
+
+def refuse_second_derivatives(op: str) -> Callable[..., Any]:
+    """The derivative of a backward operator: an error that says so."""
+
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError(
+            f"{op}: second derivatives are not supported by the kernels. Use impl='reference'."
+        )
+
+    return refuse
 
 
 def address(tensor: Tensor | None) -> int:
