@@ -276,8 +276,8 @@ def _memory(rows: Rows, case: str) -> list[str]:
     for name, sides in (("ours_hard_triplet", 1), ("ours_hard_quadruplet", 2)):
         if row := rows.get((case, name)):
             # Normalised features, their gradients, those of the inputs, and temporaries.
-            bound = 8 * sides * CASES[case].B * CASES[case].D * 4 / 2**20 + 4
-            what = f"peak memory of {row.title.removeprefix('ours: ')} (8 n D floats + 4 MiB)"
+            bound = 8 * sides * CASES[case].B * CASES[case].D * 4 / 2**20 + 16
+            what = f"peak memory of {row.title.removeprefix('ours: ')} (8 n D floats + 16 MiB)"
             lines.append(at_most(what, case, row.peak_bytes / 2**20, bound, " MiB"))
     return lines
 
