@@ -126,8 +126,6 @@ void check_hinges(const Batch<T>& b, const std::string& name) {
                           negative.data(),
                           sketch.data(),
                           reinterpret_cast<const bool*>(valid.data())};
-                             {{1, .5, 2, 1, .25}, {.3, .2, .5, 1, .7}, -1},
-                             {{0, 0, 0, 0, 0}, {.4, 0, 0, 0, 0}, .25}};
   const HingeForm forms[] = {{{1, .5, 2, 1, .25}, {.3, .2, .5, 1, .7}, -1},
                              {{0, 0, 0, 0, 0}, {.4, 0, 0, 0, 0}, .25}};
   for (const HingeForm& form : forms) {
