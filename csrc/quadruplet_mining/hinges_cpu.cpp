@@ -8,6 +8,7 @@
 
 #include "common/parallel.h"
 #include "quadruplet_mining/hinges.h"
+#include "quadruplet_mining/row_loops_cpu.h"
 
 namespace zsbir::quadruplet_mining {
 
@@ -25,28 +26,6 @@ struct Corners {
     row[kSketchNegative] = m.references.data + m.sketch_negative[anchor] * width;
   }
 };
-
-// Sixteen partial sums in a fixed order, which the compiler puts into vectors; hinges need no ties.
-template <class T>
-T distance_between(const T* x, const T* y, int64_t width, Distance distance) {
-  constexpr int64_t kLanes = 16;
-  const bool dot = distance == Distance::one_minus_dot;
-  T sums[kLanes] = {};
-  int64_t d = 0;
-  for (; d + kLanes <= width; d += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) {
-      const T e = x[d + l] - y[d + l];
-      sums[l] += dot ? x[d + l] * y[d + l] : e * e;
-    }
-  }
-  T total = 0;
-  for (; d < width; ++d) {
-    const T e = x[d] - y[d];
-    total += dot ? x[d] * y[d] : e * e;
-  }
-  for (const T sum : sums) total += sum;
-  return distance_of_sum(distance, total);
-}
 
 // All (anchor, edge, end) of each row of one matrix: entries [begin[r], begin[r + 1]).
 class Incidence {
@@ -85,6 +64,7 @@ class Incidence {
   void accumulate(const MinedRows<T>& m, Distance distance, const T* slopes, const T* upstream,
                   T* grad) const {
     const int64_t width = m.sketches.width;
+    const RowLoops<T> loops = row_loops<T>();
     parallel_rows(int64_t(begin_.size()) - 1, [&](int64_t r, int) {
       T* out = grad + r * width;
       std::fill_n(out, width, T(0));
@@ -96,9 +76,9 @@ class Incidence {
         const T* y = corners.row[entry.role == from ? to : from];
         const T factor = upstream[entry.anchor] * slopes[entry.anchor * kEdges + entry.edge];
         if (distance == Distance::one_minus_dot) {
-          for (int64_t d = 0; d < width; ++d) out[d] += factor * y[d];
+          loops.add_row(out, factor, y, width);
         } else {
-          for (int64_t d = 0; d < width; ++d) out[d] += factor * (x[d] - y[d]);
+          loops.add_difference(out, factor, x, y, width);
         }
       }
     });
@@ -114,6 +94,8 @@ class Incidence {
 template <class T>
 void quadruplet_hinges_cpu(const MinedRows<T>& m, const HingeForm& form, Distance distance,
                            T* hinges, T* slopes) {
+  const RowLoops<T> loops = row_loops<T>();
+  const auto sum_of = distance == Distance::one_minus_dot ? loops.dot : loops.squared_distance;
   parallel_rows(m.sketches.count, [&](int64_t a, int) {
     T* slope = slopes + a * kEdges;
     std::fill_n(slope, kEdges, T(0));
@@ -123,8 +105,8 @@ void quadruplet_hinges_cpu(const MinedRows<T>& m, const HingeForm& form, Distanc
     T d[kEdges] = {};
     for (int32_t e = 0; e < kEdges; ++e) {
       if (!uses_edge(form, e)) continue;
-      d[e] = distance_between(corners.row[edge_from(e)], corners.row[edge_to(e)], m.sketches.width,
-                              distance);
+      const T sum = sum_of(corners.row[edge_from(e)], corners.row[edge_to(e)], m.sketches.width);
+      d[e] = distance_of_sum(distance, sum);
     }
     hinges[a] = hinges_of(d, form, slope);
     for (int32_t e = 0; e < kEdges; ++e) {
