@@ -162,8 +162,7 @@ __global__ void __launch_bounds__(kHingeThreads, 4)
     __syncthreads();  // every value is counted, and both matrices are written, before the counts
                       // are
     sum += row.write_counts(out_t, counted);
-    first += kCapacity;
-    __syncthreads();  // all have read keys and counters before the next thresholds replace them
+    first += kCapacity;  // gather() waits for all threads before it replaces a key
   } while (first < row.total);
   sum = block_sum(sum, row.s.sum_totals);
   __syncthreads();  // thread 0 has read the totals of the first sum before the second replaces them
