@@ -11,8 +11,11 @@ namespace {
 Simd supported() {
 #if defined(__x86_64__) && defined(__GNUC__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return Simd::avx512;
-  if (__builtin_cpu_supports("avx2")) return Simd::avx2;
+  const bool fma = __builtin_cpu_supports("fma");  // kernels of both levels use it
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
+    return Simd::avx512;
+  }
+  if (fma && __builtin_cpu_supports("avx2")) return Simd::avx2;
 #endif
   return Simd::baseline;
 }
