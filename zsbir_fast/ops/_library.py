@@ -94,3 +94,32 @@ def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
                 f"{op}: {name} must be on {reference.device} like {first}, got {tensor.device}"
             )
     return reference.device
+
+
+def forbid_higher_derivatives(op: str, function: str) -> None:
+    """Make differentiating the gradient operator ``op`` an error; torch would only warn."""
+
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            f"{function}: the fused kernel has no second derivatives; use impl='reference'"
+        )
+
+    torch.library.register_autograd(f"zsbir::{op}", backward, lib=LIB)
+
+
+def forbid_transforms(function: str, *tensors: Tensor) -> None:
+    """Raise within ``torch.func`` transforms and where a forward-mode derivative is asked for.
+
+    Raises:
+        RuntimeError: Saying what to do instead.
+    """
+    if torch.compiler.is_compiling():
+        return
+    transformed = torch._C._are_functorch_transforms_active()
+    if transformed or any(
+        torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        raise RuntimeError(
+            f"{function}: the fused kernel has no forward-mode derivatives and no torch.func "
+            "transforms (grad, vmap, jvp); use impl='reference'"
+        )
