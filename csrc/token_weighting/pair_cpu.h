@@ -22,7 +22,7 @@ struct PairKernels {
   void (*backward)(const Problem<S>&, const Backward<S>&, int64_t pair, char* scratch);
   void (*inverse_norms)(const Tokens<S>&, int64_t width, int64_t item, A* out);
   void (*best)(const Pairwise<S>&, const PairwiseForward<A>&, int64_t pair, char* scratch);
-  void (*pairwise_gradient)(const Pairwise<S>&, const PairwiseBackward<S>&, SideName, int64_t item,
+  void (*pairwise_gradient)(const Pairwise<S>&, const PairwiseBackward<S>&, int32_t, int64_t item,
                             char* scratch);
 };
 

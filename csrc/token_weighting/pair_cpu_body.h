@@ -308,7 +308,7 @@ void best_of_pair(const Pairwise<S>& p, const PairwiseForward<Accumulate<S>>& ou
 // The gradient of the tokens of one sketch or photo, over all its pairs in order:
 // d cos / dx = (unit partner - cos * unit own) / |x|.
 template <class V, class S>
-void pairwise_gradient_of(const Pairwise<S>& p, const PairwiseBackward<S>& g, SideName side,
+void pairwise_gradient_of(const Pairwise<S>& p, const PairwiseBackward<S>& g, int32_t side,
                           int64_t item, char* memory) {
   using A = Accumulate<S>;
   const PairwiseScratch<S> s(p, true, memory);

@@ -19,7 +19,7 @@ namespace zsbir::token_weighting {
 // The number is that of zsbir_fast/reference/token_weighting.py.
 constexpr double kZeroRow = 1e-30;
 
-enum SideName : int32_t { kSketch = 0, kPhoto = 1, kSides = 2 };
+constexpr int32_t kSketch = 0, kPhoto = 1, kSides = 2;
 
 template <class S>
 struct Side {
@@ -41,12 +41,10 @@ struct Problem {
 };
 
 // Per word of a pair, [kStats, pairs, words]; 0 where the word is padding.
-enum Stat : int32_t {
-  kLogSum = 0,       // + side: log of the sum of exp(logit) over the patches
-  kInverseNorm = 2,  // + side: 1 / |pooled row|; 0 of a zero row
-  kCosine = 4,       // of the two pooled rows
-  kStats = 5
-};
+constexpr int32_t kLogSum = 0;       // + side: log of the sum of exp(logit) over the patches
+constexpr int32_t kInverseNorm = 2;  // + side: 1 / |pooled row|; 0 of a zero row
+constexpr int32_t kCosine = 4;       // of the two pooled rows
+constexpr int32_t kStats = 5;
 
 enum class Keep : int32_t {
   scores = 0,  // pooled rows are not stored

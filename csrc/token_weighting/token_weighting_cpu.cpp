@@ -106,7 +106,7 @@ template <class S>
 void pairwise_backward_cpu(const Pairwise<S>& problem, const PairwiseBackward<S>& gradients) {
   const Scratch scratch(PairwiseScratch<S>(problem, true, nullptr).bytes);
   const PairKernels<S> kernels = pair_kernels<S>();
-  for (const SideName side : {kSketch, kPhoto}) {
+  for (int32_t side = 0; side < kSides; ++side) {
     parallel_rows(problem.side[side].items, [&](int64_t item, int thread) {
       kernels.pairwise_gradient(problem, gradients, side, item, scratch.of(thread));
     });
