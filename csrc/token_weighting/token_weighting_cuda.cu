@@ -14,7 +14,7 @@ namespace zsbir::token_weighting {
 
 namespace {
 
-constexpr int32_t kWords = 8, kFewWords = 2;       // of a block: as many as its shared memory holds
+constexpr int32_t kWords = 8, kFewWords = 2;      // of a block: as many as its shared memory holds
 constexpr int32_t kPatches = 8, kFewPatches = 4;  // of a block of patches_kernel
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

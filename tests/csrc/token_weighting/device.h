@@ -43,9 +43,10 @@ void forward(const Problem<S>& p, const Forward<Accumulate<S>>& host, bool) {
   const OnDevice<A> sketch(host.pooled[0], rows);
   const OnDevice<A> photo(host.pooled[1], p.sides == kSides ? rows : 0);
   const OnDevice<A> stats(host.stats, kStats * p.pairs * p.words);
-  forward_cuda<S>(device.problem,
-                  {weights.get(), scores.get(), {sketch.get(), photo.get()}, stats.get(), host.keep},
-                  0, nullptr);
+  forward_cuda<S>(
+      device.problem,
+      {weights.get(), scores.get(), {sketch.get(), photo.get()}, stats.get(), host.keep}, 0,
+      nullptr);
   scores.copy_to(host.scores);
   sketch.copy_to(host.pooled[0]);
   photo.copy_to(host.pooled[1]);
@@ -123,9 +124,9 @@ void pairwise_forward(const Pairwise<S>& p, const PairwiseForward<Accumulate<S>>
   const OnDevice<A> photo(host.inverse_norm[1], p.side[1].items * p.side[1].patches);
   const OnDevice<A> cosine(host.cosine, chosen);
   const OnDevice<int32_t> best(host.best, chosen);
-  pairwise_forward_cuda<S>(
-      device.problem,
-      {scores.get(), {sketch.get(), photo.get()}, cosine.get(), best.get()}, 0, nullptr);
+  pairwise_forward_cuda<S>(device.problem,
+                           {scores.get(), {sketch.get(), photo.get()}, cosine.get(), best.get()}, 0,
+                           nullptr);
   scores.copy_to(host.scores);
   sketch.copy_to(host.inverse_norm[0]);
   photo.copy_to(host.inverse_norm[1]);

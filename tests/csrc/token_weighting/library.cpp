@@ -71,9 +71,8 @@ extern "C" {
 
 void emulated_words(int32_t dtype, const int64_t* size, double scale, bool few, void* const* in,
                     void* const* out, bool backward) {
-  with_storage(dtype, [&](auto element) {
-    words<decltype(element)>(size, scale, few, in, out, backward);
-  });
+  with_storage(
+      dtype, [&](auto element) { words<decltype(element)>(size, scale, few, in, out, backward); });
 }
 
 void emulated_pairwise(int32_t dtype, const int64_t* size, bool all_pairs, bool few,

@@ -1,4 +1,4 @@
-"""The CUDA kernels of token_weighting, run on CPU threads (cuda_emulation.h), against the reference."""
+"""The CUDA kernels of token_weighting on CPU threads (cuda_emulation.h) against the reference."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
     torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
     draw = data.draw
     dtype = draw(st.sampled_from(DTYPES))
     pairs, classes = draw(st.integers(0, 3)), draw(st.integers(1, 3))
-    words = draw(st.sampled_from([1, 5, 16]))
+    words = draw(st.sampled_from([1, 5, 10]))
     width, value_width = draw(st.sampled_from([1, 6, 33])), draw(st.sampled_from([1, 7, 40]))
-    patches = [draw(st.sampled_from([1, 5, 33, 49])) for _ in range(2)]
+    patches = [draw(st.sampled_from([1, 5, 35])) for _ in range(2)]
     few, temperature = draw(st.booleans()), draw(st.sampled_from([1.0, 0.3]))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     accumulator = reference.accumulation_dtype(dtype)
@@ -89,9 +89,7 @@ def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataO
             ctypes.c_bool(backward),
         )
     exact = [t.double().requires_grad_() for t in inputs]
-    wanted = reference.token_weighting(
-        exact[0], mask, *exact[1:], labels, temperature=temperature
-    )
+    wanted = reference.token_weighting(exact[0], mask, *exact[1:], labels, temperature=temperature)
     for got, want in zip(out, wanted[:3], strict=False):
         close(got, want.detach(), dtype)
     total = sum((a * b.double()).sum() for a, b in zip(wanted[:3], grads, strict=True))
@@ -100,7 +98,7 @@ def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataO
         close(got, torch.zeros_like(got) if want is None else want, dtype)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_emulated_pairwise_equals_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
     draw = data.draw
