@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers, peers_packages
-from benchmarks.harness import Prepared, Provider, Suite, main
-from benchmarks.records import Result, Row, significant, with_limits
+from benchmarks.harness import main
+from benchmarks.records import Result, Row, with_limits
 from benchmarks.retrieval_cases import (
     CASES,
     KS,
@@ -30,6 +30,8 @@ from benchmarks.retrieval_cases import (
     reference_metrics,
     relevant_ranks,
 )
+from benchmarks.suite import Prepared, Provider, Suite
+from benchmarks.targets import at_least, at_most, marked
 
 STANDARD = Definition(at_k="all_relevant")  # of protocol="standard", the default
 SCORES_BYTES_LIMIT = 2**31  # of the ready scores of the counting row
@@ -170,8 +172,8 @@ def _make_data(case: Any, folder: Path) -> None:
     generate(case).save(folder)
 
 
-def _warm_up(provider: Provider, device: str) -> object:
-    return provider.prepare(generate(WARM_UP), device).run(WARM_UP.checked)
+def _warm_up(provider: Provider, data: RetrievalData, device: str) -> None:
+    provider.prepare(generate(WARM_UP), device).run(WARM_UP.checked)
 
 
 def _error(provider: Provider, data: RetrievalData, result: Any) -> float:
@@ -206,37 +208,26 @@ RIVALS = {
 }
 
 
-def _at_most(what: str, case: str, value: float, limit: float, unit: str) -> str:
-    word = "met" if value <= limit else "MISSED"
-    target = f"target at most {significant(limit)}{unit}"
-    return f"{word}: {what}, {case}: {significant(value)}{unit}, {target}"
-
-
-def _at_least(what: str, case: str, value: float, limit: float) -> str:
-    word = "met" if value >= limit else "MISSED"
-    return f"{word}: {what}, {case}: {significant(value)}x, target at least {significant(limit)}x"
-
-
 def _verdicts(rows: dict[tuple[str, str], Row], case: str) -> list[str]:
     """The targets for which this run has both sides."""
     ours, counting = rows.get((case, "ours")), rows.get((case, "ours_counting"))
     lines = []
     if ours and ours.over_floor and case != "tiny":
         limit = 1.3 if ours.device == "cuda" else 1.25 if case == "tuberlin" else 1.15
-        lines.append(_at_most("ours / the bare product", case, ours.over_floor, limit, "x"))
+        lines.append(at_most("ours / the bare product", case, ours.over_floor, limit, "x"))
     if ours and ours.device == "cpu":
         what = f"peak memory of ours, n={ours.n:,}"
-        lines.append(_at_most(what, case, ours.peak_bytes / 2**20, 64, " MiB"))
+        lines.append(at_most(what, case, ours.peak_bytes / 2**20, 64, " MiB"))
     if counting and counting.device == "cpu" and case == "quickdraw":
-        lines.append(_at_most("counting alone", case, counting.p50_us, 20, " us/query"))
+        lines.append(at_most("counting alone", case, counting.p50_us, 20, " us/query"))
     if ours and ours.device == "cpu" and case == "quickdraw":
         for rival, (what, limit) in RIVALS.items():
             if row := rows.get((case, rival)):
-                lines.append(_at_least(what, case, row.p50_us / ours.p50_us, limit))
+                lines.append(at_least(what, case, row.p50_us / ours.p50_us, limit))
     argsort = rows.get((case, "torch_argsort"))
     if ours and argsort and ours.device == "cuda" and case == "quickdraw_full":
         ratio = argsort.p50_us / ours.p50_us
-        lines.append(_at_least("chunked argsort / ours", case, ratio, 20.0))
+        lines.append(at_least("chunked argsort / ours", case, ratio, 20.0))
     return lines
 
 
@@ -253,9 +244,7 @@ def _finish(result: Result) -> None:
 
     result.rows = with_limits(result.rows, share)
     for case in dict.fromkeys(row.case for row in result.rows):
-        disturbed = any(r.case == case and r.other_load > 0.2 for r in result.rows)
-        suffix = "  (disturbed run)" if disturbed else ""
-        result.verdicts += [line + suffix for line in _verdicts(rows, case)]
+        result.verdicts += marked(result, case, _verdicts(rows, case))
 
 
 SUITE = Suite(

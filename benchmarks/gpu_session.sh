@@ -69,13 +69,26 @@ stage pytest_gpu 150 bash -o pipefail -c '"$@" | tee /dev/stderr | grep -q "[0-9
 # --- benchmarks -----------------------------------------------------------------------------------
 bench=benchmarks.bench_batched_map
 stage bench_quick 120 "$python" -m $bench --quick --device cuda --out "$out/batched_map_quick"
+stage bench_mining 90 "$python" -m benchmarks.bench_quadruplet_mining --full --device cuda \
+  --case b1024,b8192 --out "$out/quadruplet_mining" --only \
+  floor,ours_all_triplet,ours_all_quadruplet,ours_hard_triplet,ours_hard_quadruplet,torch_hard,torch_hard_compiled
+stage bench_tokens 90 "$python" -m benchmarks.bench_token_weighting --full --device cuda \
+  --case mixed_bf16,all77_bf16 --out "$out/token_weighting" --only \
+  copy,products,ours,eager_trimmed,sdpa_trimmed,compiled_trimmed
+stage bench_training 60 "$python" -m benchmarks.bench_training_step --quick --device cuda \
+  --case vit_base --out "$out/training_step"
 stage bench_full 150 "$python" -m $bench --full --device cuda --case quickdraw_full \
   --only ours,ours_counting,copy,product_torch,torch_argsort --out "$out/batched_map_full"
 
 # --- tables ---------------------------------------------------------------------------------------
-for record in "$out"/batched_map_{quick,full}.json; do
-  if [ -f "$record" ]; then "$python" -m $bench --show "$record"; fi
-done
+show() { # MODULE RECORD
+  if [ -f "$out/$2.json" ]; then "$python" -m "benchmarks.$1" --show "$out/$2.json"; fi
+}
+show bench_batched_map batched_map_quick
+show bench_batched_map batched_map_full
+show bench_quadruplet_mining quadruplet_mining
+show bench_token_weighting token_weighting
+show bench_training_step training_step
 tail -n 1 "$out"/native_*.log "$out/pytest_gpu.log"
 grep -hE 'ERROR SUMMARY|RACECHECK SUMMARY' "$out"/{mem,race,init,sync}check_*.log
 failed=0

@@ -8,23 +8,16 @@ result is checked before anything is timed. Kept are the median and the p20-p80 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import importlib.util
-import io
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks.machine import (
     Clock,
@@ -33,80 +26,10 @@ from benchmarks.machine import (
     machine_facts,
     wait_for_idle_cores,
 )
+from benchmarks.processes import call_apart
 from benchmarks.records import Result, Row, quantile, read_records, update_tables, write_records
 from benchmarks.records import report as text_report
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A provider that has its inputs: ``run(n)`` works on the first ``n`` items.
-
-    ``floor(n)`` is timed in turn with ``run(n)``, so that their ratio does not drift with the
-    machine. ``limit`` caps n.
-    """
-
-    run: Callable[[int], Any]
-    floor: Callable[[int], object] | None = None
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Provider:
-    """One row of a table. ``prepare(data, device)`` is not timed."""
-
-    name: str
-    title: str
-    kind: Literal["floor", "ours", "rival", "partial"]
-    prepare: Callable[[Any, str], Prepared]
-    definition: Any = None
-    requires: tuple[str, ...] = ()  # modules, optional packages
-    devices: tuple[str, ...] = ("cpu",)
-    quick: bool = True  # part of --quick
-    bound: Literal["bytes", "flop", ""] = ""  # what limits it; decides the unit of its rate
-    note: str = ""
-
-    def missing(self) -> str:
-        """The first required module that is not installed, or an empty string."""
-        return next((m for m in self.requires if importlib.util.find_spec(m) is None), "")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long things may take: a call, a row, the whole run; and the repeats of a call."""
-
-    call_s: float
-    total_s: float
-    min_repeats: int = 3
-    max_repeats: int = 21
-    timeout_s: float = 90.0  # of one row; then it has failed
-    run_s: float = 870.0  # of the run; rows that have not begun by then are left out
-    patience_s: float = 0.0  # of the run, for waiting for idle cores and repeating disturbed rows
-
-
-QUICK = Settings(call_s=0.2, total_s=0.5, timeout_s=15.0, run_s=50.0)
-FULL = Settings(call_s=1.2, total_s=5.0, patience_s=150.0)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A bench. ``module`` holds it under the name SUITE, so that a child process finds it."""
-
-    op: str
-    module: str
-    cases: dict[str, Any]  # with .name, .title, .devices
-    quick_cases: tuple[str, ...]
-    providers: dict[str, Provider]
-    ours: str  # the provider whose time is 1 in the ratio column
-    make_data: Callable[[Any, Path], None]  # writes the inputs of a case to a folder
-    load_data: Callable[[Any, Path], Any]
-    warm_up: Callable[[Provider, str], object]  # loads libraries, before memory is measured
-    items: Callable[[Any], int]
-    check_items: Callable[[Any], int]  # this many are checked against the reference
-    error: Callable[[Provider, Any, Any], float]  # of the result of run(check_items)
-    work: Callable[[Provider, Any, int], float]  # bytes or FLOP of n items
-    finish: Callable[[Result], None]  # shares of the limits, verdicts
-    tolerance: float = 1e-4
-
+from benchmarks.suite import Provider, Settings, Suite
 
 # --- one measurement, in a process of its own --------------------------------------------------
 
@@ -140,14 +63,16 @@ def measure(
     Raises:
         ArithmeticError: The result is off by more than the suite's tolerance.
     """
-    suite.warm_up(provider, device)
+    small_error = suite.warm_up(provider, data, device) or 0.0
     prepared = provider.prepare(data, device)
     limit = min(suite.items(data), prepared.limit or sys.maxsize)
     clock, memory = Clock(device), PeakMemory(device)
     checked = suite.check_items(data)
     error = suite.error(provider, data, prepared.run(checked))
-    if not error <= suite.tolerance:
-        raise ArithmeticError(f"result is off by {error:.2e}, more than {suite.tolerance:.0e}")
+    tolerance = suite.tolerance(data)
+    for found in (small_error, error):
+        if not found <= tolerance:
+            raise ArithmeticError(f"result is off by {found:.2e}, more than {tolerance:.0e}")
     n = choose_n(lambda n: clock.time(prepared.run, n), checked, limit, how.call_s)
     peak = memory.peak()  # before the floor brings its own buffers
     seconds: list[float] = []
@@ -176,52 +101,28 @@ def measure(
         "gflop_per_s": rate if provider.bound == "flop" else None,
         "floor_p50_us": quantile(floors, 0.5) / n * 1e6 if floors else None,
         "over_floor": quantile(pairs, 0.5) if pairs else None,
-        "max_err": error,
+        "max_err": max(small_error, error),
         "other_load": max(0.0, others / wall),
     }
 
 
-def _child(
-    module: str, name: str, case: str, folder: str, device: str, how: Settings, out: Connection
-) -> None:
-    try:
-        warnings.simplefilter("ignore")  # of third-party packages, on a terminal that shows a table
-        suite: Suite = importlib.import_module(module).SUITE
-        with contextlib.redirect_stdout(io.StringIO()):
-            data = suite.load_data(suite.cases[case], Path(folder))
-            out.send(measure(suite, suite.providers[name], data, device, how))
-    except Exception as problem:
-        if os.environ.get("ZSBIR_BENCH_TRACE"):
-            traceback.print_exc()
-        out.send(f"{type(problem).__name__}: {problem}".splitlines()[0])
+def _measure_by_name(
+    module: str, name: str, case: str, folder: str, device: str, how: Settings
+) -> dict[str, Any]:
+    if device == "cuda":
+        os.environ["ZSBIR_STRICT"] = "1"  # a missing kernel must not be timed as its reference
+    suite: Suite = importlib.import_module(module).SUITE
+    data = suite.load_data(suite.cases[case], Path(folder))
+    return measure(suite, suite.providers[name], data, device, how)
 
 
 def measure_apart(
     suite: Suite, name: str, case: str, folder: Path, device: str, how: Settings
 ) -> dict[str, Any] | str:
     """``measure`` in a fresh process; the reason as a string if it gave no numbers."""
-    forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
-    if forks:
-        context.set_forkserver_preload(["torch"])  # imported once; starts no thread pool
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = (suite.module, name, case, str(folder), device, how, sender)
-    process = context.Process(target=_child, args=arguments)
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(how.timeout_s):
-            process.kill()
-            return f"no result within {how.timeout_s:.0f} s"
-        answer: dict[str, Any] | str = receiver.recv()
-        return answer
-    except EOFError:
-        process.join()
-        return f"the process ended with code {process.exitcode} (out of memory?)"
-    finally:
-        process.join(2.0)
-        process.kill()
-        process.join()
+    arguments = (suite.module, name, case, str(folder), device, how)
+    answer: dict[str, Any] | str = call_apart(_measure_by_name, arguments, how.timeout_s)
+    return answer
 
 
 # --- a whole suite -----------------------------------------------------------------------------
@@ -251,6 +152,11 @@ def run_suite(
         with tempfile.TemporaryDirectory(prefix="zsbir_bench_") as folder:
             suite.make_data(suite.cases[case], Path(folder))
             for provider in usable:
+                if provider.cases and case not in provider.cases:
+                    continue
+                if reason := provider.unfit(suite.cases[case]):
+                    result.skipped.append(f"{provider.name} on {case}: {reason}")
+                    continue
                 left = end - time.monotonic()
                 late = f"left out, a run may take {how.run_s:.0f} s; --case and --only pick rows"
                 if left < 1.0:
@@ -268,9 +174,23 @@ def run_suite(
                     result.failed.append(f"{provider.name} on {case}: {answer}")
                 else:
                     result.rows.append(_row(suite, provider, case, device, result.facts, answer))
-    print(" " * 60, end="\r", file=sys.stderr)
     suite.finish(result)
+    if suite.remarks and how.remarks:
+        print("remarks".ljust(60), end="\r", file=sys.stderr, flush=True)
+        arguments = (suite.module, [provider.name for provider in usable], device)
+        said = call_apart(_remarks_by_name, arguments, how.timeout_s)
+        if isinstance(said, str):
+            result.failed.append(f"remarks: {said}")
+        else:
+            result.verdicts += said
+    print(" " * 60, end="\r", file=sys.stderr)
     return result
+
+
+def _remarks_by_name(module: str, names: list[str], device: str) -> list[str]:
+    suite: Suite = importlib.import_module(module).SUITE
+    assert suite.remarks is not None
+    return suite.remarks(names, device)
 
 
 def _row(
@@ -288,12 +208,13 @@ def _row(
         title=provider.title,
         kind=provider.kind,
         case=case,
-        dtype="float32",
+        dtype=getattr(suite.cases[case], "dtype", "float32"),
         device=device,
         torch=facts["versions"]["torch"],
         pct_of_limit=None,
         definition=str(provider.definition or ""),
         note=provider.note,
+        against=provider.against,
         **numbers,
     )
 
@@ -362,7 +283,7 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
         for name in given:
             if name not in known:
                 parser.error(f"--{kind} must be of {', '.join(known)}, got {name!r}")
-    args.settings = QUICK if short else FULL
+    args.settings = suite.quick if short else suite.full
     return args
 
 
@@ -378,9 +299,9 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     else:
         result = run_suite(suite, args.cases, args.names, args.device, args.settings)
     titles = {name: case.title for name, case in suite.cases.items()}
-    print(text_report(result, titles, suite.ours, suite.module))
+    print(text_report(result, titles, suite.ours, suite.module, suite.layout))
     if args.out:
         write_records(result, args.out)
     if args.docs:
-        update_tables(args.docs, result, titles, suite.ours)
+        update_tables(args.docs, result, titles, suite.ours, suite.layout)
     return int(bool(result.failed))

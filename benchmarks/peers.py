@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Prepared, Provider
 from benchmarks.retrieval_cases import KS, Definition, FloatArray, IntArray, RetrievalData
+from benchmarks.suite import Prepared, Provider
 
 CHUNK = 512
 Product = Callable[[Tensor, Tensor, Tensor], object]  # (queries, gallery, out)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Prepared, Provider
 from benchmarks.peers import (
     BOTH,
     Sums,
@@ -26,6 +25,7 @@ from benchmarks.peers import (
     tensors,
 )
 from benchmarks.retrieval_cases import KS, Definition, RetrievalData
+from benchmarks.suite import Prepared, Provider
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # queries, gallery and their labels
 

@@ -42,6 +42,7 @@ class Row:
     other_load: float  # cores that other processes used meanwhile
     definition: str
     note: str
+    against: str = ""  # the provider whose time is 1 in the ratio column; default: the suite's
 
 
 @dataclass
@@ -88,35 +89,21 @@ def _replace(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-HEADINGS = ("method", "n", "us/item", "p20-p80", "ratio", "peak MB", "rate", "% limit", "max err")
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a table: heading, and the cell of a row given the time that counts as 1."""
+
+    columns: tuple[tuple[str, Callable[[Row, float | None], str]], ...]
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """The first line."""
+        return tuple(heading for heading, _ in self.columns)
 
 
 def with_limits(rows: Sequence[Row], pct: Callable[[Row], float | None]) -> list[Row]:
     """Rows with their share of the physical limit filled in."""
     return [replace(row, pct_of_limit=pct(row)) for row in rows]
-
-
-def table(rows: Sequence[Row], ours: str) -> list[tuple[str, ...]]:
-    """Lines of text for the rows of one case; ratios to the provider ``ours``."""
-    unit = next((row.p50_us for row in rows if row.provider == ours), None)
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        rate = f"{row.gb_per_s:.1f} GB/s" if row.gb_per_s else ""
-        rate = f"{row.gflop_per_s:.0f} GFLOP/s" if row.gflop_per_s else rate
-        lines.append(
-            (
-                row.title + (" (!)" if row.other_load > 0.2 else ""),
-                f"{row.n:,}",
-                significant(row.p50_us),
-                f"{significant(row.p20_us)}-{significant(row.p80_us)}",
-                f"{significant(row.p50_us / unit)}x" if unit else "",
-                f"{row.peak_bytes / 2**20:,.0f}",
-                rate,
-                f"{row.pct_of_limit:.0f}" if row.pct_of_limit else "",
-                f"{row.max_err:.0e}",
-            )
-        )
-    return lines
 
 
 def significant(value: float) -> str:
@@ -126,10 +113,65 @@ def significant(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def plain(lines: Sequence[tuple[str, ...]]) -> str:
+def _times(per_us: float) -> tuple[Callable[[Row, float | None], str], ...]:
+    """Cells for the median and the spread, in units of ``per_us`` microseconds."""
+
+    def median(row: Row, unit: float | None) -> str:
+        return significant(row.p50_us / per_us)
+
+    def spread(row: Row, unit: float | None) -> str:
+        return f"{significant(row.p20_us / per_us)}-{significant(row.p80_us / per_us)}"
+
+    return median, spread
+
+
+def _rate(row: Row, unit: float | None) -> str:
+    if row.gflop_per_s:
+        return f"{row.gflop_per_s:.0f} GFLOP/s"
+    return f"{row.gb_per_s:.1f} GB/s" if row.gb_per_s else ""
+
+
+_METHOD = ("method", lambda row, unit: row.title + (" (!)" if row.other_load > 0.2 else ""))
+_RATIO = ("ratio", lambda row, unit: f"{significant(row.p50_us / unit)}x" if unit else "")
+_REST = (
+    ("peak MB", lambda row, unit: f"{row.peak_bytes / 2**20:,.0f}"),
+    ("rate", _rate),
+    ("% limit", lambda row, unit: f"{row.pct_of_limit:.0f}" if row.pct_of_limit else ""),
+    ("max err", lambda row, unit: f"{row.max_err:.0e}"),
+)
+PER_ITEM = Layout(
+    (
+        _METHOD,
+        ("n", lambda row, unit: f"{row.n:,}"),
+        *zip(("us/item", "p20-p80"), _times(1.0), strict=True),
+        _RATIO,
+        *_REST,
+    )
+)
+PER_STEP = Layout(
+    (
+        _METHOD,
+        *zip(("ms/step", "p20-p80"), _times(1e3), strict=True),
+        _RATIO,
+        ("/ floor", lambda row, u: f"{significant(row.over_floor)}x" if row.over_floor else ""),
+        *_REST,
+    )
+)
+
+
+def table(rows: Sequence[Row], ours: str, layout: Layout = PER_ITEM) -> list[tuple[str, ...]]:
+    """Lines of text for the rows of one case; ratios to ``row.against`` or ``ours``."""
+    times = {row.provider: row.p50_us for row in rows}
+    return [
+        tuple(cell(row, times.get(row.against or ours)) for _, cell in layout.columns)
+        for row in rows
+    ]
+
+
+def plain(lines: Sequence[tuple[str, ...]], layout: Layout = PER_ITEM) -> str:
     """Aligned columns: the first to the left, numbers to the right."""
-    everything = (HEADINGS, *lines)
-    widths = [max(len(line[i]) for line in everything) for i in range(len(HEADINGS))]
+    everything = (layout.headings, *lines)
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
     out = []
     for line in everything:
         numbers = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
@@ -137,18 +179,25 @@ def plain(lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([out[0], "-" * max(map(len, out)), *out[1:]])
 
 
-def markdown(lines: Sequence[tuple[str, ...]]) -> str:
+def markdown(lines: Sequence[tuple[str, ...]], layout: Layout = PER_ITEM) -> str:
     """The same table for a document."""
-    head = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
+    names = layout.headings
+    head = ["| " + " | ".join(names) + " |", "|---" + "|--:" * (len(names) - 1) + "|"]
     return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)])
 
 
-def report(result: Result, titles: Mapping[str, str], ours: str, module: str) -> str:
+def report(
+    result: Result,
+    titles: Mapping[str, str],
+    ours: str,
+    module: str,
+    layout: Layout = PER_ITEM,
+) -> str:
     """What a run prints: machine, a table for each case, verdicts, what was skipped and why."""
     blocks = [machine(result.facts)]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
-        blocks.append(f"{titles.get(case, case)}\n{plain(table(rows, ours))}")
+        blocks.append(f"{titles.get(case, case)}\n{plain(table(rows, ours, layout), layout)}")
     if any(row.other_load > 0.2 for row in result.rows):
         blocks.append("(!) other processes took more than 0.2 core during this row: repeat it")
     blocks += [
@@ -160,7 +209,13 @@ def report(result: Result, titles: Mapping[str, str], ours: str, module: str) ->
     return "\n\n".join(blocks)
 
 
-def update_tables(document: Path, result: Result, titles: Mapping[str, str], ours: str) -> None:
+def update_tables(
+    document: Path,
+    result: Result,
+    titles: Mapping[str, str],
+    ours: str,
+    layout: Layout = PER_ITEM,
+) -> None:
     """Renew what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in a document.
 
     Names: ``OP.DEVICE.CASE`` for a table, ``OP.DEVICE.verdicts``, ``OP.DEVICE.machine``.
@@ -173,7 +228,8 @@ def update_tables(document: Path, result: Result, titles: Mapping[str, str], our
     blocks = {"machine": machine(result.facts), "verdicts": bullets(result.verdicts)}
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
-        blocks[case] = f"**{titles.get(case, case)}**\n\n{markdown(table(rows, ours))}"
+        lines = markdown(table(rows, ours, layout), layout)
+        blocks[case] = f"**{titles.get(case, case)}**\n\n{lines}"
     for name, block in blocks.items():
         begin, end = f"<!-- begin {prefix}.{name} -->", f"<!-- end {prefix}.{name} -->"
         before, found, rest = text.partition(begin)

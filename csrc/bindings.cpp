@@ -14,6 +14,7 @@ namespace py = pybind11;
 namespace zsbir {
 
 void bind_batched_map(py::module_& m);
+void bind_quadruplet_mining(py::module_& m);
 void bind_token_weighting(py::module_& m);
 
 }  // namespace zsbir
@@ -52,5 +53,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Kernels of zsbir_fast. Private: use zsbir_fast.ops.";
   bind_build_facts(m);
   bind_batched_map(m);
+  bind_quadruplet_mining(m);
   bind_token_weighting(m);
 }

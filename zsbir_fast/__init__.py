@@ -34,6 +34,11 @@ _PUBLIC = {
     "pairwise_token_score": "zsbir_fast.ops.token_weighting",
     "alignment_weights": "zsbir_fast.ops.token_weighting",
     "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
+    "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
+    "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
+    "HardTripletMiner": "zsbir_fast.losses.metric_learning",
+    "gather_with_gradient": "zsbir_fast.losses.gathering",
+    "gather_labels": "zsbir_fast.losses.gathering",
     # data and text
     "load_benchmark": "zsbir_fast.data.benchmarks",
     "load_split": "zsbir_fast.data.splits",
@@ -50,6 +55,11 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from zsbir_fast.data.benchmarks import load_benchmark as load_benchmark
     from zsbir_fast.data.splits import load_split as load_split
+    from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory as CrossBatchMemory
+    from zsbir_fast.losses.gathering import gather_labels as gather_labels
+    from zsbir_fast.losses.gathering import gather_with_gradient as gather_with_gradient
+    from zsbir_fast.losses.metric_learning import BatchAllTripletLoss as BatchAllTripletLoss
+    from zsbir_fast.losses.metric_learning import HardTripletMiner as HardTripletMiner
     from zsbir_fast.losses.weighted_quadruplet import (
         WeightedQuadrupletLoss as WeightedQuadrupletLoss,
     )

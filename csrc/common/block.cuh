@@ -41,4 +41,18 @@ __device__ __forceinline__ V block_exclusive_sum(V value, V* warp_totals) {
   return ahead + inclusive - value;
 }
 
+// Sum over all threads of the block, in thread 0; always added in the same order. warp_totals
+// [kMaxWarps] is shared scratch: sync before writing to it again.
+template <class V>
+__device__ __forceinline__ V block_sum(V value, V* warp_totals) {
+  value = warp_sum(value);
+  if (threadIdx.x % kWarp == 0) warp_totals[threadIdx.x / kWarp] = value;
+  __syncthreads();  // every warp has written its total before thread 0 adds them
+  V total = 0;
+  if (threadIdx.x == 0) {
+    for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) total += warp_totals[w];
+  }
+  return total;
+}
+
 }  // namespace zsbir

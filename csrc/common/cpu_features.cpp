@@ -11,11 +11,11 @@ namespace {
 Simd supported() {
 #if defined(__x86_64__) && defined(__GNUC__)
   __builtin_cpu_init();
-  const bool fma = __builtin_cpu_supports("fma");  // kernels of both levels use it
-  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
-    return Simd::avx512;
-  }
-  if (fma && __builtin_cpu_supports("avx2")) return Simd::avx2;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  if (avx2 && avx512) return Simd::avx512;
+  if (avx2) return Simd::avx2;
 #endif
   return Simd::baseline;
 }

@@ -4,6 +4,7 @@
 
 namespace zsbir {
 
+// avx2 comes with fma, avx512 with f, vl, dq and bw.
 enum class Simd { baseline, avx2, avx512 };
 
 // ZSBIR_SIMD=baseline|avx2|avx512 lowers the choice (tests compare them); it never raises it.

@@ -11,8 +11,9 @@ import pytest
 
 import benchmarks
 from benchmarks.bench_batched_map import SUITE
-from benchmarks.harness import FULL, QUICK, main, parse_args
+from benchmarks.harness import main, parse_args
 from benchmarks.records import Result, Row
+from benchmarks.suite import FULL, QUICK
 
 
 def test_quick_is_the_default_and_the_smaller_choice():

@@ -9,17 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.harness import (
-    Prepared,
-    Provider,
-    Settings,
-    Suite,
-    choose_n,
-    measure,
-    measure_apart,
-    run_suite,
-)
+from benchmarks.harness import choose_n, measure, measure_apart, run_suite
 from benchmarks.machine import Clock, PeakMemory, machine_facts, wait_for_idle_cores
+from benchmarks.suite import Prepared, Provider, Settings, Suite
 
 FAST = Settings(call_s=0.01, total_s=0.02, timeout_s=20.0)
 
@@ -27,7 +19,7 @@ FAST = Settings(call_s=0.01, total_s=0.02, timeout_s=20.0)
 MODULE = """
 import os, time
 from types import SimpleNamespace
-from benchmarks.harness import Prepared, Provider, Suite
+from benchmarks.suite import Prepared, Provider, Suite
 
 def prepare(run):
     return lambda data, device: Prepared(run)
@@ -54,7 +46,7 @@ SUITE = Suite(
     cases={"one": SimpleNamespace(name="one", title="one", devices=("cpu",))},
     quick_cases=("one",), providers=PROVIDERS, ours="good",
     make_data=lambda case, folder: None, load_data=lambda case, folder: None,
-    warm_up=lambda provider, device: None, items=lambda data: 50, check_items=lambda data: 5,
+    warm_up=lambda provider, data, device: None, items=lambda data: 50, check_items=lambda data: 5,
     error=lambda provider, data, result: abs(result - 1.0), work=lambda provider, data, n: 1e9 * n,
     finish=lambda result: None,
 )
@@ -120,7 +112,7 @@ def plain_suite(**changes) -> Suite:
         ours="toy",
         make_data=lambda case, folder: None,
         load_data=lambda case, folder: None,
-        warm_up=lambda provider, device: None,
+        warm_up=lambda provider, data, device: None,
         items=lambda data: 8,
         check_items=lambda data: 8,
         error=lambda provider, data, result: result,

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.bench_batched_map import SUITE
+from benchmarks.machine import machine_facts
 from benchmarks.retrieval_cases import Case, Definition, generate
 
 # Classes of about 300 photos: R is above and below k = 200, so that the normalisers differ.
@@ -23,6 +24,8 @@ def test_every_provider_agrees_with_float64(name, data):
     provider = SUITE.providers[name]
     if missing := provider.missing():
         pytest.skip(f"{name} needs {missing}: pip install '.[bench]'")
+    if name == "product_onednn" and "amx_tile" in machine_facts("cpu", [])["simd"]:
+        pytest.skip("oneDNN computes this product in bfloat16 on a processor with AMX")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of third-party packages
         result = provider.prepare(data, "cpu").run(SMALL.checked)

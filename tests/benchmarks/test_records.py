@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from benchmarks.records import (
-    HEADINGS,
+    PER_ITEM,
     Result,
     Row,
     markdown,
@@ -117,7 +117,7 @@ def test_limits_are_filled_in(result):
 def test_plain_and_markdown_hold_every_cell(result):
     lines = table(result.rows, "ours")
     for text in (plain(lines), markdown(lines)):
-        for cell in (*HEADINGS, *lines[0], *lines[1]):
+        for cell in (*PER_ITEM.headings, *lines[0], *lines[1]):
             assert cell in text
 
 

@@ -47,6 +47,13 @@ def test_options_override_the_config():
     assert settings.flat()["optim.lr_head"] == 0.5
 
 
+def test_implementation_and_memory_are_keys():
+    argv = ["--config", "dmwan-qd_caltech", "--model.impl=reference", "--model.memory=512"]
+    settings, _ = parse_settings(argv)
+    assert (settings.model["impl"], settings.model["memory"]) == ("reference", 512)
+    assert main(["train", *argv, "--model.impl=fast"]) == 2
+
+
 def test_written_settings_are_a_config(tmp_path):
     settings, _ = parse_settings(["--config", "dmwan-qd_caltech", "--model.margins", "[0.1, 0.2]"])
     write_settings(tmp_path / "config.yaml", settings)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
+from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
 from zsbir_fast.ops.quadruplet_mining import mine_quadruplets, quadruplet_loss
 
 
@@ -108,12 +109,144 @@ def test_distance_weighted_follows_the_global_seed():
 def test_presets_choose_the_negative_sketch():
     assert WeightedQuadrupletLoss().sketch_negative == "anchor"
     assert WeightedQuadrupletLoss(negatives="cross_symmetric").sketch_negative == "positive"
+    assert WeightedQuadrupletLoss(negatives="triplet").sketch_negative == "none"
     s, p, labels, _ = batch(12, 12)
     mined = WeightedQuadrupletLoss(negatives="chen2017").mine(s, p, labels)
     assert (labels[mined.photo_negative] != labels[mined.sketch_negative]).all()
 
 
-def test_an_unknown_option_is_named():
+def test_all_is_the_batch_all_loss():
+    s, p, ls, lp = batch(sketches=6)
+    unit = F.normalize(s, dim=1), F.normalize(p, dim=1)
+    for reduction in ("mean", "mean_nonzero", "sum"):
+        module = WeightedQuadrupletLoss(mining="all", negatives="full", reduction=reduction)
+        options = {"preset": "full", "reduction": reduction}
+        expected = batch_all_quadruplet_loss(*unit, ls, lp, **options)
+        torch.testing.assert_close(module(s, p, (ls, lp)), expected)
+        module.symmetric = True
+        swapped = batch_all_quadruplet_loss(*unit[::-1], lp, ls, **options)
+        torch.testing.assert_close(module(s, p, (ls, lp)), (expected + swapped) / 2)
+
+
+def test_unreduced_losses_are_per_sketch():
+    s, p, ls, lp = batch(sketches=6)
+    weights = torch.linspace(-0.5, 1.5, 6)  # negative ones are allowed: weight_form="raw"
+    losses = WeightedQuadrupletLoss(reduction="none")(s, p, (ls, lp), weights)
+    assert losses.shape == (6,)
+    torch.testing.assert_close(losses.mean(), WeightedQuadrupletLoss()(s, p, (ls, lp), weights))
+
+
+def test_a_triplet_needs_no_negative_sketch():
+    s, p, *_ = batch(2, 4)
+    loss = WeightedQuadrupletLoss(negatives="triplet", margins=3.0)
+    one_class, two_classes = torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1])
+    assert loss(s, p, (one_class, two_classes)) > 0
+    with_sketch = WeightedQuadrupletLoss(negatives="triplet", margins=3.0, sketch_negative="anchor")
+    assert with_sketch(s, p, (one_class, two_classes)) == 0
+
+
+@pytest.mark.parametrize("mining", ["hardest", "semihard", "distance_weighted", "all"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    ("sketches", "photos", "classes"),
+    [(4, 4, 1), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 1), (1, 1, 9), (2, 2, 9)],
+)
+def test_without_a_quadruplet_the_loss_is_zero(mining, symmetric, sketches, photos, classes):
+    s, p, *_ = batch(sketches, photos)
+    shift = 2 * (classes // 9)
+    labels = (torch.arange(sketches) % classes, (torch.arange(photos) + shift) % classes)
+    s.requires_grad_()
+    p.requires_grad_()
+    loss = WeightedQuadrupletLoss(mining=mining, symmetric=symmetric)(s, p, labels)
+    loss.backward()
+    assert loss == 0
+    assert (s.grad == 0).all()
+    assert (p.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"symmetric": True},
+        {"mining": "semihard", "negatives": "chen2017"},
+        {"negatives": "triplet", "positive": "paired"},
+        {"mining": "all"},
+    ],
+)
+def test_it_compiles_without_a_break(options):
+    torch._dynamo.reset()
+    module = WeightedQuadrupletLoss(**options)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     s, p, labels, _ = batch()
-    with pytest.raises(ValueError, match=r"negative must be one of hardest, .* got 'hard'"):
-        WeightedQuadrupletLoss(mining="hard")(s, p, labels)
+    weights = None if options.get("mining") == "all" else torch.linspace(0.5, 1.5, 8)
+    results = []
+    for loss in (module, compiled):
+        leaf = s.clone().requires_grad_()
+        value = loss(leaf, p, labels, weights)
+        value.backward()
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_both_implementations_agree():
+    s, p, labels, _ = batch()
+    for mining in ("hardest", "all"):
+        losses = [WeightedQuadrupletLoss(mining=mining, impl=i) for i in ("fused", "reference")]
+        torch.testing.assert_close(losses[0](s, p, labels), losses[1](s, p, labels))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mining": "hard"}, "mining must be one of hardest, semihard, distance_weighted, all"),
+        ({"negatives": "both"}, "negatives must be one of triplet, domain_balanced, .*'both'"),
+        ({"positive": "any"}, "positive must be one of hardest, .* got 'any'"),
+        ({"sketch_negative": "x"}, "sketch_negative must be one of anchor, .* got 'x'"),
+        ({"sketch_negative": "none"}, "sketch_negative must be 'anchor' or 'positive' for neg"),
+        ({"distance": "l1"}, "distance must be one of euclidean, .* got 'l1'"),
+        ({"reduction": "max"}, "reduction must be one of mean, .* got 'max'"),
+        ({"gather": "all"}, "gather must be one of auto, off, got 'all'"),
+        ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
+        ({"margins": (0.1, 0.2)}, r"margins must be five finite numbers, .* got \(0.1, 0.2\)"),
+        ({"cross_modal_share": 2.0}, r"cross_modal_share must be in \[0, 1\], got 2.0"),
+        ({"mining": "all", "negatives": "ramln"}, "negatives must not be 'ramln' for mining='all'"),
+        ({"mining": "all", "reduction": "none"}, ".* or 'sum' for mining='all', got 'none'"),
+        ({"symmetric": True, "reduction": "none"}, ".* or 'sum' for symmetric=True, got 'none'"),
+    ],
+)
+def test_wrong_options_are_named_at_construction(options, message):
+    with pytest.raises(ValueError, match=f"WeightedQuadrupletLoss: {message}"):
+        WeightedQuadrupletLoss(**options)
+
+
+def test_wrong_batches_are_named():
+    s, p, labels, _ = batch()
+    weights = torch.ones(8)
+    weights[5] = torch.nan
+    every = WeightedQuadrupletLoss(mining="all")
+    mined = WeightedQuadrupletLoss().mine(s, p, labels)
+    for call, error, message in (
+        (lambda: WeightedQuadrupletLoss()(s, p, labels, weights), ValueError, "NaN in row 5"),
+        (
+            lambda: WeightedQuadrupletLoss()(s, p, labels, weights[:3]),
+            ValueError,
+            "weights must be [8], got (3,)",
+        ),
+        (
+            lambda: every(s, p, labels, torch.ones(8)),
+            ValueError,
+            "weights must be None for mining='all', whose terms are not pairs; got (8,)",
+        ),
+        (lambda: every.mine(s, p, labels), ValueError, "mining must choose negatives, got 'all'"),
+        (lambda: every(s, p, labels, quadruplets=mined), ValueError, "must be None for mining"),
+        (
+            lambda: WeightedQuadrupletLoss()(s, p, (labels, labels[1:])),
+            ValueError,
+            "photo labels must be [8], got (7,)",
+        ),
+        (lambda: WeightedQuadrupletLoss()(s, p, labels.int()), TypeError, "must be int64"),
+        (lambda: WeightedQuadrupletLoss()(s / 0, p, labels), ValueError, "must not be NaN"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            call()

@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.data.transforms import eval_transform
+from zsbir_fast.losses import weighted_quadruplet
+from zsbir_fast.models import pair_weighting
 from zsbir_fast.models.dmwan import DMWAN
 from zsbir_fast.models.encoders import Features
 from zsbir_fast.models.pair_weighting import PatchWeighting, TextWeighting
@@ -23,6 +27,7 @@ def class_text():
         tokens=torch.randn(4, 3, 10, generator=g),
         mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
         global_=torch.randn(4, 10, generator=g),
+        words=[["cat", "fur", "tail"], ["dog", "tail"], ["piano"], []],
     )
 
 
@@ -59,6 +64,118 @@ def test_parts_without_a_factor_are_absent():
     assert set(losses) == {"loss", "quadruplet", "weight_max", "quality"}
     torch.testing.assert_close(losses["loss"], losses["quadruplet"])
     assert network.classifier is None
+
+
+@pytest.mark.parametrize("weighting", ["text", "pairwise"])
+def test_both_implementations_learn_alike(weighting):
+    """Several steps on real images: the loss curves are the same to rounding.
+
+    Kernels sum in another order, about 1e-6 relative per value; a few steps of training multiply
+    that, the more so as a different choice among nearly equal negatives changes a step.
+    """
+    bundled = load_benchmark("qd_caltech")
+    images = []
+    for those in (bundled.train_sketches, bundled.train_photos):
+        rows = [i for c in range(4) for i in (those.labels == c).nonzero()[:2, 0].tolist()]
+        part = those.subset(rows).with_transform(
+            eval_transform(32, mean=(0.5,) * 3, std=(0.5,) * 3, modality=those.modality)
+        )
+        images.append(torch.stack([part[i][0] for i in range(8)]))
+    given = {"sketches": images[0], "photos": images[1], "labels": torch.arange(8) // 2}
+    curves = {}
+    for impl in ("fused", "reference"):
+        network = model(weighting=weighting, impl=impl, image_size=32, encoder="timm:test_vit")
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        curves[impl] = []
+        for _ in range(6):
+            losses = network.training_loss(given)
+            optimizer.zero_grad()
+            losses["loss"].backward()
+            optimizer.step()
+            curves[impl].append(float(losses["loss"].detach()))
+    assert curves["fused"] == pytest.approx(curves["reference"], rel=1e-3)
+    assert curves["fused"][0] == pytest.approx(curves["reference"][0], rel=1e-5)
+    assert curves["fused"][-1] < curves["fused"][0]
+
+
+def test_impl_reaches_every_operator(monkeypatch):
+    seen = []
+
+    def note(module, name):
+        original = getattr(module, name)
+
+        def wrapped(*args, **options):
+            seen.append((name, options["impl"]))
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, name, wrapped)
+
+    for name in ("mine_quadruplets", "quadruplet_loss"):
+        note(weighted_quadruplet, name)
+    for name in ("token_weighting", "pairwise_token_score"):
+        note(pair_weighting, name)
+    for weighting in ("text", "pairwise"):
+        model(weighting=weighting, impl="reference").training_loss(batch())
+    assert {name for name, _ in seen} == {
+        "mine_quadruplets",
+        "quadruplet_loss",
+        "token_weighting",
+        "pairwise_token_score",
+    }
+    assert {impl for _, impl in seen} == {"reference"}
+
+
+def test_memory_gives_further_negatives():
+    plain = model(lambda_cls=0.0, lambda_align=0.0).eval()
+    remembering = model(lambda_cls=0.0, lambda_align=0.0, memory=20, margins=2.0)
+    remembering.encoder.eval()  # batch statistics would blur the comparison
+    plain.quadruplet_loss.margins = 2.0
+    first, second = batch(), {**batch(), "sketches": batch()["sketches"].flip(0)}
+    with torch.no_grad():
+        expected = [plain.training_loss(b)["loss"] for b in (first, second)]
+        got = [remembering.training_loss(b)["loss"] for b in (first, second)]
+    torch.testing.assert_close(got[0], expected[0])
+    assert got[1] > expected[1]
+    assert len(remembering.memory.photos) == 16
+    state = remembering.state_dict()
+    other = model(lambda_cls=0.0, lambda_align=0.0, memory=20)
+    other.load_state_dict(state)
+    assert torch.equal(other.memory.photos.features, remembering.memory.photos.features)
+    assert model().memory is None
+
+
+def test_pairs_are_explained_by_words_and_patches():
+    network, given = model(weight_temperature=0.1).eval(), batch()
+    explained = network.explain_pairs(*given.values())
+    with torch.no_grad():
+        sketch, photo = network.encoder(given["sketches"]), network.encoder(given["photos"])
+        pairs = network.pair_weighting(sketch, photo, given["labels"])
+    torch.testing.assert_close(explained.local, pairs.local)
+    torch.testing.assert_close(explained.global_, pairs.global_)
+    quality = (pairs.local + pairs.global_) / 2
+    torch.testing.assert_close(explained.weights, 8 * (quality / 0.1).softmax(0))
+    assert explained.answers.words[0] == ["cat", "fur", "tail"]
+    assert explained.answers.words[4] == ["piano"]
+    assert explained.answers.words[7] == []
+    for maps in (explained.answers.sketch, explained.answers.photo):
+        assert maps.shape == (8, 3, 4)
+        for words, rows in zip(explained.answers.words, maps, strict=True):
+            expected = torch.tensor([1.0] * len(words) + [0.0] * (3 - len(words)))
+            torch.testing.assert_close(rows.sum(1), expected)
+
+
+def test_pairs_without_text_are_explained_by_matches():
+    network, given = model(weighting="pairwise", text=None).eval(), batch()
+    answers = network.explain_pairs(*given.values()).answers
+    assert answers.words == [["best match"]] * 8
+    with torch.no_grad():
+        sketch = F.normalize(network.encoder(given["sketches"]).tokens, dim=2)
+        photo = F.normalize(network.encoder(given["photos"]).tokens, dim=2)
+    cosines, best = (sketch @ photo.mT).max(2)
+    fit = cosines.clamp_min(0)
+    torch.testing.assert_close(answers.sketch[:, 0], fit / fit.sum(1, keepdim=True))
+    counts = torch.stack([row.bincount(minlength=4) for row in best]).float()
+    torch.testing.assert_close(answers.photo[:, 0], counts / 4)
 
 
 def test_the_quadruplet_part_uses_the_weights_of_the_chosen_pairs():
@@ -237,6 +354,10 @@ def test_a_few_steps_lower_the_loss():
     ("options", "message"),
     [
         ({"lambda_align": -1.0}, "DMWAN: lambda_align must not be negative, got -1.0"),
+        ({"memory": -1}, "DMWAN: memory must not be negative, got -1"),
+        ({"memory": 70_000}, "CrossBatchMemory: size must be in 1..65536, got 70000"),
+        ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
+        ({"negative": "all"}, "DMWAN: negative must be one of hardest, semihard, distance_w"),
         ({"weighting": "none"}, "DMWAN: weighting must be text or pairwise, got 'none'"),
         (
             {

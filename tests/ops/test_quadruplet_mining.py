@@ -150,7 +150,7 @@ MINING_ERRORS = [
     (
         {"sketch_negative": "photo"},
         ValueError,
-        "sketch_negative must be one of anchor, positive, got 'photo'",
+        "sketch_negative must be one of anchor, positive, none, got 'photo'",
     ),
     (
         {"distance": "l1"},

@@ -51,7 +51,7 @@ def loop_mine(
         if negative == "hardest":
             neg = nearest(other, d)
         elif negative == "semihard":
-            low = d[max(pos, 0)]
+            low = d[pos] if pos >= 0 else math.inf
             neg = nearest([j for j in other if low < d[j] < low + margin], d)
             neg = neg if neg >= 0 else farthest(other, d)
         else:

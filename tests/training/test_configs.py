@@ -21,7 +21,8 @@ def _text(classes, *, source):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
     mask = torch.ones(len(classes), 3, dtype=torch.bool)
-    return SimpleNamespace(tokens=tokens, mask=mask, global_=tokens.mean(1))
+    words = [[name] * 3 for name in classes]
+    return SimpleNamespace(tokens=tokens, mask=mask, global_=tokens.mean(1), words=words)
 
 
 @pytest.mark.parametrize("name", shipped_configs())

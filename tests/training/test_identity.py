@@ -130,3 +130,23 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path):
     torch.save({"zsbir": print}, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match="path must be a checkpoint written by zsbir"):
         read_checkpoint(tmp_path / "evil.ckpt")
+
+
+def test_how_a_model_is_computed_is_no_part_of_what_it_is():
+    fused, reference, other = (
+        ModelIdentity.of("dmwan", {**ARGUMENTS, **more}, CLASSES)
+        for more in ({}, {"impl": "reference"}, {"memory": 64})
+    )
+    assert fused.arguments["impl"] == "fused"
+    fused.require_same(reference.to_dict())
+    with pytest.raises(ValueError, match="with memory=0, got one with memory=64"):
+        fused.require_same(other.to_dict())
+
+
+def test_a_model_with_memory_is_exported_with_it(tmp_path):
+    identity = ModelIdentity.of("dmwan", {**ARGUMENTS, "memory": 8}, CLASSES)
+    model = build_model(identity)
+    model.memory.photos.add(torch.randn(3, 1280), torch.arange(3))
+    loaded, _ = load_model(export_model(model, identity, tmp_path))
+    assert loaded.memory.photos.labels.tolist() == [0, 1, 2]
+    assert torch.equal(loaded.memory.photos.features, model.memory.photos.features)

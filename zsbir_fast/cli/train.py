@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
 
     from zsbir_fast.training.assess import chance_level
     from zsbir_fast.training.curves import read_curves
+    from zsbir_fast.training.explain import explain_seen_pairs
     from zsbir_fast.training.fit import evaluate_unseen, train
     from zsbir_fast.training.results import (
         result_table,
@@ -128,6 +129,7 @@ def main(argv: Sequence[str]) -> None:
         curves=read_curves(out / "logs"),
         settings=settings.flat(),
         notes=[PRETRAINING_NOTE],
+        explained=explain_seen_pairs(model, benchmark, device=fitted.device),
     )
     table = table_text(result_table("", results))
     sys.stdout.write(

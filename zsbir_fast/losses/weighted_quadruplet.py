@@ -9,8 +9,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast.losses.batches import (
+    Bank,
+    JoinedBatch,
+    Labels,
+    Side,
+    side_of,
+    split_labels,
+)
+from zsbir_fast.losses.gathering import (
+    Gather,
+    ProcessGroup,
+    process_count,
+    share_rows,
+    shared_seed,
+)
+from zsbir_fast.ops._quadruplet_inputs import (
+    Impl,
+    check_choice,
+    check_not_nan,
+    check_rows,
+    five_numbers,
+)
+from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
 from zsbir_fast.reference.quadruplet_mining import (
+    PRESETS,
     Distance,
     Negative,
     Positive,
@@ -19,29 +43,47 @@ from zsbir_fast.reference.quadruplet_mining import (
     SketchNegative,
 )
 
-Labels = Tensor | tuple[Tensor, Tensor]
+Mining = Literal[Negative, "all"]
+
+_NAME = "WeightedQuadrupletLoss"
+# Where the negative sketch is looked for, if not near the anchor.
+_USUAL_SKETCH: dict[str, SketchNegative] = {"triplet": "none", "cross_symmetric": "positive"}
 
 
 class WeightedQuadrupletLoss(nn.Module):
     """Mine quadruplets in a batch of sketches and photos and sum their weighted hinges.
 
+    With ``gather="auto"`` the batches of all processes of a distributed run are joined first: the
+    loss is that of the joined batch, the same on every process, and under
+    ``DistributedDataParallel`` so are the parameters' gradients. Processes may have batches of
+    different sizes.
+
     Args:
         mining: how the negative photo is chosen, see :func:`zsbir_fast.mine_quadruplets`;
-            ``"distance_weighted"`` draws from torch's global random numbers.
+            ``"distance_weighted"`` draws from torch's global random numbers. ``"all"``: nothing is
+            chosen, all quadruplets count, see :func:`zsbir_fast.batch_all_quadruplet_loss`.
         negatives: which hinges take part, the preset of :func:`zsbir_fast.quadruplet_loss`.
-        positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i.
+        positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i. Not
+            used with ``mining="all"``.
         sketch_negative: the negative sketch is the one nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; default: the positive for ``"cross_symmetric"``, else the anchor.
+            ``"positive"`` photo; ``"none"``, for ``"triplet"``, which has no such hinge. Default:
+            none for ``"triplet"``, the positive for ``"cross_symmetric"``, else the anchor. Not
+            used with ``mining="all"``.
         margins: one margin or five; default: those of the preset (0.3, and 0.15 for h5). The
             first one also bounds the semi-hard negatives.
         cross_modal_share: of the preset ``"ramln"``.
         distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"``.
         normalize: L2-normalise the features first.
         symmetric: also use every photo as the anchor, and average the two losses.
-        reduction: ``"mean"``, ``"mean_nonzero"`` or ``"sum"``.
+        reduction: ``"mean"``, ``"mean_nonzero"``, ``"sum"``, or ``"none"``: the loss of every
+            sketch of this process, [B_s]; not with ``symmetric`` or ``mining="all"``.
+        gather: ``"auto"``: join the batches of all processes where ``torch.distributed`` is
+            initialised; every process must then call the loss. ``"off"``: this process alone.
+        process_group: which processes; default: all.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
 
     Raises:
-        ValueError: an option is unknown (raised by the first call, before any work).
+        ValueError: an option is unknown, or options do not go together.
 
     Source: DM-WAN, arXiv 2511.00925 (the name and the purpose); the form is our reading.
     """
@@ -49,7 +91,7 @@ class WeightedQuadrupletLoss(nn.Module):
     def __init__(
         self,
         *,
-        mining: Negative = "hardest",
+        mining: Mining = "hardest",
         negatives: Preset = "domain_balanced",
         positive: Positive = "hardest",
         sketch_negative: SketchNegative | None = None,
@@ -58,14 +100,43 @@ class WeightedQuadrupletLoss(nn.Module):
         distance: Distance = "euclidean",
         normalize: bool = True,
         symmetric: bool = False,
-        reduction: Literal["mean", "mean_nonzero", "sum"] = "mean",
+        reduction: Reduction = "mean",
+        gather: Gather = "auto",
+        process_group: ProcessGroup = None,
+        impl: Impl = "fused",
     ) -> None:
         super().__init__()
+        check_choice(_NAME, "mining", mining, Mining)
+        check_choice(_NAME, "negatives", negatives, Preset)
+        check_choice(_NAME, "positive", positive, Positive)
+        check_choice(_NAME, "sketch_negative", sketch_negative or "anchor", SketchNegative)
+        check_choice(_NAME, "distance", distance, Distance)
+        check_choice(_NAME, "reduction", reduction, Reduction)
+        check_choice(_NAME, "gather", gather, Gather)
+        check_choice(_NAME, "impl", impl, Impl)
+        if not 0 <= cross_modal_share <= 1:
+            raise ValueError(
+                f"{_NAME}: cross_modal_share must be in [0, 1], got {cross_modal_share}"
+            )
+        if sketch_negative == "none" and negatives != "triplet":
+            raise ValueError(
+                f"{_NAME}: sketch_negative must be 'anchor' or 'positive' for "
+                f"negatives={negatives!r}, got 'none'"
+            )
+        if mining == "all" and negatives == "ramln":
+            raise ValueError(f"{_NAME}: negatives must not be 'ramln' for mining='all'")
+        if reduction == "none" and (symmetric or mining == "all"):
+            other = "symmetric=True" if symmetric else "mining='all'"
+            raise ValueError(
+                f"{_NAME}: reduction must be 'mean', 'mean_nonzero' or 'sum' for {other}, "
+                "got 'none'"
+            )
+        five_numbers(_NAME, "margins", margins, PRESETS["triplet"][1])
         self.mining = mining
         self.negatives = negatives
         self.positive = positive
-        self.sketch_negative: SketchNegative = sketch_negative or (
-            "positive" if negatives == "cross_symmetric" else "anchor"
+        self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
+            negatives, "anchor"
         )
         self.margins = margins
         self.cross_modal_share = cross_modal_share
@@ -73,6 +144,9 @@ class WeightedQuadrupletLoss(nn.Module):
         self.normalize = normalize
         self.symmetric = symmetric
         self.reduction: Reduction = reduction
+        self.gather: Gather = gather
+        self.process_group = process_group
+        self.impl: Impl = impl
 
     def forward(
         self,
@@ -89,72 +163,216 @@ class WeightedQuadrupletLoss(nn.Module):
             sketches: [B_s, D] float.
             photos: [B_i, D] float.
             labels: [B] int64 shared by sketches and photos, or a pair of [B_s] and [B_i].
-            weights: [B_s] float, factor of each sketch anchor; default 1. With ``symmetric`` it is
-                the factor of photo i, too, so that B_s and B_i must be equal.
-            quadruplets: those of the sketch anchors, if they were mined before.
+            weights: [B_s] float, factor of each sketch anchor; default 1. They may be negative.
+                With ``symmetric`` it is the factor of photo i, too, so that B_s and B_i must be
+                equal. Not with ``mining="all"``.
+            quadruplets: those of the sketch anchors, if they were mined before; not where batches
+                of several processes are joined.
 
         Returns:
-            Scalar; 0 where no anchor has a valid quadruplet.
+            Scalar, or [B_s] with ``reduction="none"``; 0 with zero gradients where no anchor has a
+            valid quadruplet: one class, one modality, or a single image.
 
         Raises:
-            ValueError: shapes or options do not fit; labels are shared by unequal numbers.
+            ValueError: shapes or options do not fit; labels are shared by unequal numbers; a
+                feature or weight is NaN.
+            TypeError: labels are not int64 or features not floating point.
+            RuntimeError: another process's batch is wrong.
         """
-        sketches, photos = self._prepare(sketches), self._prepare(photos)
-        sketch_labels, photo_labels = _split_labels(labels, len(sketches), len(photos))
-        if self.symmetric and weights is not None and len(sketches) != len(photos):
+        if quadruplets is not None and self._processes() > 1:
             raise ValueError(
-                "WeightedQuadrupletLoss: photos must be as many as sketches for symmetric=True "
-                f"with weights, got {len(photos)} and {len(sketches)}"
+                f"{_NAME}: quadruplets must be None where batches of several processes are joined"
             )
-        if quadruplets is None:
-            quadruplets = self._mine(sketches, photos, sketch_labels, photo_labels)
-        loss = self._loss(sketches, photos, quadruplets, weights)
-        if not self.symmetric:
-            return loss
-        swapped = self._mine(photos, sketches, photo_labels, sketch_labels)
-        return (loss + self._loss(photos, sketches, swapped, weights)) / 2
+        joined = self.join(sketches, photos, labels, weights)
+        loss = self.joined_loss(joined, quadruplets=quadruplets)
+        return loss[joined.own] if self.reduction == "none" else loss
 
-    def mine(self, sketches: Tensor, photos: Tensor, labels: Labels) -> Quadruplets:
+    def mine(
+        self, sketches: Tensor, photos: Tensor, labels: Labels, *, bank: Bank | None = None
+    ) -> Quadruplets:
         """Mine the quadruplets of the sketch anchors as :meth:`forward` does.
+
+        Nothing is gathered. If several processes call it with the same batch, all of them get the
+        same quadruplets.
 
         Args:
             sketches: [B_s, D] float.
             photos: [B_i, D] float.
             labels: as for :meth:`forward`.
+            bank: more to choose from; its rows count from B_s and B_i on.
 
         Returns:
             Row indices, see :func:`zsbir_fast.mine_quadruplets`.
 
         Raises:
-            ValueError: shapes or options do not fit.
+            ValueError: shapes or options do not fit, or ``mining="all"``, which chooses nothing.
         """
-        split = _split_labels(labels, len(sketches), len(photos))
-        return self._mine(self._prepare(sketches), self._prepare(photos), *split)
+        if self.mining == "all":
+            raise ValueError(f"{_NAME}.mine: mining must choose negatives, got 'all'")
+        split = split_labels(_NAME, labels, len(sketches), len(photos))
+        anchor, other = self._sides(sketches, photos, *split, bank)
+        return self._mine(anchor, other, bank is None or bank.positives)
 
-    def _prepare(self, features: Tensor) -> Tensor:
+    def join(
+        self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None = None
+    ) -> JoinedBatch:
+        """Check a batch as :meth:`forward` does, and join those of all processes.
+
+        Args:
+            sketches: [B_s, D] float.
+            photos: [B_i, D] float.
+            labels: as for :meth:`forward`.
+            weights: as for :meth:`forward`.
+
+        Returns:
+            The joined batch.
+
+        Raises:
+            ValueError, TypeError: as for :meth:`forward`.
+            RuntimeError: another process's batch is wrong.
+        """
+        sketch, photo = share_rows(
+            _NAME,
+            self.process_group,
+            lambda: self._check(sketches, photos, labels, weights),
+            gather=self.gather,
+            sketches=sketches,
+            photos=photos,
+        )
+        sketch_labels, photo_labels = split_labels(_NAME, labels, len(sketches), len(photos))
+        return JoinedBatch(
+            sketch.join(sketches),
+            photo.join(photos),
+            sketch.join(sketch_labels),
+            photo.join(photo_labels),
+            None if weights is None else sketch.join(weights),
+            sketch.own,
+        )
+
+    def joined_loss(
+        self,
+        batch: JoinedBatch,
+        *,
+        quadruplets: Quadruplets | None = None,
+        bank: Bank | None = None,
+    ) -> Tensor:
+        """Compute the loss of a batch that :meth:`join` gave; nothing is gathered here.
+
+        Args:
+            batch: the joined batch.
+            quadruplets: those of the sketch anchors, from :meth:`mine` with the same ``bank``.
+            bank: more to choose negatives from, and positives if it says so.
+
+        Returns:
+            Scalar, or one loss per sketch of the joined batch with ``reduction="none"``.
+
+        Raises:
+            ValueError: ``quadruplets`` or ``bank`` with ``mining="all"``, or a feature is NaN.
+        """
+        if self.mining == "all":
+            if quadruplets is not None or bank is not None:
+                raise ValueError(f"{_NAME}: quadruplets and bank must be None for mining='all'")
+            loss = self._all_loss(batch)
+        else:
+            sides = self._sides(*batch[:4], bank)
+            loss = self._mined_loss(sides, batch.weights, quadruplets, bank)
+        if min(len(batch.sketches), len(batch.photos)) == 0:  # the other one gets zeros, not None
+            loss = loss + batch.sketches[:0].sum() + batch.photos[:0].sum()
+        return loss
+
+    def _check(
+        self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None
+    ) -> None:
+        split = split_labels(_NAME, labels, len(sketches), len(photos))
+        check_rows(_NAME, "sketch labels", split[0], len(sketches))
+        check_rows(_NAME, "photo labels", split[1], len(photos))
+        if weights is None:
+            return
+        if self.mining == "all":
+            raise ValueError(
+                f"{_NAME}: weights must be None for mining='all', whose terms are not pairs; "
+                f"got {tuple(weights.shape)}"
+            )
+        if weights.shape != (len(sketches),):
+            raise ValueError(
+                f"{_NAME}: weights must be [{len(sketches)}], got {tuple(weights.shape)}"
+            )
+        check_not_nan(_NAME, "weights", weights)
+        if self.symmetric and len(sketches) != len(photos):
+            raise ValueError(
+                f"{_NAME}: photos must be as many as sketches for symmetric=True with weights, "
+                f"got {len(photos)} and {len(sketches)}"
+            )
+
+    def _processes(self) -> int:
+        return process_count(self.process_group) if self.gather == "auto" else 1
+
+    def _sides(
+        self,
+        sketches: Tensor,
+        photos: Tensor,
+        sketch_labels: Tensor,
+        photo_labels: Tensor,
+        bank: Bank | None,
+    ) -> tuple[Side, Side]:
+        past: tuple[Tensor | None, ...] = (None,) * 4 if bank is None else bank[:4]
+        return (
+            side_of(self.prepare(sketches), sketch_labels, *past[:2]),
+            side_of(self.prepare(photos), photo_labels, *past[2:]),
+        )
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Bring [B, D] features to what is compared: with ``normalize`` to unit length."""
         return F.normalize(features, dim=1) if self.normalize else features
 
-    def _mine(
-        self, anchors: Tensor, others: Tensor, anchor_labels: Tensor, other_labels: Tensor
-    ) -> Quadruplets:
-        count, device = len(anchors), anchors.device
+    def _mined_loss(
+        self,
+        sides: tuple[Side, Side],
+        weights: Tensor | None,
+        quadruplets: Quadruplets | None,
+        bank: Bank | None,
+    ) -> Tensor:
+        sketches, photos = sides
+        bank_positives = bank is None or bank.positives
+        if quadruplets is None:
+            quadruplets = self._mine(sketches, photos, bank_positives)
+        loss = self._loss(sketches, photos, quadruplets, weights)
+        if not self.symmetric:
+            return loss
+        swapped = self._mine(photos, sketches, bank_positives)
+        return (loss + self._loss(photos, sketches, swapped, weights)) / 2
+
+    def _mine(self, anchor: Side, other: Side, bank_positives: bool) -> Quadruplets:
+        assert self.mining != "all"
+        count, device = len(anchor.features), anchor.features.device
         rows = torch.arange(count, device=device)
+        others = len(other.features)
+        banked = anchor.pool is not anchor.features
         return mine_quadruplets(
-            anchors.detach(),
-            others.detach(),
-            anchor_labels,
-            other_labels,
+            anchor.features.detach(),
+            other.pool.detach(),
+            anchor.labels,
+            other.pool_labels,
             positive=self.positive,
             negative=self.mining,
             sketch_negative=self.sketch_negative,
             distance=self.distance,
             margin=self._mining_margin(),
-            paired=torch.where(rows < len(others), rows, -1) if self.positive == "paired" else None,
-            uniforms=(
-                torch.rand(count, device=device) if self.mining == "distance_weighted" else None
-            ),
+            paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
+            uniforms=self._uniforms(count, device) if self.mining == "distance_weighted" else None,
             distinct_negatives=self.negatives == "chen2017",
+            sketch_references=anchor.pool.detach() if banked else None,
+            sketch_reference_labels=anchor.pool_labels if banked else None,
+            positive_photos=None if bank_positives else others,
+            impl=self.impl,
         )
+
+    def _uniforms(self, count: int, device: torch.device) -> Tensor:
+        if self._processes() == 1:
+            return torch.rand(count, device=device)
+        # Every process mines the joined batch, and all must choose alike.
+        generator = torch.Generator(device).manual_seed(shared_seed(device, self.process_group))
+        return torch.rand(count, device=device, generator=generator)
 
     def _mining_margin(self) -> float:
         if self.margins is None:
@@ -162,11 +380,11 @@ class WeightedQuadrupletLoss(nn.Module):
         return self.margins if isinstance(self.margins, (int, float)) else self.margins[0]
 
     def _loss(
-        self, anchors: Tensor, others: Tensor, quadruplets: Quadruplets, weights: Tensor | None
+        self, anchor: Side, other: Side, quadruplets: Quadruplets, weights: Tensor | None
     ) -> Tensor:
         return quadruplet_loss(
-            anchors,
-            others,
+            anchor.features,
+            other.pool,
             quadruplets,
             weights=weights,
             preset=self.negatives,
@@ -174,15 +392,27 @@ class WeightedQuadrupletLoss(nn.Module):
             cross_modal_share=self.cross_modal_share,
             distance=self.distance,
             reduction=self.reduction,
+            sketch_references=None if anchor.pool is anchor.features else anchor.pool,
+            impl=self.impl,
         )
 
-
-def _split_labels(labels: Labels, sketches: int, photos: int) -> tuple[Tensor, Tensor]:
-    if isinstance(labels, tuple):
-        return labels
-    if sketches != photos:
-        raise ValueError(
-            "WeightedQuadrupletLoss: labels must be a pair (sketch labels, photo labels) for "
-            f"{sketches} sketches and {photos} photos, got one tensor"
-        )
-    return labels, labels
+    def _all_loss(self, batch: JoinedBatch) -> Tensor:
+        sketches = (self.prepare(batch.sketches), batch.sketch_labels)
+        photos = (self.prepare(batch.photos), batch.photo_labels)
+        directions = [(sketches, photos), (photos, sketches)][: 1 + self.symmetric]
+        assert self.reduction != "none"
+        losses = [
+            batch_all_quadruplet_loss(
+                anchors,
+                others,
+                anchor_labels,
+                other_labels,
+                preset=self.negatives,
+                margins=self.margins,
+                distance=self.distance,
+                reduction=self.reduction,
+                impl=self.impl,
+            )
+            for (anchors, anchor_labels), (others, other_labels) in directions
+        ]
+        return torch.stack(losses).mean()

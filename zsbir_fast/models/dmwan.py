@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
+from zsbir_fast.losses.batches import JoinedBatch
 from zsbir_fast.losses.classification import CosineClassifier
+from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory
+from zsbir_fast.losses.gathering import Share, share_rows
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.models.encoders import Features, build_encoder
-from zsbir_fast.models.pair_weighting import PairAlignment, PatchWeighting, TextWeighting
+from zsbir_fast.models.pair_weighting import (
+    PairAlignment,
+    PatchAnswers,
+    PatchWeighting,
+    TextWeighting,
+)
 from zsbir_fast.models.regularisers import DomainMeans, FrozenCopy
+from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice
+from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
 from zsbir_fast.reference.quadruplet_mining import Negative, Positive, Preset
 from zsbir_fast.reference.token_weighting import Beta, WeightForm
@@ -23,6 +33,22 @@ if TYPE_CHECKING:
     from zsbir_fast.text.class_text import ClassText
 
 Modality = Literal["sketch", "photo"]
+
+
+class PairExplanation(NamedTuple):
+    """How B sketch-photo pairs get their alignment weights.
+
+    Attributes:
+        weights: float [B].
+        local: float [B], local score in [-1, 1].
+        global_: float [B], global score in [-1, 1].
+        answers: which patches answer which word.
+    """
+
+    weights: Tensor
+    local: Tensor
+    global_: Tensor
+    answers: PatchAnswers
 
 
 class DMWAN(nn.Module):
@@ -70,6 +96,12 @@ class DMWAN(nn.Module):
             (a running mean over the training batches) and normalise again.
         mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
             doubles the time.
+        memory: ours; so many past features of each modality (up to 65,536) serve as further
+            negatives, see :class:`zsbir_fast.CrossBatchMemory`; 0: none.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, the same to rounding.
+
+    Attributes:
+        classes: names of the seen classes.
 
     Raises:
         ValueError: an unknown choice, a negative factor, or text of another number of classes.
@@ -110,8 +142,11 @@ class DMWAN(nn.Module):
         lambda_distill: float = 0.0,
         centre: bool = False,
         mirror: bool = False,
+        memory: int = 0,
+        impl: Impl = "fused",
     ) -> None:
         super().__init__()
+        self.classes = tuple(classes)
         self.factors = {
             "quadruplet": lambda_quadruplet,
             "cls": lambda_cls,
@@ -124,6 +159,7 @@ class DMWAN(nn.Module):
                 raise ValueError(f"DMWAN: lambda_{name} must not be negative, got {factor}")
         if weighting not in ("text", "pairwise"):
             raise ValueError(f"DMWAN: weighting must be text or pairwise, got {weighting!r}")
+        check_choice("DMWAN", "negative", negative, Negative)  # "all" has no pairs to weigh
         self.encoder = build_encoder(encoder, weights=weights, image_size=image_size)
         self.pair_weighting: TextWeighting | PatchWeighting
         if weighting == "text":
@@ -133,9 +169,10 @@ class DMWAN(nn.Module):
                 width=width,
                 temperature=attention_temperature,
                 beta=beta,
+                impl=impl,
             )
         else:
-            self.pair_weighting = PatchWeighting()
+            self.pair_weighting = PatchWeighting(impl=impl)
         self.mix = mix
         self.weight_form: WeightForm = weight_form
         self.weight_temperature = weight_temperature
@@ -146,6 +183,12 @@ class DMWAN(nn.Module):
             positive=positive,
             margins=margins,
             symmetric=symmetric,
+            impl=impl,
+        )
+        if memory < 0:
+            raise ValueError(f"DMWAN: memory must not be negative, got {memory}")
+        self.memory = (
+            CrossBatchMemory(self.quadruplet_loss, memory, self.encoder.width) if memory else None
         )
         self.classifier = (
             CosineClassifier(self.encoder.width, len(classes), temperature=cls_temperature)
@@ -182,68 +225,118 @@ class DMWAN(nn.Module):
     def training_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses of a batch of pairs.
 
+        In a distributed run they are those of the joined batch of all processes, the same on each:
+        images are compared, and weights made, across processes. With mined positives the patches
+        of all photos are exchanged; with ``positive="paired"`` only the global features are.
+
         Args:
             batch: ``"sketches"`` and ``"photos"`` [B, 3, H, W] float, normalised; ``"labels"``
-                int64 [B], the class of sketch i and of photo i. Classes must repeat.
+                int64 [B], the class of sketch i and of photo i. Classes must repeat. B may differ
+                between processes.
 
         Returns:
             ``"loss"`` and its parts before their factors: ``"quadruplet"``, ``"cls"``,
             ``"align"``, ``"contrastive"``, ``"distill"`` (those with a factor above 0); and,
             detached, ``"weight_max"`` and ``"quality"``: the largest weight and the mean quality.
         """
-        labels = batch["labels"]
         # One pass for both modalities: the encoder is shared.
         both = self.encoder(torch.cat([batch["sketches"], batch["photos"]]))
         (sketch_tokens, photo_tokens), (sketches, photos) = (x.chunk(2) for x in both)
-        sketch, photo = Features(sketch_tokens, sketches), Features(photo_tokens, photos)
+        (share,) = share_rows("DMWAN.training_loss", sketches=sketches)
+        labels = share.join(batch["labels"])
+        joined = JoinedBatch(
+            share.join(sketches), share.join(photos), labels, labels, None, share.own
+        )
         if self.means is not None:
-            self.means.update(sketches, photos)
+            self.means.update(joined.sketches, joined.photos)
 
-        quadruplets = self.quadruplet_loss.mine(sketches, photos, labels)
-        rows = torch.arange(len(labels), device=labels.device)
-        partners = torch.where(quadruplets.positive >= 0, quadruplets.positive, rows)
-        pairs = self.pair_weighting(sketch, Features(*(x[partners] for x in photo)), labels)
-        weights = self._weights(pairs)
+        bank = None if self.memory is None else self.memory.bank()
+        quadruplets = self.quadruplet_loss.mine(*joined[:2], labels, bank=bank)
+        partners = self._partners(quadruplets, Features(photo_tokens, photos), joined, share)
+        pairs = self.pair_weighting(Features(sketch_tokens, sketches), partners, batch["labels"])
+        weights, quality = self._weights(pairs, share)
         parts = {
-            "quadruplet": self.quadruplet_loss(
-                sketches, photos, labels, weights, quadruplets=quadruplets
+            "quadruplet": self.quadruplet_loss.joined_loss(
+                joined._replace(weights=weights), quadruplets=quadruplets, bank=bank
             )
         }
-        doubled = torch.cat([labels, labels])
-        if self.classifier is not None:
-            parts["cls"] = self.classifier(both.global_, doubled)
+        if self.memory is not None:
+            self.memory.remember(joined)
+        parts |= self._class_parts(joined)
         if self.factors["align"]:
-            parts["align"] = self._alignment(pairs, labels)
-        if self.factors["contrastive"]:
-            parts["contrastive"] = supervised_contrastive_loss(
-                both.global_, doubled, temperature=self.contrastive_temperature
-            )
+            parts["align"] = self._alignment(pairs, labels, share)
         if self.frozen is not None:
             before = self.frozen(self.encoder, batch["photos"]).global_
-            parts["distill"] = (1 - F.cosine_similarity(photos, before)).mean()
+            parts["distill"] = share.join(1 - F.cosine_similarity(photos, before)).mean()
         loss = torch.stack([self.factors[name] * part for name, part in parts.items()]).sum()
-        return {
-            "loss": loss,
-            **parts,
-            "weight_max": weights.detach().max(),
-            "quality": (self.mix * pairs.local + (1 - self.mix) * pairs.global_).detach().mean(),
-        }
+        return {"loss": loss, **parts, "weight_max": weights.detach().max(), "quality": quality}
 
-    def _weights(self, pairs: PairAlignment) -> Tensor:
+    @torch.no_grad()
+    def explain_pairs(self, sketches: Tensor, photos: Tensor, labels: Tensor) -> PairExplanation:
+        """Show how sketch-photo pairs of seen classes get their alignment weights.
+
+        Call it in evaluation mode.
+
+        Args:
+            sketches: [B, 3, H, W] float, normalised.
+            photos: [B, 3, H, W] float, normalised; photo i is the partner of sketch i.
+            labels: int64 [B], index into ``classes``.
+
+        Returns:
+            Weights, scores, words and which patches answer them.
+        """
+        sketch, photo = self.encoder(sketches), self.encoder(photos)
+        pairs = self.pair_weighting(sketch, photo, labels)
+        weights, _ = self._weights(pairs, Share.alone(len(labels)))
+        answers = self.pair_weighting.explain(sketch, photo, labels)
+        return PairExplanation(weights, pairs.local, pairs.global_, answers)
+
+    def _partners(
+        self, quadruplets: Quadruplets, photo: Features, joined: JoinedBatch, share: Share
+    ) -> Features:
+        """The positive photo of every sketch of this process; photo i where there is none."""
+        if self.quadruplet_loss.positive == "paired":
+            return photo
+        rows = torch.arange(len(joined.photos), device=joined.photos.device)
+        chosen = torch.where(quadruplets.positive >= 0, quadruplets.positive, rows)[share.own]
+        return Features(share.join(photo.tokens)[chosen], joined.photos[chosen])
+
+    def _class_parts(self, joined: JoinedBatch) -> dict[str, Tensor]:
+        features = torch.cat(joined[:2])
+        labels = torch.cat([joined.sketch_labels, joined.photo_labels])
+        parts = {}
+        if self.classifier is not None:
+            parts["cls"] = self.classifier(features, labels)
+        if self.factors["contrastive"]:
+            parts["contrastive"] = supervised_contrastive_loss(
+                features, labels, temperature=self.contrastive_temperature
+            )
+        return parts
+
+    def _weights(self, pairs: PairAlignment, share: Share) -> tuple[Tensor, Tensor]:
+        """Weights of the joined batch, and the mean quality."""
         local, global_ = pairs.local, pairs.global_
         if self.detach_weights:
             local, global_ = local.detach(), global_.detach()
-        return alignment_weights(
+        local, global_ = share.join(local), share.join(global_)
+        quality = (self.mix * local + (1 - self.mix) * global_).detach().mean()
+        weights = alignment_weights(
             local,
             global_,
             mix=self.mix,
             temperature=self.weight_temperature,
             form=self.weight_form,
         )
+        return weights, quality
 
-    def _alignment(self, pairs: PairAlignment, labels: Tensor) -> Tensor:
+    def _alignment(self, pairs: PairAlignment, labels: Tensor, share: Share) -> Tensor:
         losses = [
-            alignment_loss(sketches, photos, labels, temperature=self.align_temperature)
+            alignment_loss(
+                share.join(sketches),
+                share.join(photos),
+                labels,
+                temperature=self.align_temperature,
+            )
             for sketches, photos in pairs.pooled
         ]
         return torch.stack(losses).mean()

@@ -66,9 +66,9 @@ class DomainMeans(nn.Module):
     def update(self, sketches: Tensor, photos: Tensor) -> None:
         """Take in a batch of features [B, D] of each modality; they are L2-normalised here."""
         self.updates += 1
-        share = (1 - self.momentum) / (1 - self.momentum ** self.updates.float())
+        share = (1 - self.momentum) / (1 - self.momentum ** self.updates.to(self.sketch.dtype))
         for mean, features in ((self.sketch, sketches), (self.photo, photos)):
-            mean.lerp_(F.normalize(features.float(), dim=1).mean(0), share)
+            mean.lerp_(F.normalize(features.to(mean.dtype), dim=1).mean(0), share)
 
     def centre(self, embeddings: Tensor, modality: Literal["sketch", "photo"]) -> Tensor:
         """Subtract the modality's mean from [B, D] unit rows and normalise again."""

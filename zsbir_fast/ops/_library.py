@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from zsbir_fast import _C
 
@@ -54,6 +55,39 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
     return fallback  # type: ignore[return-value]
 
 
+def refuse_transforms(op: str, *tensors: Tensor | None) -> None:
+    """Raise under ``torch.func`` transforms and forward-mode AD, which would give wrong tangents.
+
+    Raises:
+        NotImplementedError: Naming what works instead.
+    """
+    if torch.compiler.is_compiling():
+        return
+    what = ""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        what = "torch.func transforms (grad, vmap, jvp, ...)"
+    elif forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        what = "forward-mode differentiation"
+    if what:
+        raise NotImplementedError(
+            f"{op}: {what} are not supported by the kernels; backward() and torch.autograd.grad "
+            "are. Use impl='reference'."
+        )
+
+
+def refuse_second_derivatives(op: str) -> Callable[..., Any]:
+    """The derivative of a backward operator: an error that says so."""
+
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError(
+            f"{op}: second derivatives are not supported by the kernels. Use impl='reference'."
+        )
+
+    return refuse
+
+
 def address(tensor: Tensor | None) -> int:
     """Where the data of a tensor begin; 0 stands for None."""
     return 0 if tensor is None else tensor.data_ptr()
@@ -94,32 +128,3 @@ def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
                 f"{op}: {name} must be on {reference.device} like {first}, got {tensor.device}"
             )
     return reference.device
-
-
-def forbid_higher_derivatives(op: str, function: str) -> None:
-    """Make differentiating the gradient operator ``op`` an error; torch would only warn."""
-
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            f"{function}: the fused kernel has no second derivatives; use impl='reference'"
-        )
-
-    torch.library.register_autograd(f"zsbir::{op}", backward, lib=LIB)
-
-
-def forbid_transforms(function: str, *tensors: Tensor) -> None:
-    """Raise within ``torch.func`` transforms and where a forward-mode derivative is asked for.
-
-    Raises:
-        RuntimeError: Saying what to do instead.
-    """
-    if torch.compiler.is_compiling():
-        return
-    transformed = torch._C._are_functorch_transforms_active()
-    if transformed or any(
-        torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors
-    ):
-        raise RuntimeError(
-            f"{function}: the fused kernel has no forward-mode derivatives and no torch.func "
-            "transforms (grad, vmap, jvp); use impl='reference'"
-        )

@@ -19,8 +19,8 @@ from zsbir_fast.ops._library import (
     address,
     as_kernel_input,
     current_stream,
-    forbid_higher_derivatives,
     notice_fallback,
+    refuse_second_derivatives,
 )
 from zsbir_fast.reference import token_weighting_gradients as gradients
 from zsbir_fast.reference.token_weighting import accumulation_dtype
@@ -395,4 +395,6 @@ torch.library.register_autograd(
     "zsbir::pairwise_token_score", _pairwise_gradient, setup_context=_save_for_pairwise, lib=LIB
 )
 for _op in ("token_weighting", "pairwise_token_score"):
-    forbid_higher_derivatives(f"{_op}_backward", _op)
+    torch.library.register_autograd(
+        f"zsbir::{_op}_backward", refuse_second_derivatives(_op), lib=LIB
+    )

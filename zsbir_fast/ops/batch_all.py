@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
     check_choice,
@@ -15,14 +17,23 @@ from zsbir_fast.ops._quadruplet_inputs import (
     check_rows,
     five_numbers,
 )
+from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
+from zsbir_fast.ops.pair_distances import half_as_float, kernel_rows, pair_distances
+from zsbir_fast.ops.probes import count_probe_union, probe_sum
 from zsbir_fast.reference import batch_all as reference
 from zsbir_fast.reference.quadruplet_mining import (
     PRESETS,
     Distance,
+    Five,
     Preset,
     Reduction,
-    pair_distances,
 )
+from zsbir_fast.reference.quadruplet_mining import pair_distances as reference_distances
+
+ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
+
+# Products of two counts up to this are exact in float32.
+_EXACT_PRODUCTS = 4096
 
 __all__ = ["batch_all_quadruplet_loss", "batch_all_triplet_loss"]
 
@@ -79,14 +90,49 @@ def batch_all_triplet_loss(
     check_choice(name, "impl", impl, Impl)
     if not 0 <= margin < math.inf:
         raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
-    distances = pair_distances(_full(anchors), _full(references), distance)
-    sums, nonzero, valid = reference.triplet_terms(
-        distances, labels, reference_labels, margin=margin, skip_self=skip_self
-    )
+    itself = references is anchors
+    if impl == "reference":
+        anchors, references = half_as_float(anchors), half_as_float(references)
+        distances = reference_distances(anchors, references, distance)
+        sums, nonzero, valid = reference.triplet_terms(
+            distances, labels, reference_labels, margin=margin, skip_self=skip_self
+        )
+    else:
+        refuse_transforms(name, anchors, references)
+        rows = kernel_rows(anchors, distance)
+        others = None if itself else kernel_rows(references, distance)
+        distances = pair_distances(rows, others, distance)
+        sums, nonzero, _ = hinge_rows(
+            distances,
+            None,
+            labels,
+            reference_labels,
+            reference_labels,
+            margin=margin,
+            skip_self=skip_self,
+        )
+        valid = _triplets(labels, reference_labels, skip_self)
     if reduction == "none":
         return sums.to(distances.dtype)
     terms = reference.TermSums(sums.sum(), nonzero.sum(), valid.sum())
     return reference.reduce_terms(terms, reduction).to(distances.dtype)
+
+
+def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tensor:
+    """How many triplets there are of each anchor."""
+    positives = _count_equal(labels, reference_labels)
+    negatives = len(reference_labels) - positives
+    if skip_self:
+        shared = min(len(labels), len(reference_labels))
+        own = labels[:shared] == reference_labels[:shared]
+        positives = torch.cat([positives[:shared] - own.long(), positives[shared:]])
+    return positives * negatives
+
+
+def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
+    """How many of ``others`` equal each label, int64."""
+    ascending = others.sort().values
+    return torch.searchsorted(ascending, labels, right=True) - torch.searchsorted(ascending, labels)
 
 
 def batch_all_quadruplet_loss(
@@ -99,7 +145,7 @@ def batch_all_quadruplet_loss(
     coefficients: Sequence[float] | None = None,
     margins: float | Sequence[float] | None = None,
     distance: Distance = "euclidean",
-    reduction: Literal["mean_nonzero", "mean", "sum"] = "mean_nonzero",
+    reduction: ScalarReduction = "mean_nonzero",
     impl: Impl = "fused",
 ) -> Tensor:
     """All quadruplets (sketch, photo+, photo-, sketch-) of a batch, with their hinges.
@@ -137,7 +183,7 @@ def batch_all_quadruplet_loss(
     check_rows(name, "photo_labels", photo_labels, len(photos))
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
-    check_choice(name, "reduction", reduction, Literal["mean_nonzero", "mean", "sum"])
+    check_choice(name, "reduction", reduction, ScalarReduction)
     check_choice(name, "impl", impl, Impl)
     if preset == "ramln" and coefficients is None:
         raise ValueError(f"{name}: preset must have a batch-all form, got 'ramln'")
@@ -148,21 +194,154 @@ def batch_all_quadruplet_loss(
         raise ValueError(
             f"{name}: reduction must be 'mean' or 'sum' where h5 meets h2 or h3, got 'mean_nonzero'"
         )
-    sketches, photos = _full(sketches), _full(photos)
-    cross = pair_distances(sketches, photos, distance)
-    terms = reference.quadruplet_terms(
-        cross,
-        pair_distances(sketches, sketches, distance) if c[1] else None,
-        pair_distances(photos, photos, distance) if c[3] else None,
-        sketch_labels,
-        photo_labels,
-        coefficients=c,
-        margins=m,
-    )
-    return reference.reduce_terms(terms, reduction).to(cross.dtype)
+    if impl == "reference":
+        sketches, photos = half_as_float(sketches), half_as_float(photos)
+        terms = reference.quadruplet_terms(
+            reference_distances(sketches, photos, distance),
+            reference_distances(sketches, sketches, distance) if c[1] else None,
+            reference_distances(photos, photos, distance) if c[3] else None,
+            sketch_labels,
+            photo_labels,
+            coefficients=c,
+            margins=m,
+        )
+    else:
+        refuse_transforms(name, sketches, photos)
+        sketches, photos = kernel_rows(sketches, distance), kernel_rows(photos, distance)
+        terms = AllQuadruplets(
+            pair_distances(sketches, photos, distance),
+            pair_distances(sketches, None, distance) if c[1] else None,
+            pair_distances(photos, None, distance) if c[3] else None,
+            sketch_labels,
+            photo_labels,
+        ).terms(c, m, count_nonzero=reduction == "mean_nonzero")
+    return reference.reduce_terms(terms, reduction).to(sketches.dtype)
 
 
-def _full(features: Tensor) -> Tensor:
-    """Halves as float32."""
-    half = features.element_size() < 4
-    return features.float() if half else features
+class AllQuadruplets:
+    """The sums over all quadruplets from sums over triplets, and how often each triplet occurs.
+
+    h1 and h2 are triplets of a sketch, h3 and h4 of the positive photo; each occurs once for every
+    negative of the other modality that makes it a quadruplet.
+    """
+
+    def __init__(
+        self,
+        cross: Tensor,
+        sketches: Tensor | None,
+        photos: Tensor | None,
+        sketch_labels: Tensor,
+        photo_labels: Tensor,
+    ) -> None:
+        self.cross, self.sketches, self.photos = cross, sketches, photos
+        self.labels = sketch_labels, photo_labels
+        # Of the class of each sketch and of each photo, the number of sketches and of photos:
+        self.of_sketch = tuple(_count_equal(sketch_labels, x) for x in self.labels)
+        self.of_photo = tuple(_count_equal(photo_labels, x) for x in self.labels)
+
+    def terms(self, c: Five, m: Five, *, count_nonzero: bool) -> reference.TermSums:
+        """Total, non-zero (0 unless asked for) and valid quadruplets."""
+        distinct = c[4] > 0
+        found: dict[int, HingeSums] = {}
+        total = self.cross.new_zeros((), dtype=torch.float64)
+        for k in range(4):
+            if c[k] > 0:
+                found[k], often = self._hinge(k, m[k], distinct)
+                total = total + c[k] * (found[k].sums * often).sum()
+        if distinct:
+            total = total + c[4] * probe_sum(self.cross, *self.labels, margin=m[4])
+        nonzero = self.of_sketch[0].new_zeros(())
+        if count_nonzero and distinct:
+            h1, h4 = (m[k] if c[k] > 0 else None for k in (0, 3))
+            photos = None if self.photos is None else self.photos.detach()
+            nonzero = count_probe_union(
+                self.cross.detach(), photos, *self.labels, margins=(m[4], h1, h4)
+            )
+        elif count_nonzero:
+            nonzero = self._nonzero(found, m)
+        return reference.TermSums(total, nonzero, self._valid(distinct))
+
+    def _others(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sketches and photos of other classes than each sketch, then than each photo."""
+        sketches, photos = self.cross.shape
+        return (
+            sketches - self.of_sketch[0],
+            photos - self.of_sketch[1],
+            sketches - self.of_photo[0],
+            photos - self.of_photo[1],
+        )
+
+    def _hinge(self, k: int, margin: float, distinct: bool) -> tuple[HingeSums, Tensor]:
+        """All triplets of a hinge, and how often each occurs per row (1 if they are weighted)."""
+        of_photo = k >= 2
+        thresholds = self.cross.mT if of_photo else self.cross
+        values = (None, self.sketches, None, self.photos)[k]
+        rows, columns = self.labels[::-1] if of_photo else self.labels
+        photo_negatives = k in (0, 3)
+        value_labels = self.labels[1] if photo_negatives else self.labels[0]
+        # The other negative is a sketch for h1 and h4, a photo for h2 and h3.
+        others = self._others()[(2 if of_photo else 0) + (0 if photo_negatives else 1)]
+        counts = self.of_photo[0] if photo_negatives else self.of_sketch[1]
+        sums = hinge_rows(
+            thresholds,
+            values,
+            rows,
+            columns,
+            value_labels,
+            margin=margin,
+            row_weights=others.int() if distinct else None,
+            value_weights=counts.int() if distinct else None,
+        )
+        return sums, torch.ones_like(others) if distinct else others
+
+    def _nonzero(self, found: dict[int, HingeSums], m: Five) -> Tensor:
+        """Sum over pairs (s, i+) of N M - (N - a)(M - b) = N b + M a - a b.
+
+        N and M are the numbers of negatives, a and b those with an active hinge.
+        """
+        a, per_anchor_a = self._active(found, 0, 3, m)
+        b, per_anchor_b = self._active(found, 1, 2, m)
+        sketches, photos = self._others()[:2]
+        total = (photos * per_anchor_b).sum() + (sketches * per_anchor_a).sum()
+        if a is not None and b is not None:
+            both = a * b if max(self.cross.shape) <= _EXACT_PRODUCTS else a.double() * b.double()
+            total = total - both.sum(dtype=torch.float64)
+        return total.long()
+
+    def _active(
+        self, found: dict[int, HingeSums], of_sketch: int, of_photo: int, m: Five
+    ) -> tuple[Tensor | None, Tensor]:
+        """Active negatives of one modality for each pair [B_s, B_i], 0 elsewhere, and per sketch.
+
+        Where two hinges share the negative, it counts if either is active.
+        """
+        if of_sketch not in found and of_photo not in found:
+            return None, self.cross.new_zeros(len(self.cross), dtype=torch.float64)
+        if of_sketch in found and of_photo in found:
+            cross = self.cross.detach()
+            first, second = (cross, self.photos) if of_sketch == 0 else (self.sketches, cross.mT)
+            assert first is not None
+            assert second is not None
+            counts = union_counts(
+                cross,
+                first.detach(),
+                second.detach(),
+                *self.labels,
+                self.labels[1 if of_sketch == 0 else 0],
+                (m[of_sketch], m[of_photo]),
+            )
+            return counts, counts.sum(1, dtype=torch.float64)
+        same = self.labels[0][:, None] == self.labels[1][None, :]
+        if of_sketch in found:
+            counts = torch.where(same, found[of_sketch].by_threshold, 0)
+            return counts, found[of_sketch].active
+        counts = torch.where(same, found[of_photo].by_threshold.mT, 0)
+        return counts, counts.sum(1, dtype=torch.float64)
+
+    def _valid(self, distinct: bool) -> Tensor:
+        sketches, photos = self._others()[:2]
+        pairs = sketches * photos
+        if distinct:  # without those whose two negatives are of one class
+            other = self.labels[0][:, None] != self.labels[1][None, :]
+            pairs = pairs - (other * self.of_photo[0][None, :]).sum(1)
+        return (self.of_sketch[1] * pairs).sum()

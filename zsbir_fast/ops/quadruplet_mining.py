@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from zsbir_fast.ops._library import refuse_transforms
+from zsbir_fast.ops._mining import Batch, MiningOptions, mine
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
     check_choice,
     check_features,
+    check_not_nan,
     check_paired,
     check_rows,
     five_numbers,
 )
+from zsbir_fast.ops.pair_distances import kernel_rows
+from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import (
     PRESETS,
@@ -70,7 +76,7 @@ def mine_quadruplets(
             below 0.5 count as 0.5 and those above 1.4 are not drawn, unless all are. Meant for
             L2-normalised features.
         sketch_negative: the sketch of another class nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo.
+            ``"positive"`` photo; ``"none"``: nobody needs it, it is -1 and asked of no anchor.
         distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 - cosine; a zero row
             has cosine 0).
         margin: of the semi-hard negatives, in units of ``distance``.
@@ -130,23 +136,34 @@ def mine_quadruplets(
             f"{name}: uniforms must be [{len(sketches)}] for negative='distance_weighted', "
             f"got {got}"
         )
-    return reference.mine_quadruplets(
-        sketches,
-        photos,
+    references = sketches if sketch_references is None else sketch_references
+    reference_labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
+    options = MiningOptions(
+        positive, negative, sketch_negative, distance, margin, distinct_negatives, positive_photos
+    )
+    if impl == "reference" or negative == "distance_weighted":
+        return reference.mine_quadruplets(
+            sketches,
+            photos,
+            sketch_labels,
+            photo_labels,
+            paired=paired,
+            uniforms=uniforms,
+            sketch_references=references,
+            sketch_reference_labels=reference_labels,
+            **options._asdict(),
+        )
+    batch = Batch(
+        kernel_rows(sketches.detach(), distance),
+        kernel_rows(photos.detach(), distance),
+        kernel_rows(references.detach(), distance),
         sketch_labels,
         photo_labels,
-        positive=positive,
-        negative=negative,
-        sketch_negative=sketch_negative,
-        distance=distance,
-        margin=margin,
-        paired=paired,
-        uniforms=uniforms,
-        distinct_negatives=distinct_negatives,
-        sketch_references=sketch_references,
-        sketch_reference_labels=sketch_reference_labels,
-        positive_photos=positive_photos,
+        reference_labels,
+        paired,
     )
+    with torch.no_grad():
+        return mine(batch, options)
 
 
 def quadruplet_loss(
@@ -183,7 +200,7 @@ def quadruplet_loss(
         photos: [B_i, D] float.
         quadruplets: rows of ``photos`` and ``sketches``, from :func:`mine_quadruplets`. Anchors
             that are not ``valid`` contribute nothing.
-        weights: [B_s] float, factor of each anchor's loss; default 1.
+        weights: [B_s] float, factor of each anchor's loss; default 1. May be negative, not NaN.
         preset: which hinges take part.
         coefficients: five numbers that replace those of ``preset``.
         margins: one margin or five (``"ramln"`` uses the first); default 0.3, and 0.15 for h5.
@@ -215,6 +232,8 @@ def quadruplet_loss(
         check_rows(name, f"quadruplets.{field}", getattr(quadruplets, field), len(sketches))
     if weights is not None and weights.shape != (len(sketches),):
         raise ValueError(f"{name}: weights must be [{len(sketches)}], got {tuple(weights.shape)}")
+    if weights is not None:
+        check_not_nan(name, "weights", weights)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)
@@ -222,15 +241,52 @@ def quadruplet_loss(
         raise ValueError(f"{name}: cross_modal_share must be in [0, 1], got {cross_modal_share}")
     single_hinge = preset == "ramln" and coefficients is None
     default_coefficients, default_margins = PRESETS["triplet" if preset == "ramln" else preset]
-    return reference.quadruplet_loss(
+    five = (
+        five_numbers(name, "coefficients", coefficients, default_coefficients),
+        five_numbers(name, "margins", margins, default_margins),
+    )
+    references = sketches if sketch_references is None else sketch_references
+    needs_sketch = single_hinge or any(five[0][k] > 0 for k in (1, 2, 4))
+    quadruplets = _within_range(name, quadruplets, len(photos), len(references), needs_sketch)
+    if impl == "fused":
+        refuse_transforms(name, sketches, photos, weights)
+    hinges_of = quadruplet_hinges if impl == "fused" else reference.quadruplet_hinges
+    hinges = hinges_of(
         sketches,
         photos,
+        references,
         quadruplets,
-        weights=weights,
-        coefficients=five_numbers(name, "coefficients", coefficients, default_coefficients),
-        margins=five_numbers(name, "margins", margins, default_margins),
+        coefficients=five[0],
+        margins=five[1],
         cross_modal_share=cross_modal_share if single_hinge else None,
         distance=distance,
-        reduction=reduction,
-        sketch_references=sketch_references,
     )
+    return reference.reduce_hinges(hinges, quadruplets.valid, weights, reduction)
+
+
+def _within_range(
+    name: str, quadruplets: Quadruplets, photos: int, references: int, needs_sketch: bool
+) -> Quadruplets:
+    """Count anchors as invalid whose rows do not exist, so that no kernel reads beyond its input.
+
+    Raises:
+        ValueError: A valid anchor names a row that does not exist; on CUDA, where looking would
+            wait for the GPU, and in compiled code, such an anchor is left out instead.
+    """
+    valid = quadruplets.valid
+    inside = valid
+    for row, count in (
+        (quadruplets.positive, photos),
+        (quadruplets.photo_negative, photos),
+        (quadruplets.sketch_negative, references),
+    ):
+        lowest = -1 if row is quadruplets.sketch_negative and not needs_sketch else 0
+        inside = inside & (row >= lowest) & (row < count)
+    if not (torch.compiler.is_compiling() or valid.is_cuda) and bool((valid & ~inside).any()):
+        anchor = int((valid & ~inside).nonzero()[0])
+        raise ValueError(
+            f"{name}: quadruplets must name rows that exist where they are valid, anchor {anchor} "
+            f"got {tuple(int(x[anchor]) for x in quadruplets[:3])} for {photos} photos and "
+            f"{references} sketches"
+        )
+    return quadruplets._replace(valid=inside)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from zsbir_fast.ops import _token_weighting_native as native
-from zsbir_fast.ops._library import forbid_transforms
+from zsbir_fast.ops._library import refuse_transforms
+from zsbir_fast.ops._quadruplet_inputs import Impl
 from zsbir_fast.ops._token_weighting_inputs import (
     check_choice,
     check_pairwise,
@@ -21,8 +22,6 @@ from zsbir_fast.reference import token_weighting as reference
 from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
 
 __all__ = ["TokenWeighting", "alignment_weights", "pairwise_token_score", "token_weighting"]
-
-Impl = Literal["fused", "reference"]
 
 # All pairs: elements of the pooled photo rows that are in memory at a time (64 MiB as float32).
 _CHUNK_ELEMENTS = 2**24
@@ -132,7 +131,7 @@ def token_weighting(
         ValueError: shapes or devices do not fit, labels are out of range, a temperature is not
             positive, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
         TypeError: a tensor has the wrong dtype, or the floating-point ones differ.
-        RuntimeError: a derivative that the fused kernel does not have is asked for.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
 
     Source: DM-WAN, arXiv 2511.00925, names the module (local and global aggregation block); the
     equations (1) to (5) in ``docs/methods.md`` are our reading.
@@ -159,7 +158,7 @@ def token_weighting(
             options = {"text_global": text_global, "temperature": temperature, "beta": beta}
             result = _reference(text, text_mask, *sketch, *photo, labels, options, all_pairs)
         else:
-            forbid_transforms("token_weighting", text, *sketch, *photo)
+            refuse_transforms("token_weighting", text, *sketch, *photo)
             weights = reference.word_weights(text, text_mask, text_global, beta)
             fused = _all_pairs if all_pairs else _pairs
             result = fused(text, text_mask, weights, sketch, photo, labels, temperature, keep)
@@ -208,7 +207,7 @@ def pairwise_token_score(
     Raises:
         ValueError: the shapes or devices do not fit, or there are no tokens.
         TypeError: the dtypes differ or are not floating-point.
-        RuntimeError: a derivative that the fused kernel does not have is asked for.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
 
     Source: the late interaction of FILIP (arXiv 2111.07783); using it as DM-WAN's weight is the
     second of our two readings (``docs/methods.md``).
@@ -219,7 +218,7 @@ def pairwise_token_score(
     with torch.autocast(sketch_tokens.device.type, enabled=False):
         if impl == "reference":
             return reference.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs=all_pairs)
-        forbid_transforms("pairwise_token_score", sketch_tokens, photo_tokens)
+        refuse_transforms("pairwise_token_score", sketch_tokens, photo_tokens)
         scores: Tensor
         scores, *_ = torch.ops.zsbir.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs)
         return scores

@@ -16,7 +16,7 @@ from zsbir_fast.reference.token_weighting import safe_cosine, unit_rows
 
 Positive = Literal["hardest", "easiest", "semihard", "paired"]
 Negative = Literal["hardest", "semihard", "distance_weighted"]
-SketchNegative = Literal["anchor", "positive"]
+SketchNegative = Literal["anchor", "positive", "none"]
 Distance = Literal["euclidean", "squared_euclidean", "cosine"]
 Reduction = Literal["mean", "mean_nonzero", "sum", "none"]
 Preset = Literal["triplet", "domain_balanced", "cross_symmetric", "full", "chen2017", "ramln"]
@@ -58,7 +58,10 @@ def pair_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
         return 1 - unit_rows(a) @ unit_rows(b).mT
     if distance == "euclidean":
         return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if len(a) == 0:
+        return a @ b.mT  # empty, and part of the graph
+    # Not the square of a root, which would round: equal sums stay equal.
+    return torch.stack([(row - b).square().sum(1) for row in a])
 
 
 def row_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
@@ -112,10 +115,13 @@ def mine_quadruplets(
         own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
 
     chosen = _positives(cross, own, same, positive, paired)
-    positive_distance = _take(cross, chosen)
+    positive_distance = _take(cross, chosen).masked_fill(chosen < 0, torch.inf)
     photo_negative = _photo_negatives(
         cross, same, positive_distance, negative, margin, uniforms, sketches.shape[1], distance
     )
+    if sketch_negative == "none":
+        nothing = torch.full_like(chosen, -1)
+        return Quadruplets(chosen, photo_negative, nothing, (chosen >= 0) & (photo_negative >= 0))
     other = sketch_labels[:, None] != labels[None, :]
     if distinct_negatives:
         other = other & (labels[None, :] != _take(photo_labels, photo_negative)[:, None])
@@ -124,7 +130,7 @@ def mine_quadruplets(
     else:
         within = pair_distances(photos[chosen.clamp_min(0)], references, distance)
         other = other & (chosen >= 0)[:, None]
-    nearest_sketch = _nearest(within, other)
+    nearest_sketch = nearest_index(within, other)
     valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
     return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
 
@@ -139,7 +145,7 @@ def _positives(
         return torch.where(fits, paired, -1)
     if mode == "hardest":
         return _farthest(cross, own)
-    nearest = _nearest(cross, own)
+    nearest = nearest_index(cross, own)
     if mode == "easiest":
         return nearest
     limit = cross.masked_fill(same, torch.inf).amin(1)
@@ -159,15 +165,15 @@ def _photo_negatives(
 ) -> Tensor:
     if mode == "distance_weighted":
         assert uniforms is not None
-        return _draw_by_distance(cross, ~same, uniforms, width, distance)
+        return draw_by_distance(cross, ~same, uniforms, width, distance)
     if mode == "hardest":
-        return _nearest(cross, ~same)
+        return nearest_index(cross, ~same)
     low = positive_distance[:, None]
-    semihard = _nearest(cross, ~same & (cross > low) & (cross < low + margin))
+    semihard = nearest_index(cross, ~same & (cross > low) & (cross < low + margin))
     return torch.where(semihard >= 0, semihard, _farthest(cross, ~same))
 
 
-def _draw_by_distance(
+def draw_by_distance(
     cross: Tensor, other: Tensor, uniforms: Tensor, width: int, distance: Distance
 ) -> Tensor:
     """Inverse of the cumulative distribution of 1 / q(d) at the given uniform numbers."""
@@ -189,14 +195,14 @@ def _draw_by_distance(
     return _first(reached)
 
 
-def _nearest(distances: Tensor, allowed: Tensor) -> Tensor:
+def nearest_index(distances: Tensor, allowed: Tensor) -> Tensor:
     """Index of the smallest allowed entry of each row, the lowest index among equals; -1: none."""
     smallest = distances.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
     return _first(allowed & (distances == smallest))
 
 
 def _farthest(distances: Tensor, allowed: Tensor) -> Tensor:
-    return _nearest(-distances, allowed)
+    return nearest_index(-distances, allowed)
 
 
 def _first(flags: Tensor) -> Tensor:

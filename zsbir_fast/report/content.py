@@ -97,3 +97,49 @@ class Curve:
     title: str
     x_label: str
     series: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """Where one word looks, in the sketch and in the photo.
+
+    Attributes:
+        word: the word.
+        sketch: heat map over the sketch, uint8 [H, W, 3].
+        photo: heat map over the photo, uint8 [H, W, 3].
+    """
+
+    word: str
+    sketch: NDArray[np.uint8]
+    photo: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class WeightedPair:
+    """A sketch, its partner photo, and how much the pair counts in training.
+
+    Attributes:
+        group: heading under which the pair stands, e.g. ``"Largest weights"``.
+        label: class name of both.
+        sketch: uint8 [H, W] or [H, W, 3].
+        photo: uint8 [H, W] or [H, W, 3].
+        weight: alignment weight, 1 on average.
+        local: local score, -1 to 1.
+        global_: global score, -1 to 1.
+        words: which patches answer which word; empty for pairs that only show their weight.
+        low: attention at the palest colour of ``words``, in multiples of an equal share.
+        high: attention at the strongest colour.
+        grids: patches along a side, of the sketch and of the photo.
+    """
+
+    group: str
+    label: str
+    sketch: NDArray[np.uint8]
+    photo: NDArray[np.uint8]
+    weight: float
+    local: float
+    global_: float
+    words: Sequence[WordMap] = ()
+    low: float = 0.0
+    high: float = 0.0
+    grids: tuple[int, int] = (0, 0)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 
 from zsbir_fast._files import write_atomically
+from zsbir_fast.report.attention import legend_colours
 from zsbir_fast.report.charts import line_chart
-from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table
+from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table, WeightedPair
 from zsbir_fast.report.pictures import data_uri
+
+_Row = TypeVar("_Row", RetrievalRow, WeightedPair)
 
 
 def write_report(
@@ -24,6 +27,8 @@ def write_report(
     retrieval: Sequence[RetrievalRow] = (),
     per_class: Sequence[PerClass] = (),
     curves: Sequence[Curve] = (),
+    weighted: Sequence[WeightedPair] = (),
+    attention: Sequence[WeightedPair] = (),
     definition: str = "",
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
@@ -40,6 +45,8 @@ def write_report(
             in the given order.
         per_class: bar charts, one bar per class.
         curves: line charts (training loss, validation metric).
+        weighted: pairs with their alignment weights; those with the same ``group`` stand together.
+        attention: pairs with the patches that answer each word.
         definition: how the metric is defined, in words.
         settings: what was run, key -> value.
         versions: what it ran on, key -> value.
@@ -58,16 +65,16 @@ def write_report(
                     f"write_report: every row of table {table.title!r} must have "
                     f"{len(table.columns)} cells, got {len(row)}"
                 )
-    groups = [
-        (name, list(rows)) for name, rows in itertools.groupby(retrieval, key=lambda row: row.group)
-    ]
     page = _template().render(
         title=title,
         lead=lead,
         tables=tables,
-        groups=groups,
+        groups=_grouped(retrieval),
         per_class=per_class,
         curves=[(curve, line_chart(curve)) for curve in curves],
+        weighted=_grouped(weighted),
+        attention=attention,
+        palette=legend_colours(),
         definition=definition,
         settings=settings or {},
         versions=versions or {},
@@ -76,6 +83,10 @@ def write_report(
     target = Path(path)
     write_atomically(target, lambda name: Path(name).write_text(page, encoding="utf-8"))
     return target
+
+
+def _grouped(rows: Sequence[_Row]) -> list[tuple[str, list[_Row]]]:
+    return [(name, list(group)) for name, group in itertools.groupby(rows, lambda row: row.group)]
 
 
 def _template() -> jinja2.Template:

@@ -19,6 +19,9 @@ METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
 NOT_STORED = ("classes", "text")
 """Constructor arguments that are data, not settings."""
 
+HOW_NOT_WHAT = ("impl",)
+"""Arguments that change how a model is computed, not which model it is."""
+
 FORMAT_VERSION = 1
 
 
@@ -108,6 +111,8 @@ class ModelIdentity:
             )
         keys = [*self.arguments, *(k for k in other.arguments if k not in self.arguments)]
         for key in keys:
+            if key in HOW_NOT_WHAT:
+                continue
             mine, its = self.arguments.get(key), other.arguments.get(key)
             if mine != its:
                 raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from zsbir_fast.losses.cross_batch_memory import FeatureBank
 from zsbir_fast.training.config import OptimConfig
 from zsbir_fast.training.identity import ModelIdentity
 
@@ -44,6 +45,14 @@ class RetrievalModule(pl.LightningModule):
         self.optim = optim
         self.identity = identity
         self.total_steps = total_steps
+        # The memory is the same on every process: DistributedDataParallel, which reads this name,
+        # need not send it around before every step.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{path}.{name}"
+            for path, part in self.named_modules()
+            if isinstance(part, FeatureBank)
+            for name, _ in part.named_buffers()
+        ]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute and log the losses of one batch; Lightning calls this."""

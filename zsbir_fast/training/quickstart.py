@@ -22,6 +22,7 @@ from zsbir_fast.training.assess import chance_level, remove_domain_mean, usual_k
 from zsbir_fast.training.config import Settings, read_settings
 from zsbir_fast.training.curves import read_curves
 from zsbir_fast.training.embedding import embed_images
+from zsbir_fast.training.explain import ExplainedPairs, explain_seen_pairs
 from zsbir_fast.training.fit import Embedded, evaluate_unseen, train
 from zsbir_fast.training.results import result_table, table_text, write_metrics, write_per_class
 from zsbir_fast.training.run_report import PRETRAINING_NOTE, report_run
@@ -101,7 +102,8 @@ def quickstart(
         progress=progress,
     )
     results["trained"] = trained.result
-    return _write(folder, benchmark, settings, results, trained, start, say)
+    explained = explain_seen_pairs(model, benchmark, device=fitted.device)
+    return _write(folder, benchmark, settings, results, trained, explained, start, say)
 
 
 def prepare_folder(out: str | Path) -> Path:
@@ -172,6 +174,7 @@ def _write(
     settings: Settings,
     results: dict[str, RetrievalResult],
     trained: Embedded,
+    explained: ExplainedPairs | None,
     start: float,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
@@ -204,6 +207,7 @@ def _write(
             "for the published benchmarks.",
         ],
         baseline="raw features",
+        explained=explained,
     )
     metrics = write_metrics(folder / "metrics.json", results, seconds=round(seconds, 1))
     table = result_table("", named, highlight="trained")

@@ -9,10 +9,12 @@ from typing import Any
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.metrics.result import RetrievalResult
-from zsbir_fast.report.content import Curve, PerClass
+from zsbir_fast.report.attention import attention_pairs, weighted_pairs
+from zsbir_fast.report.content import Curve, PerClass, WeightedPair
 from zsbir_fast.report.html import write_report
 from zsbir_fast.report.retrieval import retrieval_rows
 from zsbir_fast.training.curves import Points
+from zsbir_fast.training.explain import ExplainedPairs
 from zsbir_fast.training.fit import Embedded
 from zsbir_fast.training.results import result_table
 
@@ -45,6 +47,7 @@ def report_run(
     settings: Mapping[str, Any],
     notes: Sequence[str] = (),
     baseline: str = "",
+    explained: ExplainedPairs | None = None,
 ) -> Path:
     """Write the report of a trained model on the unseen classes of a benchmark.
 
@@ -59,6 +62,8 @@ def report_run(
         settings: what was run.
         notes: caveats.
         baseline: row of ``results`` that the bars per class are compared with; none if empty.
+        explained: pairs of seen classes with their weights and patches, from
+            ``explain_seen_pairs``; None leaves these sections out.
 
     Returns:
         The path written.
@@ -99,11 +104,19 @@ def report_run(
             )
         ],
         curves=training_curves(curves),
+        **_explanation(explained),
         definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
         settings=settings,
         versions=versions(),
         notes=notes,
     )
+
+
+def _explanation(explained: ExplainedPairs | None) -> dict[str, list[WeightedPair]]:
+    if explained is None:
+        return {}
+    parts = (explained.explanation, explained.sketches, explained.photos)
+    return {"weighted": weighted_pairs(*parts), "attention": attention_pairs(*parts)}
 
 
 def training_curves(curves: Mapping[str, Points]) -> list[Curve]:

@@ -1,0 +1,103 @@
+"""One of several processes that train a small DM-WAN together; writes its losses and weights.
+
+Run as `python dmwan_worker.py RANK SIZE FOLDER`. Size 1 needs no group: it is what the others are
+compared with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import zsbir_fast as zf
+
+PAIRS, STEPS = 12, 3
+CUTS = {1: [0, 12], 2: [0, 6, 12], 4: [0, 2, 5, 8, 12]}
+EVERYTHING = {
+    "lambda_contrastive": 0.3,
+    "lambda_distill": 0.7,
+    "centre": True,
+    "margins": 0.6,
+}
+VARIANTS = {
+    "mined": {"symmetric": True, "preset": "full"},
+    "paired": {"positive": "paired", "detach_weights": False, "weight_temperature": 0.05},
+    "patches": {"weighting": "pairwise", "text": None, "negative": "semihard"},
+    "memory": {"memory": 30, "detach_weights": False},
+}
+
+
+class Training(nn.Module):
+    """DDP gathers gradients of what runs in `forward`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch):
+        return self.model.training_loss(batch)
+
+
+def class_text():
+    g = torch.Generator().manual_seed(0)
+    return SimpleNamespace(
+        tokens=torch.randn(4, 3, 10, generator=g),
+        mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
+        global_=torch.randn(4, 10, generator=g),
+        words=[["a", "b", "c"], ["d", "e"], ["f"], []],
+    )
+
+
+def batch(step, rows):
+    g = torch.Generator().manual_seed(step)
+    images = torch.randn(2, PAIRS, 3, 32, 32, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, 4, (PAIRS,), generator=g)
+    return {"sketches": images[0, rows], "photos": images[1, rows], "labels": labels[rows]}
+
+
+def train(rank, size, options):
+    """Losses of each step and the final state: all in double precision."""
+    torch.manual_seed(0)
+    model = zf.DMWAN(
+        ("a", "b", "c", "d"),
+        encoder="timm:test_vit",
+        weights=None,
+        image_size=32,
+        width=16,
+        **{"text": class_text(), **EVERYTHING, **options},
+    ).double()
+    training = Training(model)
+    wrapped = DistributedDataParallel(training) if size > 1 else training
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    history = []
+    for step in range(STEPS):
+        losses = wrapped(batch(step, slice(CUTS[size][rank], CUTS[size][rank + 1])))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        history.append({name: value.detach() for name, value in losses.items()})
+    return history, model.state_dict()
+
+
+def main(rank, size, folder):
+    torch.set_num_threads(1)
+    if size > 1:
+        store = dist.FileStore(str(folder / f"store{size}"), size)
+        timeout = datetime.timedelta(seconds=60)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    out = {name: train(rank, size, options) for name, options in VARIANTS.items()}
+    torch.save(out, folder / f"{size}_{rank}.pt")
+    if size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

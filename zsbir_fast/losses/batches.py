@@ -1,0 +1,91 @@
+"""What the quadruplet losses compare: a batch, perhaps of several processes, and a bank."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Labels = Tensor | tuple[Tensor, Tensor]
+
+
+class Bank(NamedTuple):
+    """Features of past batches; no gradient flows into them.
+
+    They are what the loss compares: L2-normalised already, if the loss does that.
+
+    Attributes:
+        sketches: [M_s, D] float.
+        sketch_labels: [M_s] int64.
+        photos: [M_i, D] float.
+        photo_labels: [M_i] int64.
+        positives: whether they may be positives, too, and not only negatives.
+    """
+
+    sketches: Tensor
+    sketch_labels: Tensor
+    photos: Tensor
+    photo_labels: Tensor
+    positives: bool
+
+
+class JoinedBatch(NamedTuple):
+    """The batches of all processes in the order of their ranks, or that of this process alone.
+
+    Attributes:
+        sketches: [B_s, D] float.
+        photos: [B_i, D] float.
+        sketch_labels: [B_s] int64.
+        photo_labels: [B_i] int64.
+        weights: [B_s] float, or None.
+        own: which sketches are those of this process.
+    """
+
+    sketches: Tensor
+    photos: Tensor
+    sketch_labels: Tensor
+    photo_labels: Tensor
+    weights: Tensor | None
+    own: slice
+
+
+class Side(NamedTuple):
+    """One modality: the batch, and what negatives are chosen from (batch first, then bank)."""
+
+    features: Tensor
+    labels: Tensor
+    pool: Tensor
+    pool_labels: Tensor
+
+
+def side_of(
+    features: Tensor, labels: Tensor, past: Tensor | None, past_labels: Tensor | None
+) -> Side:
+    """Put a batch of one modality and the bank's features together."""
+    if past is None or past_labels is None:
+        return Side(features, labels, features, labels)
+    return Side(
+        features,
+        labels,
+        torch.cat([features, past.to(features.dtype)]),
+        torch.cat([labels, past_labels]),
+    )
+
+
+def split_labels(
+    function: str, labels: Labels, sketches: int, photos: int
+) -> tuple[Tensor, Tensor]:
+    """Labels of the sketches and of the photos.
+
+    Raises:
+        ValueError: one tensor for unequal numbers.
+    """
+    if isinstance(labels, tuple):
+        return labels
+    if sketches != photos:
+        raise ValueError(
+            f"{function}: labels must be a pair (sketch labels, photo labels) for "
+            f"{sketches} sketches and {photos} photos, got one tensor"
+        )
+    return labels, labels

@@ -1,0 +1,216 @@
+"""Cross-batch memory: negatives from past batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zsbir_fast.losses.batches import Bank, JoinedBatch, Labels
+from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
+from zsbir_fast.ops._quadruplet_inputs import check_choice
+
+LARGEST = 65_536
+_NAME = "CrossBatchMemory"
+
+
+class FeatureBank(nn.Module):
+    """Ring buffer of past features with their labels; part of the state dict, without gradient.
+
+    Args:
+        size: rows it holds; then the oldest ones are overwritten.
+        width: feature width D.
+    """
+
+    _features: Tensor
+    _labels: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("_features", torch.zeros(size, width))
+        self.register_buffer("_labels", torch.full((size,), -1))
+        self._written = 0  # on the host, so that no step waits for a GPU
+
+    def __len__(self) -> int:
+        """Return how many rows are filled."""
+        return min(self._written, self.size)
+
+    @property
+    def features(self) -> Tensor:
+        """Float32 [M, D], M up to ``size``; after the first round in no particular order."""
+        return self._features[: len(self)]
+
+    @property
+    def labels(self) -> Tensor:
+        """Int64 [M]."""
+        return self._labels[: len(self)]
+
+    @torch.no_grad()
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Write rows over the oldest ones; of more rows than ``size`` the last ones stay.
+
+        Args:
+            features: [B, D] float.
+            labels: [B] int64.
+        """
+        skipped = max(0, len(features) - self.size)
+        start = self._written + skipped
+        rows = torch.arange(start, self._written + len(features), device=features.device)
+        self._features[rows % self.size] = features[skipped:].detach().to(self._features.dtype)
+        self._labels[rows % self.size] = labels[skipped:]
+        self._written += len(features)
+
+    def get_extra_state(self) -> Tensor:
+        """Return how many rows were ever written; torch stores it in the state dict."""
+        return torch.tensor(self._written)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the position; torch calls this."""
+        self._written = int(state)
+
+
+class CrossBatchMemory(nn.Module):
+    """A quadruplet loss whose negatives come from past batches, too.
+
+    Keeps up to ``size`` past features of each modality. They carry no gradient. The batch is
+    compared with itself and the memory, then (in training mode) written over the memory's oldest
+    rows. In a distributed run the joined batch is written, so that the memory is the same on all
+    processes. It is part of the state dict: a resumed run goes on exactly.
+
+    Args:
+        loss: the loss; its ``mining`` must not be ``"all"``.
+        size: past features of each modality, 1 to 65,536.
+        width: feature width D.
+        positives: past features may be positives, too, not only negatives; not with
+            ``positive="paired"``.
+        warm_up: so many batches are only remembered, and compared with themselves alone: early
+            features drift too fast to be worth comparing with.
+
+    Raises:
+        ValueError: a number is out of range, or the options do not go together.
+
+    Attributes:
+        sketches: bank of past sketches with ``features`` [M, D], L2-normalised if the loss does
+            that, and ``labels`` [M].
+        photos: bank of past photos.
+
+    Source: Wang et al., "Cross-Batch Memory for Embedding Learning", arXiv 1912.06798; one bank
+    per modality is our reading. There the current batch is part of the memory; here it is compared
+    with directly, so that its own rows carry gradient.
+    """
+
+    def __init__(
+        self,
+        loss: WeightedQuadrupletLoss,
+        size: int,
+        width: int,
+        *,
+        positives: bool = False,
+        warm_up: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= size <= LARGEST:
+            raise ValueError(f"{_NAME}: size must be in 1..{LARGEST}, got {size}")
+        if width < 1:
+            raise ValueError(f"{_NAME}: width must be at least 1, got {width}")
+        if warm_up < 0:
+            raise ValueError(f"{_NAME}: warm_up must not be negative, got {warm_up}")
+        if loss.mining == "all":
+            raise ValueError(f"{_NAME}: loss must mine its negatives, got one with mining='all'")
+        if positives and loss.positive == "paired":
+            raise ValueError(f"{_NAME}: positives must be False for a loss of given pairs")
+        self.loss = loss
+        self.width = width
+        self.positives = positives
+        self.warm_up = warm_up
+        self.sketches = FeatureBank(size, width)
+        self.photos = FeatureBank(size, width)
+        self._batches = 0
+
+    def forward(
+        self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss of a batch against itself and the memory, and remember the batch.
+
+        Args:
+            sketches: [B_s, D] float.
+            photos: [B_i, D] float.
+            labels: [B] int64, or a pair of [B_s] and [B_i].
+            weights: [B_s] float, factor of each sketch anchor.
+
+        Returns:
+            Scalar, or [B_s] with the loss's ``reduction="none"``.
+
+        Raises:
+            ValueError: as :class:`zsbir_fast.WeightedQuadrupletLoss`, or features of another width.
+        """
+        for argument, features in (("sketches", sketches), ("photos", photos)):
+            if features.ndim != 2 or features.shape[1] != self.width:
+                raise ValueError(
+                    f"{_NAME}: {argument} must be [B, {self.width}], got {tuple(features.shape)}"
+                )
+        batch = self.loss.join(sketches, photos, labels, weights)
+        loss = self.loss.joined_loss(batch, bank=self.bank())
+        self.remember(batch)
+        return loss[batch.own] if self.loss.reduction == "none" else loss
+
+    def bank(self) -> Bank | None:
+        """Return what is remembered, or None while warming up or empty."""
+        if self._batches < self.warm_up or not len(self.photos) or not len(self.sketches):
+            return None
+        return Bank(
+            self.sketches.features,
+            self.sketches.labels,
+            self.photos.features,
+            self.photos.labels,
+            self.positives,
+        )
+
+    def remember(self, batch: JoinedBatch) -> None:
+        """Write a batch over the oldest rows; does nothing in evaluation mode.
+
+        Args:
+            batch: from the loss's ``join``; the same on all processes.
+        """
+        if not self.training:
+            return
+        # Ready to be compared, so that no step has to normalise a large memory again.
+        self.sketches.add(self.loss.prepare(batch.sketches.detach()), batch.sketch_labels)
+        self.photos.add(self.loss.prepare(batch.photos.detach()), batch.photo_labels)
+        self._batches += 1
+
+    def references(
+        self, features: Tensor, labels: Tensor, modality: Literal["sketch", "photo"] = "photo"
+    ) -> tuple[Tensor, Tensor]:
+        """Put the batch and the memory of a modality together, for other losses.
+
+        E.g. ``batch_all_triplet_loss(sketches, labels, *memory.references(photos, labels))``. If
+        the memory's loss normalises features, these are normalised: normalise the anchors, too.
+
+        Args:
+            features: [B, D] float, the batch; they come first.
+            labels: [B] int64.
+            modality: ``"sketch"`` or ``"photo"``.
+
+        Returns:
+            Features [B + M, D] and labels [B + M]; M is 0 while warming up.
+
+        Raises:
+            ValueError: another modality.
+        """
+        check_choice(f"{_NAME}.references", "modality", modality, Literal["sketch", "photo"])
+        features, bank = self.loss.prepare(features), self.bank()
+        if bank is None:
+            return features, labels
+        past = bank[:2] if modality == "sketch" else bank[2:4]
+        return torch.cat([features, past[0].to(features.dtype)]), torch.cat([labels, past[1]])
+
+    def get_extra_state(self) -> Tensor:
+        """Return how many batches were remembered; torch stores it in the state dict."""
+        return torch.tensor(self._batches)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the position in the warm-up; torch calls this."""
+        self._batches = int(state)

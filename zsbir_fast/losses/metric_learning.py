@@ -1,0 +1,322 @@
+"""Drop-in parts for pytorch-metric-learning: a batch-all triplet loss and a hard miner.
+
+They follow its calling conventions (``loss(embeddings, labels, indices_tuple, ref_emb,
+ref_labels)``, ``miner(embeddings, labels, ref_emb, ref_labels)``) and do not import it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
+from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice, check_rows
+from zsbir_fast.ops.batch_all import batch_all_triplet_loss
+from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.reference.quadruplet_mining import Distance
+
+IndicesTuple = tuple[Tensor, ...]
+MinerNegative = Literal["hardest", "semihard"]
+LossReduction = Literal["mean_nonzero", "mean", "sum"]
+
+
+class BatchAllTripletLoss(nn.Module):
+    """Triplet margin loss over all triplets of a batch, without writing the triplets out.
+
+    Same values and gradients as pytorch-metric-learning's ``TripletMarginLoss`` with its default
+    distance, reducer and options.
+
+    Args:
+        margin: in units of ``distance``; the default is pytorch-metric-learning's.
+        distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 - cosine).
+        normalize: L2-normalise the embeddings first, as pytorch-metric-learning does by default.
+        reduction: ``"mean_nonzero"`` over triplets above 0, which is pytorch-metric-learning's
+            default reducer; ``"mean"`` over all triplets, or ``"sum"``.
+        gather: ``"auto"``: in a distributed run join the batches of all processes, see
+            :class:`zsbir_fast.WeightedQuadrupletLoss`; not where ``ref_emb`` or an
+            ``indices_tuple`` is given. ``"off"``: this process alone.
+        process_group: which processes; default: all.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
+
+    Raises:
+        ValueError: an option is unknown.
+
+    Source: Hermans et al., arXiv 1703.07737 ("batch all").
+    """
+
+    def __init__(
+        self,
+        *,
+        margin: float = 0.05,
+        distance: Distance = "euclidean",
+        normalize: bool = True,
+        reduction: LossReduction = "mean_nonzero",
+        gather: Gather = "auto",
+        process_group: ProcessGroup = None,
+        impl: Impl = "fused",
+    ) -> None:
+        super().__init__()
+        name = "BatchAllTripletLoss"
+        check_choice(name, "distance", distance, Distance)
+        check_choice(name, "reduction", reduction, LossReduction)
+        check_choice(name, "gather", gather, Gather)
+        check_choice(name, "impl", impl, Impl)
+        if not 0 <= margin < float("inf"):
+            raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
+        self.margin = margin
+        self.distance: Distance = distance
+        self.normalize = normalize
+        self.reduction: LossReduction = reduction
+        self.gather: Gather = gather
+        self.process_group = process_group
+        self.impl: Impl = impl
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: IndicesTuple | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            embeddings: [B, D] float, the anchors.
+            labels: [B] int64.
+            indices_tuple: None: all triplets. (anchors, positives, negatives) from a miner: these
+                triplets. Four tensors (anchors, positives, anchors, negatives): accepted where
+                they are all pairs, or all but one positive of each anchor, as
+                pytorch-metric-learning's ``CrossBatchMemory`` passes them.
+            ref_emb: [R, D] float, where positives and negatives are found; default: the embeddings
+                themselves, without the pairs of an anchor with itself.
+            ref_labels: [R] int64, needed with ``ref_emb``.
+
+        Returns:
+            Scalar; 0 with zero gradients where there is no triplet.
+
+        Raises:
+            ValueError: shapes do not fit, a feature is NaN, or ``indices_tuple`` is something else.
+            TypeError: labels are not int64.
+            RuntimeError: another process's batch is wrong.
+        """
+        name = "BatchAllTripletLoss"
+        if ref_emb is None and indices_tuple is None:
+            return self._of_the_joined_batch(embeddings, labels)
+        check_rows(name, "labels", labels, len(embeddings))
+        references, reference_labels = _references(name, embeddings, labels, ref_emb, ref_labels)
+        check_rows(name, "ref_labels", reference_labels, len(references))
+        itself = reference_labels is labels
+        anchors, references = self._prepare(embeddings), self._prepare(references)
+        if indices_tuple is None:
+            return self._all(anchors, labels, references, reference_labels, skip_self=itself)
+        if len(indices_tuple) == 3:
+            return self._given(anchors, references, indices_tuple)
+        if len(indices_tuple) != 4:
+            raise ValueError(
+                f"{name}: indices_tuple must hold three or four tensors, got {len(indices_tuple)}"
+            )
+        order = _all_but_own(labels, reference_labels, indices_tuple)
+        if order is None:
+            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+        return self._all(
+            anchors, labels, references[order], reference_labels[order], skip_self=True
+        )
+
+    def _of_the_joined_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        name = "BatchAllTripletLoss"
+        (share,) = share_rows(
+            name,
+            self.process_group,
+            lambda: check_rows(name, "labels", labels, len(embeddings)),
+            gather=self.gather,
+            embeddings=embeddings,
+        )
+        features, joined = self._prepare(share.join(embeddings)), share.join(labels)
+        return self._all(features, joined, features, joined, skip_self=True)
+
+    def _prepare(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=1) if self.normalize else features
+
+    def _all(
+        self,
+        anchors: Tensor,
+        labels: Tensor,
+        references: Tensor,
+        reference_labels: Tensor,
+        *,
+        skip_self: bool,
+    ) -> Tensor:
+        return batch_all_triplet_loss(
+            anchors,
+            labels,
+            references,
+            reference_labels,
+            margin=self.margin,
+            distance=self.distance,
+            reduction=self.reduction,
+            skip_self=skip_self,
+            impl=self.impl,
+        )
+
+    def _given(self, anchors: Tensor, references: Tensor, triplets: IndicesTuple) -> Tensor:
+        anchor, positive, negative = (index.long() for index in triplets)
+        if len(anchor) == 0:
+            return anchors[:0].sum() + references[:0].sum()
+        chosen = Quadruplets(
+            positive, negative, torch.zeros_like(anchor), torch.ones_like(anchor).bool()
+        )
+        return quadruplet_loss(
+            anchors[anchor],
+            references,
+            chosen,
+            preset="triplet",
+            margins=self.margin,
+            distance=self.distance,
+            reduction=self.reduction,
+            impl=self.impl,
+        )
+
+
+class HardTripletMiner(nn.Module):
+    """For each anchor its farthest positive and a hard negative, without a matrix of distances.
+
+    With its defaults the same choice as pytorch-metric-learning's ``BatchHardMiner``; among equal
+    distances the lowest index.
+
+    Args:
+        negative: ``"hardest"``, or ``"semihard"``: the nearest farther than the positive by less
+            than ``margin``, else the farthest of all.
+        distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"``.
+        normalize: L2-normalise the embeddings first, as pytorch-metric-learning does by default.
+        margin: of the semi-hard negatives.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
+
+    Raises:
+        ValueError: an option is unknown.
+
+    Source: Hermans et al., arXiv 1703.07737; semi-hard: Schroff et al., arXiv 1503.03832.
+    """
+
+    def __init__(
+        self,
+        *,
+        negative: MinerNegative = "hardest",
+        distance: Distance = "euclidean",
+        normalize: bool = True,
+        margin: float = 0.2,
+        impl: Impl = "fused",
+    ) -> None:
+        super().__init__()
+        name = "HardTripletMiner"
+        check_choice(name, "negative", negative, MinerNegative)
+        check_choice(name, "distance", distance, Distance)
+        check_choice(name, "impl", impl, Impl)
+        if not 0 <= margin < float("inf"):
+            raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
+        self.negative: MinerNegative = negative
+        self.distance: Distance = distance
+        self.normalize = normalize
+        self.margin = margin
+        self.impl: Impl = impl
+
+    @torch.no_grad()
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mine a batch.
+
+        Args:
+            embeddings: [B, D] float, the anchors.
+            labels: [B] int64.
+            ref_emb: [R, D] float, where positives and negatives are found; default: the embeddings
+                themselves, an anchor never being its own positive.
+            ref_labels: [R] int64, needed with ``ref_emb``.
+
+        Returns:
+            Indices int64 [T] of anchors, positives and negatives, T up to B: the anchors that have
+            both. Anchors index ``embeddings``, the others ``ref_emb``.
+
+        Raises:
+            ValueError: shapes do not fit, or a feature is NaN.
+            TypeError: labels are not int64.
+        """
+        name = "HardTripletMiner"
+        references, reference_labels = _references(name, embeddings, labels, ref_emb, ref_labels)
+        itself = reference_labels is labels
+        if self.normalize:
+            embeddings, references = F.normalize(embeddings, dim=1), F.normalize(references, dim=1)
+        mined = mine_quadruplets(
+            embeddings,
+            references,
+            labels,
+            reference_labels,
+            negative=self.negative,
+            distance=self.distance,
+            margin=self.margin,
+            sketch_negative="none",
+            impl=self.impl,
+        )
+        positive = mined.positive
+        if itself:
+            positive = _not_itself(positive, labels)
+        anchors = ((positive >= 0) & (mined.photo_negative >= 0)).nonzero()[:, 0]
+        return anchors, positive[anchors], mined.photo_negative[anchors]
+
+
+def _references(
+    function: str,
+    embeddings: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None,
+    ref_labels: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    if ref_emb is None:
+        return embeddings, labels
+    if ref_labels is None:
+        raise ValueError(f"{function}: ref_labels must be given with ref_emb, got None")
+    return ref_emb, ref_labels
+
+
+def _not_itself(positive: Tensor, labels: Tensor) -> Tensor:
+    """An anchor is its own farthest only among duplicates, or alone: take a duplicate, or none."""
+    rows = torch.arange(len(labels), device=labels.device)
+    own = (positive == rows).nonzero()[:, 0]
+    others = (labels[own, None] == labels[None, :]) & (own[:, None] != rows[None, :])
+    duplicate = torch.where(others.any(1), others.int().argmax(1), -1)
+    return positive.index_copy(0, own, duplicate)
+
+
+def _all_but_own(labels: Tensor, reference_labels: Tensor, pairs: IndicesTuple) -> Tensor | None:
+    """Order of the references that puts each anchor's missing positive at the anchor's own place.
+
+    None if no positive is missing.
+
+    Raises:
+        ValueError: other pairs are missing, too.
+    """
+    anchor, positive, negative_anchor, negative = pairs
+    same = labels[:, None] == reference_labels[None, :]
+    missing = same.clone()
+    missing[anchor, positive] = False
+    extra = (~same)[anchor, positive].any() | same[negative_anchor, negative].any()
+    left_out = missing.sum(1)
+    complete = len(negative) == int((~same).sum()) and not bool(extra)
+    if complete and not bool(left_out.any()):
+        return None
+    own = missing.int().argmax(1)
+    if not complete or not bool((left_out == 1).all()) or len(set(own.tolist())) < len(own):
+        raise ValueError(
+            "BatchAllTripletLoss: indices_tuple of pairs must be all pairs, or all but one "
+            "positive of each anchor, got others; pass triplets (anchors, positives, negatives)"
+        )
+    taken = torch.zeros_like(reference_labels, dtype=torch.bool)
+    taken[own] = True
+    return torch.cat([own, (~taken).nonzero()[:, 0]])

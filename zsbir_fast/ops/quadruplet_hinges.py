@@ -1,0 +1,189 @@
+"""The hinges of mined quadruplets as an operator: four rows of an anchor in, one number out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zsbir_fast import _C
+from zsbir_fast.ops._library import (
+    LIB,
+    current_stream,
+    notice_fallback,
+    refuse_second_derivatives,
+    why_not_native,
+)
+from zsbir_fast.ops.pair_distances import CODES, is_double, kernel_rows, rows_struct
+from zsbir_fast.reference import quadruplet_mining as reference
+from zsbir_fast.reference.quadruplet_mining import Distance, Five, Quadruplets
+
+_fallback = notice_fallback("quadruplet_hinges", reference.quadruplet_hinges)
+
+
+def quadruplet_hinges(
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    quadruplets: Quadruplets,
+    *,
+    coefficients: Five,
+    margins: Five,
+    cross_modal_share: float | None,
+    distance: Distance,
+) -> Tensor:
+    """Sum of the hinges of every anchor, [B_s], 0 where it is not valid.
+
+    Arguments as for :func:`zsbir_fast.quadruplet_loss`; rows of valid anchors must exist.
+
+    Cost: up to six distances of D elements forward, and 4 rows of gradients; deterministic: every
+    row sums its own terms in the order of the anchors.
+    """
+    if why_not_native(sketches.device) is not None:
+        return _fallback(
+            sketches,
+            photos,
+            references,
+            quadruplets,
+            coefficients=coefficients,
+            margins=margins,
+            cross_modal_share=cross_modal_share,
+            distance=distance,
+        )
+    hinges: Tensor = torch.ops.zsbir.quadruplet_hinges(
+        *(kernel_rows(x, distance) for x in (sketches, photos, references)),
+        *quadruplets,
+        list(coefficients),
+        list(margins),
+        -1.0 if cross_modal_share is None else cross_modal_share,
+        CODES[distance],
+    )[0]
+    return hinges
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+LIB.define(
+    "quadruplet_hinges(Tensor sketches, Tensor photos, Tensor references, Tensor positive, "
+    "Tensor photo_negative, Tensor sketch_negative, Tensor valid, float[] coefficients, "
+    "float[] margins, float cross_modal_share, int distance) -> (Tensor, Tensor)"
+)
+LIB.define(
+    "quadruplet_hinges_backward(Tensor grad, Tensor slopes, Tensor sketches, Tensor photos, "
+    "Tensor references, Tensor positive, Tensor photo_negative, Tensor sketch_negative, "
+    "Tensor valid, int distance) -> (Tensor, Tensor, Tensor)"
+)
+_EDGES = 6  # distances of a quadruplet
+
+
+class _Mined:
+    """Contiguous tensors of a call and the C++ view of them."""
+
+    def __init__(self, rows: Sequence[Tensor], indices: Sequence[Tensor], valid: Tensor) -> None:
+        self.rows = [x.contiguous() for x in rows]
+        self.indices = [x.contiguous() for x in (*indices, valid)]
+        names = ("positive", "photo_negative", "sketch_negative", "valid")
+        self.struct = _C.MinedRows(
+            **dict(
+                zip(("sketches", "photos", "references"), map(rows_struct, self.rows), strict=True)
+            ),
+            **{n: x.data_ptr() for n, x in zip(names, self.indices, strict=True)},
+        )
+
+    def run(self, name: str, *arguments: Any) -> None:
+        first = self.rows[0]
+        if first.is_cuda:
+            stream = current_stream(first.device)
+            getattr(_C, f"{name}_cuda")(
+                is_double(first), self.struct, *arguments, first.get_device(), stream
+            )
+        else:
+            getattr(_C, f"{name}_cpu")(is_double(first), self.struct, *arguments)
+
+
+def _native(
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    positive: Tensor,
+    photo_negative: Tensor,
+    sketch_negative: Tensor,
+    valid: Tensor,
+    coefficients: list[float],
+    margins: list[float],
+    cross_modal_share: float,
+    distance: int,
+) -> tuple[Tensor, Tensor]:
+    mined = _Mined(
+        (sketches, photos, references), (positive, photo_negative, sketch_negative), valid
+    )
+    form = _C.HingeForm(
+        coefficients=coefficients, margins=margins, cross_modal_share=cross_modal_share
+    )
+    hinges, slopes = sketches.new_empty(len(sketches)), sketches.new_empty(len(sketches), _EDGES)
+    mined.run("quadruplet_hinges", form, distance, hinges.data_ptr(), slopes.data_ptr())
+    return hinges, slopes
+
+
+def _fake(sketches: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return sketches.new_empty(len(sketches)), sketches.new_empty(len(sketches), _EDGES)
+
+
+def _backward(
+    grad: Tensor,
+    slopes: Tensor,
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    positive: Tensor,
+    photo_negative: Tensor,
+    sketch_negative: Tensor,
+    valid: Tensor,
+    distance: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    mined = _Mined(
+        (sketches, photos, references), (positive, photo_negative, sketch_negative), valid
+    )
+    grad = grad.contiguous()
+    out = tuple(torch.empty_like(x) for x in mined.rows)
+    pointers = (x.data_ptr() for x in (slopes, grad, *out))
+    mined.run("quadruplet_hinges_backward", distance, *pointers)
+    return out[0], out[1], out[2]
+
+
+def _backward_fake(
+    grad: Tensor, slopes: Tensor, sketches: Tensor, photos: Tensor, references: Tensor, *_: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    del grad, slopes
+    contiguous = torch.contiguous_format
+    rows = (torch.empty_like(x, memory_format=contiguous) for x in (sketches, photos, references))
+    first, second, third = rows
+    return first, second, third
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *rows, _coefficients, _margins, _share, ctx.distance = inputs
+    ctx.save_for_backward(output[1], *rows)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _autograd(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    grads = torch.ops.zsbir.quadruplet_hinges_backward(grad, *ctx.saved_tensors, ctx.distance)
+    return (*grads, *(None,) * 8)
+
+
+LIB.impl("quadruplet_hinges", _native, "CPU")
+LIB.impl("quadruplet_hinges_backward", _backward, "CPU")
+if _C.built_with_cuda:
+    LIB.impl("quadruplet_hinges", _native, "CUDA")
+    LIB.impl("quadruplet_hinges_backward", _backward, "CUDA")
+torch.library.register_fake("zsbir::quadruplet_hinges", _fake, lib=LIB)
+torch.library.register_fake("zsbir::quadruplet_hinges_backward", _backward_fake, lib=LIB)
+torch.library.register_autograd(
+    "zsbir::quadruplet_hinges", _autograd, setup_context=_setup_context, lib=LIB
+)
+torch.library.register_autograd(
+    "zsbir::quadruplet_hinges_backward", refuse_second_derivatives("quadruplet_loss"), lib=LIB
+)
