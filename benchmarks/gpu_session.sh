@@ -46,7 +46,7 @@ echo
 # --- build ----------------------------------------------------------------------------------------
 export CUDAARCHS=$arch ZSBIR_CUDA=ON
 stage build 150 "$python" -m pip install --no-build-isolation --no-deps -e .
-rooms=(batched_map)
+rooms=(batched_map token_weighting)
 for room in "${rooms[@]}"; do
   stage "build_$room" 90 nvcc -std=c++20 -O2 --fmad=false -lineinfo -Icsrc -Itests/csrc \
     -arch="sm_$arch" -DZSBIR_CUDA_ARCHITECTURES="\"$arch\"" -Xcompiler -ffp-contract=off \

@@ -15,6 +15,7 @@ namespace zsbir {
 
 void bind_batched_map(py::module_& m);
 void bind_quadruplet_mining(py::module_& m);
+void bind_token_weighting(py::module_& m);
 
 }  // namespace zsbir
 
@@ -53,4 +54,5 @@ PYBIND11_MODULE(_C, m) {
   bind_build_facts(m);
   bind_batched_map(m);
   bind_quadruplet_mining(m);
+  bind_token_weighting(m);
 }

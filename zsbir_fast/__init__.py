@@ -31,6 +31,7 @@ _PUBLIC = {
     "batch_all_triplet_loss": "zsbir_fast.ops.batch_all",
     "batch_all_quadruplet_loss": "zsbir_fast.ops.batch_all",
     "token_weighting": "zsbir_fast.ops.token_weighting",
+    "pairwise_token_score": "zsbir_fast.ops.token_weighting",
     "alignment_weights": "zsbir_fast.ops.token_weighting",
     "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
     "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.quadruplet_mining import mine_quadruplets as mine_quadruplets
     from zsbir_fast.ops.quadruplet_mining import quadruplet_loss as quadruplet_loss
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
+    from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
     from zsbir_fast.report.html import write_report as write_report
     from zsbir_fast.text.class_text import ClassText as ClassText

@@ -131,6 +131,7 @@ inline unsigned __ballot_sync(unsigned, bool vote) {
     return all;
   });
 }
+inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(unsigned(bits)) + 1; }
 
 template <class V>

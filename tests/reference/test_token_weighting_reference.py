@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zsbir_fast.reference import token_weighting as reference
+from zsbir_fast.reference import token_weighting_gradients as gradients
 
 
 def random_case(
@@ -219,3 +220,48 @@ def test_mean_weights_of_the_worst_pairs_are_one():
     weights.sum().backward()
     torch.testing.assert_close(weights.detach(), torch.ones(2))
     assert worst.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_written_out_gradients_are_those_of_autograd(sides):
+    """The operators of devices without a kernel, which cannot use autograd."""
+    case = random_case()
+    case.pop("text_global")
+    g = torch.Generator().manual_seed(3)
+    weights = case["text_mask"].double() / 3
+    text, mask, *patches, labels = case.values()
+    photo = patches[2:] if sides == 2 else [None, None]
+    given = (text, mask, weights if sides == 2 else None, *patches[:2], *photo, labels, 0.7)
+    scores, *pooled, stats = gradients.token_weighting_forward(*given, 2)
+    grads = [torch.randn(x.shape, generator=g, dtype=torch.float64) for x in (scores, *pooled)]
+    found = gradients.token_weighting_backward(
+        *(grads if sides == 2 else (None, grads[1], None)), *given, *pooled, stats
+    )
+    leaves = [text, weights, *patches]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    wanted = reference.token_weighting(**case, temperature=0.7)
+    outputs = [(weights[labels] * stats_of(wanted)).sum(1), *wanted[1:3]]
+    used = range(3) if sides == 2 else (1,)
+    total = sum((outputs[i] * grads[i]).sum() for i in used)
+    for got, want in zip(found, torch.autograd.grad(total, leaves, allow_unused=True), strict=True):
+        torch.testing.assert_close(got, torch.zeros_like(got) if want is None else want)
+
+
+def stats_of(result):
+    return reference.safe_cosine(result.sketch_pooled, result.photo_pooled)
+
+
+@pytest.mark.parametrize("all_pairs", [False, True])
+def test_written_out_pairwise_gradients_are_those_of_autograd(all_pairs):
+    g = torch.Generator().manual_seed(1)
+    sketch = torch.randn(3, 4, 5, generator=g, dtype=torch.float64)
+    photo = torch.randn(3, 6, 5, generator=g, dtype=torch.float64)
+    scores, *kept = gradients.pairwise_forward(sketch, photo, all_pairs)
+    grad = torch.randn(scores.shape, generator=g, dtype=torch.float64)
+    found = gradients.pairwise_backward(grad, sketch, photo, all_pairs, *kept)
+    leaves = (sketch.requires_grad_(), photo.requires_grad_())
+    wanted = reference.pairwise_token_score(*leaves, all_pairs=all_pairs)
+    torch.testing.assert_close(scores, wanted.detach())
+    for got, want in zip(found, torch.autograd.grad(wanted, leaves, grad), strict=True):
+        torch.testing.assert_close(got, want)

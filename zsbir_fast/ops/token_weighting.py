@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from zsbir_fast.ops import _token_weighting_native as native
+from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._token_weighting_inputs import (
+    check_choice,
+    check_pairwise,
+    check_positive,
+    check_text_global,
+    check_token_weighting,
+)
 from zsbir_fast.reference import token_weighting as reference
 from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
 
 __all__ = ["TokenWeighting", "alignment_weights", "pairwise_token_score", "token_weighting"]
+
+# All pairs: elements of the pooled photo rows that are in memory at a time (64 MiB as float32).
+_CHUNK_ELEMENTS = 2**24
 
 
 @overload
@@ -29,6 +42,7 @@ def token_weighting(
     beta: Beta = ...,
     return_pooled: Literal[False] = ...,
     return_attention: Literal[False] = ...,
+    all_pairs: bool = ...,
     impl: Impl = ...,
 ) -> Tensor: ...
 
@@ -48,6 +62,7 @@ def token_weighting(
     beta: Beta = ...,
     return_pooled: bool = ...,
     return_attention: bool = ...,
+    all_pairs: bool = ...,
     impl: Impl = ...,
 ) -> Tensor | TokenWeighting: ...
 
@@ -66,6 +81,7 @@ def token_weighting(
     beta: Beta = "uniform",
     return_pooled: bool = False,
     return_attention: bool = False,
+    all_pairs: bool = False,
     impl: Impl = "fused",
 ) -> Tensor | TokenWeighting:
     """Score sketch-photo pairs by the words of their class.
@@ -75,8 +91,16 @@ def token_weighting(
     over the words. The global aggregation block is the case L = 1 with the whole text's feature.
 
     A pair whose class has no valid text token scores 0 and passes no gradient; so does a word
-    whose pooled row is zero. Finite inputs give finite results as long as the products of text
-    and keys fit the floating-point range. float16 and bfloat16 are accumulated in float32.
+    whose pooled row is zero (no entry of at least 1e-30). Finite inputs give finite results as long
+    as the products of text and keys fit the floating-point range. float16 and bfloat16 are
+    accumulated in float32, which is also the dtype of the results; gradients have the dtypes of the
+    inputs. Under autocast all float32 and half inputs are first cast to the autocast dtype, as for
+    ``torch.nn.functional.scaled_dot_product_attention``.
+
+    Differentiable once, by text, ``text_global``, keys and values, through scores, pooled rows and
+    attention maps; deterministic, also in the number of threads. Padding costs nothing, and the
+    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and
+    ``torch.func`` transforms need ``impl="reference"``.
 
     Args:
         text: [C, L, D] float, token features of each class's text, as queries.
@@ -85,102 +109,119 @@ def token_weighting(
         sketch_values: [B, N_s, V] float, what is pooled.
         photo_keys: [B, N_i, D] float, patch features of the photos.
         photo_values: [B, N_i, V] float, what is pooled.
-        labels: [B] int64, class of each pair, an index into ``text``.
+        labels: [B] int64, class of each pair, an index into ``text``. On CUDA and in
+            ``torch.compile`` the values are not checked: one out of range is a class without words.
         text_global: [C, D] float, the whole text's feature; needed by ``beta="text_attention"``.
         temperature: softmax temperature of the attention, on top of sqrt(D).
         beta: weights of the words: ``"uniform"`` over the valid ones, or ``"text_attention"``,
             their softmax similarity to ``text_global``.
         return_pooled: return a :class:`TokenWeighting` with the pooled rows.
-        return_attention: return a :class:`TokenWeighting` with pooled rows and attention maps.
-        impl: ``"fused"`` or ``"reference"``.
+        return_attention: return a :class:`TokenWeighting` with pooled rows and attention maps,
+            [B, L, N] tensors that PyTorch computes apart.
+        all_pairs: score every sketch with every photo, under the text of the sketch's class:
+            ``labels`` are [B_s], the photos may be more or fewer, scores are [B_s, B_i]. Scores
+            only. Photos are pooled for some sketches at a time, again in the backward pass: a few
+            tensors of 64 MiB, or of one [B_i, L, V], are in memory.
+        impl: ``"fused"``, or ``"reference"``: the same in plain PyTorch.
 
     Returns:
-        Scores [B] in [-1, 1], or a :class:`TokenWeighting`.
+        Scores [B] in [-1, 1] ([B_s, B_i] with ``all_pairs``), or a :class:`TokenWeighting`.
 
     Raises:
-        ValueError: shapes do not fit, a temperature is not positive, or ``text_global`` is missing.
-        TypeError: a tensor has the wrong dtype.
+        ValueError: shapes or devices do not fit, labels are out of range, a temperature is not
+            positive, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
+        TypeError: a tensor has the wrong dtype, or the floating-point ones differ.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
 
     Source: DM-WAN, arXiv 2511.00925, names the module (local and global aggregation block); the
     equations (1) to (5) in ``docs/methods.md`` are our reading.
     """
-    _check_choice("token_weighting", "impl", impl, Impl)
-    _check_text(text, text_mask, labels)
-    shapes = {"sketch": (sketch_keys, sketch_values), "photo": (photo_keys, photo_values)}
-    for modality, (keys, values) in shapes.items():
-        _check_patches(modality, keys, values, len(labels), text.shape[2])
-    if sketch_values.shape[2] != photo_values.shape[2]:
-        raise ValueError(
-            f"token_weighting: photo_values must be {sketch_values.shape[2]} wide like "
-            f"sketch_values, got {photo_values.shape[2]}"
-        )
-    _check_positive("token_weighting", temperature)
-    _check_choice("token_weighting", "beta", beta, Beta)
-    if beta == "text_attention" and (
-        text_global is None or text_global.shape != (text.shape[0], text.shape[2])
-    ):
-        got = None if text_global is None else tuple(text_global.shape)
-        raise ValueError(
-            "token_weighting: text_global must be "
-            f"[{text.shape[0]}, {text.shape[2]}] for beta='text_attention', got {got}"
-        )
-    result = reference.token_weighting(
-        text,
-        text_mask,
-        sketch_keys,
-        sketch_values,
-        photo_keys,
-        photo_values,
-        labels,
-        text_global=text_global,
-        temperature=temperature,
-        beta=beta,
+    text, sketch_keys, sketch_values, photo_keys, photo_values = _autocast(
+        text, sketch_keys, sketch_values, photo_keys, photo_values
     )
-    if return_attention:
-        return result
-    if return_pooled:
+    sketch, photo = (sketch_keys, sketch_values), (photo_keys, photo_values)
+    check_token_weighting(text, text_mask, sketch, photo, labels, all_pairs=all_pairs)
+    check_positive("token_weighting", temperature)
+    check_choice("token_weighting", "beta", beta, Beta)
+    check_choice("token_weighting", "impl", impl, Impl)
+    if beta == "text_attention":
+        check_text_global(text, text_global)
+    if all_pairs and (return_pooled or return_attention):
+        raise ValueError(
+            "token_weighting: return_pooled and return_attention must be False with all_pairs, "
+            f"got {return_pooled} and {return_attention}"
+        )
+    keep = return_pooled or return_attention
+    with torch.autocast(text.device.type, enabled=False):
+        result: Tensor | TokenWeighting
+        if impl == "reference":
+            options = {"text_global": text_global, "temperature": temperature, "beta": beta}
+            result = _reference(text, text_mask, *sketch, *photo, labels, options, all_pairs)
+        else:
+            refuse_transforms("token_weighting", text, *sketch, *photo)
+            weights = reference.word_weights(text, text_mask, text_global, beta)
+            fused = _all_pairs if all_pairs else _pairs
+            result = fused(text, text_mask, weights, sketch, photo, labels, temperature, keep)
+        if isinstance(result, Tensor):
+            return result
+        if return_attention and result.sketch_attention is None:
+            result = result._replace(
+                sketch_attention=reference.attention(
+                    text, text_mask, sketch_keys, labels, temperature
+                ),
+                photo_attention=reference.attention(
+                    text, text_mask, photo_keys, labels, temperature
+                ),
+            )
+    if not keep:
+        return result.scores
+    if not return_attention:
         return result._replace(sketch_attention=None, photo_attention=None)
-    return result.scores
+    return result
 
 
 def pairwise_token_score(
-    sketch_tokens: Tensor, photo_tokens: Tensor, *, impl: Impl = "fused"
+    sketch_tokens: Tensor,
+    photo_tokens: Tensor,
+    *,
+    all_pairs: bool = False,
+    impl: Impl = "fused",
 ) -> Tensor:
     """Score sketch-photo pairs without text: each sketch patch against its best photo patch.
 
     The mean over sketch tokens of the largest cosine with any photo token. Zero rows have cosine
-    0. The gradient flows through the photo token of the lowest index among equals.
+    0. The gradient flows through the photo token of the lowest index among equals. The matrix of
+    cosines, [N_s, N_i] of a pair, is never stored; dtypes, autocast, determinism and derivatives as
+    in :func:`token_weighting`.
 
     Args:
         sketch_tokens: [B, N_s, D] float.
         photo_tokens: [B, N_i, D] float.
-        impl: ``"fused"`` or ``"reference"``.
+        all_pairs: score every sketch with every photo; their numbers may differ. For a backward
+            pass a cosine and an index of each [B_s, B_i, N_s] are kept.
+        impl: ``"fused"``, or ``"reference"``: the same in plain PyTorch.
 
     Returns:
-        Scores [B] in [-1, 1].
+        Scores [B] in [-1, 1]; [B_s, B_i] with ``all_pairs``.
 
     Raises:
-        ValueError: the shapes do not fit or there are no tokens.
+        ValueError: the shapes or devices do not fit, or there are no tokens.
+        TypeError: the dtypes differ or are not floating-point.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
 
     Source: the late interaction of FILIP (arXiv 2111.07783); using it as DM-WAN's weight is the
     second of our two readings (``docs/methods.md``).
     """
-    _check_choice("pairwise_token_score", "impl", impl, Impl)
-    for name, tokens in (("sketch_tokens", sketch_tokens), ("photo_tokens", photo_tokens)):
-        if tokens.ndim != 3 or tokens.shape[1] == 0:
-            raise ValueError(
-                f"pairwise_token_score: {name} must be [B, N, D] with N >= 1, "
-                f"got {tuple(tokens.shape)}"
-            )
-    if (
-        sketch_tokens.shape[0] != photo_tokens.shape[0]
-        or sketch_tokens.shape[2] != photo_tokens.shape[2]
-    ):
-        raise ValueError(
-            "pairwise_token_score: photo_tokens must agree with sketch_tokens in B and D, got "
-            f"{tuple(sketch_tokens.shape)} and {tuple(photo_tokens.shape)}"
-        )
-    return reference.pairwise_token_score(sketch_tokens, photo_tokens)
+    sketch_tokens, photo_tokens = _autocast(sketch_tokens, photo_tokens)
+    check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs)
+    check_choice("pairwise_token_score", "impl", impl, Impl)
+    with torch.autocast(sketch_tokens.device.type, enabled=False):
+        if impl == "reference":
+            return reference.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs=all_pairs)
+        refuse_transforms("pairwise_token_score", sketch_tokens, photo_tokens)
+        scores: Tensor
+        scores, *_ = torch.ops.zsbir.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs)
+        return scores
 
 
 def alignment_weights(
@@ -221,46 +262,121 @@ def alignment_weights(
         )
     if not 0 <= mix <= 1:
         raise ValueError(f"alignment_weights: mix must be in [0, 1], got {mix}")
-    _check_positive("alignment_weights", temperature)
-    _check_choice("alignment_weights", "form", form, WeightForm)
+    check_positive("alignment_weights", temperature)
+    check_choice("alignment_weights", "form", form, WeightForm)
     return reference.alignment_weights(local, global_, mix=mix, temperature=temperature, form=form)
 
 
-def _check_text(text: Tensor, text_mask: Tensor, labels: Tensor) -> None:
-    if text.ndim != 3:
-        raise ValueError(f"token_weighting: text must be [C, L, D], got {tuple(text.shape)}")
-    if text_mask.dtype != torch.bool:
-        raise TypeError(f"token_weighting: text_mask must be bool, got {text_mask.dtype}")
-    if text_mask.shape != text.shape[:2]:
-        raise ValueError(
-            f"token_weighting: text_mask must be {tuple(text.shape[:2])} like text, "
-            f"got {tuple(text_mask.shape)}"
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the autocast dtype, where autocast is on; float64 stays."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+    )
+
+
+def _reference(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Tensor,
+    options: Any,
+    all_pairs: bool,
+) -> Tensor | TokenWeighting:
+    function: Any = reference.token_weighting
+    if all_pairs:
+        function = reference.token_weighting_all_pairs
+    result: Tensor | TokenWeighting = function(
+        text, text_mask, sketch_keys, sketch_values, photo_keys, photo_values, labels, **options
+    )
+    return result
+
+
+def _pairs(
+    text: Tensor,
+    text_mask: Tensor,
+    weights: Tensor,
+    sketch: tuple[Tensor, Tensor],
+    photo: tuple[Tensor, Tensor],
+    labels: Tensor,
+    temperature: float,
+    keep: bool,
+) -> Tensor | TokenWeighting:
+    wanted = native.KEEP_ALL if keep else native.KEEP_SCORES
+    if not keep and _needs_gradient(text, weights, *sketch, *photo):
+        wanted = native.KEEP_VALID
+    scores, sketch_pooled, photo_pooled, _ = torch.ops.zsbir.token_weighting(
+        text, text_mask, weights, *sketch, *photo, labels, temperature, wanted
+    )
+    return TokenWeighting(scores, sketch_pooled, photo_pooled, None, None)
+
+
+def _needs_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _all_pairs(
+    text: Tensor,
+    text_mask: Tensor,
+    weights: Tensor,
+    sketch: tuple[Tensor, Tensor],
+    photo: tuple[Tensor, Tensor],
+    labels: Tensor,
+    temperature: float,
+    keep: bool,
+) -> Tensor | TokenWeighting:
+    """Sketches in chunks, those of one class together: their texts are one long text to a photo."""
+    del keep
+    rows = _pool(text, text_mask, *sketch, labels, temperature)
+    rows = (reference.unit_rows(rows) * weights[labels][:, :, None]).flatten(1)
+    order = labels.argsort(stable=True)
+
+    def scores(rows: Tensor, labels: Tensor, text: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        classes, which = labels, None
+        if not torch.compiler.is_compiling() and labels.device.type == "cpu":
+            classes, which = labels.unique_consecutive(return_inverse=True)
+        words, nobody = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
+        mask = text_mask[classes].flatten()[None]
+        found = reference.unit_rows(_pool(words, mask, keys, values, nobody, temperature))
+        found = found.view(len(keys), len(classes), rows.shape[1]).transpose(0, 1)
+        if which is not None:
+            found = found[which]
+        return (found @ rows[:, :, None])[:, :, 0]
+
+    size = max(1, _CHUNK_ELEMENTS // max(1, len(photo[0]) * rows.shape[1]))
+    parts = [rows.new_zeros(0, len(photo[0]))]
+    for chunk in order.split(size) if len(order) else ():
+        parts.append(
+            checkpoint(
+                scores,
+                rows[chunk],
+                labels[chunk],
+                text,
+                *photo,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
         )
-    if labels.dtype != torch.int64:
-        raise TypeError(f"token_weighting: labels must be int64, got {labels.dtype}")
-    if labels.ndim != 1:
-        raise ValueError(f"token_weighting: labels must be [B], got {tuple(labels.shape)}")
+    return torch.cat(parts)[order.argsort()]
 
 
-def _check_patches(modality: str, keys: Tensor, values: Tensor, batch: int, width: int) -> None:
-    if keys.ndim != 3 or keys.shape[0] != batch or keys.shape[1] == 0 or keys.shape[2] != width:
-        raise ValueError(
-            f"token_weighting: {modality}_keys must be [{batch}, N, {width}] with N >= 1, "
-            f"got {tuple(keys.shape)}"
-        )
-    if values.ndim != 3 or values.shape[:2] != keys.shape[:2]:
-        raise ValueError(
-            f"token_weighting: {modality}_values must be [{batch}, {keys.shape[1]}, V], "
-            f"got {tuple(values.shape)}"
-        )
-
-
-def _check_positive(function: str, temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"{function}: temperature must be positive, got {temperature}")
-
-
-def _check_choice(function: str, argument: str, value: str, choices: object) -> None:
-    known = get_args(choices)
-    if value not in known:
-        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")
+def _pool(
+    text: Tensor,
+    text_mask: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Pooled rows of one side, [B, L, V]; zero where the token is padding."""
+    pooled: Tensor
+    _, pooled, *_ = torch.ops.zsbir.token_weighting(
+        text, text_mask, None, keys, values, None, None, labels, temperature, native.KEEP_ALL
+    )
+    return pooled

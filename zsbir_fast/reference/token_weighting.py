@@ -53,46 +53,87 @@ def token_weighting(
     beta: Beta = "uniform",
 ) -> TokenWeighting:
     """Equations (1) to (3); shapes and meaning as in :func:`zsbir_fast.ops.token_weighting`."""
-    dtype = _accumulation_dtype(text)
-    queries = text[labels].to(dtype)
-    mask = text_mask[labels]
-    sketch_pooled, sketch_attention = _aggregate(
-        queries, mask, sketch_keys.to(dtype), sketch_values.to(dtype), temperature
-    )
-    photo_pooled, photo_attention = _aggregate(
-        queries, mask, photo_keys.to(dtype), photo_values.to(dtype), temperature
-    )
-    weights = mask.to(dtype)
-    if beta == "text_attention":
-        assert text_global is not None
-        query = text_global[labels].to(dtype)
-        logits = (queries @ query[:, :, None])[:, :, 0] / math.sqrt(text.shape[-1])
-        weights = masked_softmax(logits, mask)
-    else:
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
-    scores = (weights * safe_cosine(sketch_pooled, photo_pooled)).sum(1)
+    weights = word_weights(text, text_mask, text_global, beta)
+    sketch_attention = attention(text, text_mask, sketch_keys, labels, temperature)
+    photo_attention = attention(text, text_mask, photo_keys, labels, temperature)
+    sketch_pooled = sketch_attention @ sketch_values.to(sketch_attention.dtype)
+    photo_pooled = photo_attention @ photo_values.to(photo_attention.dtype)
+    scores = (weights[labels] * safe_cosine(sketch_pooled, photo_pooled)).sum(1)
     return TokenWeighting(scores, sketch_pooled, photo_pooled, sketch_attention, photo_attention)
 
 
-def _aggregate(
-    queries: Tensor, mask: Tensor, keys: Tensor, values: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Equations (1) and (2): attention of words over patches, and the pooled rows."""
-    logits = queries @ keys.mT / (math.sqrt(queries.shape[-1]) * temperature)
-    attention = logits.softmax(2) * mask[:, :, None]
-    return attention @ values, attention
+def token_weighting_all_pairs(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Tensor,
+    *,
+    text_global: Tensor | None = None,
+    temperature: float = 1.0,
+    beta: Beta = "uniform",
+) -> Tensor:
+    """Every sketch with every photo, under the text of the sketch's class: scores [B_s, B_i]."""
+    sketches, photos = len(labels), len(photo_keys)
+
+    def repeated(x: Tensor) -> Tensor:
+        return x.repeat_interleave(photos, 0)
+
+    def tiled(x: Tensor) -> Tensor:
+        return x.repeat(sketches, 1, 1)
+
+    result = token_weighting(
+        text,
+        text_mask,
+        repeated(sketch_keys),
+        repeated(sketch_values),
+        tiled(photo_keys),
+        tiled(photo_values),
+        repeated(labels),
+        text_global=text_global,
+        temperature=temperature,
+        beta=beta,
+    )
+    return result.scores.view(sketches, photos)
 
 
-def pairwise_token_score(sketch_tokens: Tensor, photo_tokens: Tensor) -> Tensor:
-    """Mean over sketch tokens of the largest cosine with any photo token, [B].
+def word_weights(text: Tensor, mask: Tensor, text_global: Tensor | None, beta: Beta) -> Tensor:
+    """How much each word of a class counts, [C, L]; 0 for padding, else they sum to 1."""
+    dtype = accumulation_dtype(text.dtype)
+    if beta == "text_attention":
+        assert text_global is not None
+        logits = (text.to(dtype) @ text_global.to(dtype)[:, :, None])[:, :, 0]
+        return masked_softmax(logits / math.sqrt(text.shape[-1]), mask)
+    weights = mask.to(dtype)
+    return weights / weights.sum(1, keepdim=True).clamp_min(1)
+
+
+def attention(
+    text: Tensor, text_mask: Tensor, keys: Tensor, labels: Tensor, temperature: float
+) -> Tensor:
+    """Equation (1): attention of the words of a pair over its patches, [B, L, N]."""
+    dtype = accumulation_dtype(text.dtype)
+    logits = text[labels].to(dtype) @ keys.to(dtype).mT
+    weights = (logits / (math.sqrt(text.shape[-1]) * temperature)).softmax(2)
+    return weights * text_mask[labels][:, :, None]
+
+
+def pairwise_token_score(
+    sketch_tokens: Tensor, photo_tokens: Tensor, *, all_pairs: bool = False
+) -> Tensor:
+    """Mean over sketch tokens of the largest cosine with any photo token, [B] or [B_s, B_i].
 
     Among equal cosines the photo token of the lowest index receives the gradient.
     """
-    dtype = _accumulation_dtype(sketch_tokens)
+    dtype = accumulation_dtype(sketch_tokens.dtype)
     sketch, photo = unit_rows(sketch_tokens.to(dtype)), unit_rows(photo_tokens.to(dtype))
+    if all_pairs:
+        sketch, photo = sketch[:, None], photo[None]
     cosines = sketch @ photo.mT
-    best = cosines.detach().argmax(2, keepdim=True)
-    return cosines.gather(2, best).mean((1, 2))
+    best = cosines.detach().argmax(-1, keepdim=True)
+    return cosines.gather(-1, best).mean((-2, -1))
 
 
 def alignment_weights(
@@ -137,5 +178,6 @@ def safe_cosine(a: Tensor, b: Tensor) -> Tensor:
     return (unit_rows(a) * unit_rows(b)).sum(-1).masked_fill(zero, 0)
 
 
-def _accumulation_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What float16 and bfloat16 are computed in: float32; other types stay."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

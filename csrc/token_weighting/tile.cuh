@@ -1,0 +1,159 @@
+// What the CUDA kernels of the room share: the valid words of a pair, and the two products of a
+// tile of rows with a tile of patches, as in products_cpu.h.
+#pragma once
+#include <math.h>
+
+#include <cstdint>
+
+#include "common/block.cuh"
+#include "common/half.h"
+#include "token_weighting/token_weighting.h"
+
+namespace zsbir::token_weighting {
+
+constexpr int32_t kTile = 32;  // patches of a softmax step: one per lane
+constexpr int32_t kThreads = 128;
+
+template <class A>
+__device__ __forceinline__ A warp_max(A value) {
+  for (int32_t step = kWarp / 2; step > 0; step /= 2) {
+    const A other = __shfl_xor_sync(kFullWarp, value, step);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// The valid words number first ... first + R - 1 of a class. Every thread of the block calls.
+template <int32_t R>
+struct Words {
+  int32_t row[R];
+  int32_t count;
+
+  // mask == nullptr: no words.
+  __device__ void find(const uint8_t* mask, int64_t words, int64_t first) {
+    if (threadIdx.x < kWarp) {
+      const int32_t lane = threadIdx.x;
+      int64_t seen = 0;
+      for (int64_t base = 0; mask != nullptr && base < words && seen < first + R; base += kWarp) {
+        const bool valid = base + lane < words && mask[base + lane] != 0;
+        const unsigned votes = __ballot_sync(kFullWarp, valid);
+        const int64_t place = seen + __popc(votes & ((1u << lane) - 1)) - first;
+        if (valid && place >= 0 && place < R) row[place] = int32_t(base) + lane;
+        seen += __popc(votes);
+      }
+      if (lane == 0) count = int32_t(max(int64_t(0), min(seen - first, int64_t(R))));
+    }
+    __syncthreads();  // the words are found before any thread asks for them
+  }
+};
+
+template <class S>
+__device__ __forceinline__ const uint8_t* mask_of(const Problem<S>& p, int64_t pair) {
+  const int64_t label = p.labels[pair];
+  return label < 0 || label >= p.classes ? nullptr : p.mask + label * p.words;
+}
+
+// One of two by number. Arrays of a kernel's parameters, indexed at run time, would be copied to
+// local memory.
+template <class X>
+__device__ __forceinline__ X pick(const X (&both)[kSides], int32_t side) {
+  return side == kSketch ? both[kSketch] : both[kPhoto];
+}
+
+// 32 sums of each lane, added up over the warp: lane i ends with the i-th in sum[0]. Lanes that
+// differ in a bit share out the sums by that bit: 31 exchanges, not 5 for each sum.
+template <int32_t step, class A>
+__device__ __forceinline__ void share_out(A (&sum)[kWarp]) {
+  const bool upper = (threadIdx.x & step) != 0;
+#pragma unroll
+  for (int32_t i = 0; i < step; ++i) {
+    const A give = upper ? sum[i] : sum[i + step];
+    const A take = upper ? sum[i + step] : sum[i];
+    sum[i] = take + __shfl_xor_sync(kFullWarp, give, step);
+  }
+  if constexpr (step > 1) share_out<step / 2>(sum);
+}
+
+// out(patch, r, <row r, patch>) for R rows in shared memory and `count` patches: once for each, by
+// the thread that has the sum.
+template <int32_t R, class A, class S, class Out>
+__device__ __forceinline__ void tile_dots(const A* rows, const S* patches, int64_t depth,
+                                          int32_t count, const Out& out) {
+  constexpr int32_t P = kWarp / R;  // patches of a warp: P * R sums, one for each lane in the end
+  const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  for (int32_t first = warp * P; first < count; first += blockDim.x / kWarp * P) {
+    A sum[kWarp];
+    const S* patch[P];
+#pragma unroll
+    for (int32_t i = 0; i < kWarp; ++i) sum[i] = 0;
+#pragma unroll
+    for (int32_t p = 0; p < P; ++p) patch[p] = patches + min(first + p, count - 1) * depth;
+#pragma unroll(sizeof(A) == 8 ? 1 : 4)  // 32 doubles leave no registers to unroll into
+    for (int64_t d = lane; d < depth; d += kWarp) {
+      A x[P];
+#pragma unroll
+      for (int32_t p = 0; p < P; ++p) x[p] = widen(patch[p][d]);
+#pragma unroll
+      for (int32_t r = 0; r < R; ++r) {
+        const A y = rows[r * depth + d];
+#pragma unroll
+        for (int32_t p = 0; p < P; ++p) sum[p * R + r] = fma(x[p], y, sum[p * R + r]);
+      }
+    }
+    share_out<kWarp / 2>(sum);
+    if (first + lane / R < count) out(first + lane / R, lane % R, sum[0]);
+  }
+}
+
+// take(column, sums[R]) with sums[r] = sum_n weights[n, r] x[n, column]: a thread owns columns.
+template <int32_t R, class A, class X, class Take>
+__device__ __forceinline__ void tile_columns(const A* weights, int32_t weights_stride,
+                                             int32_t weights_step, const X* x, int64_t width,
+                                             int32_t count, const Take& take) {
+  for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
+    A sum[R];
+#pragma unroll
+    for (int32_t r = 0; r < R; ++r) sum[r] = 0;
+#pragma unroll 4
+    for (int32_t n = 0; n < count; ++n) {
+      const A value = widen(x[n * width + column]);
+#pragma unroll
+      for (int32_t r = 0; r < R; ++r) {
+        sum[r] = fma(weights[n * weights_stride + r * weights_step], value, sum[r]);
+      }
+    }
+    take(column, sum);
+  }
+}
+
+// Queries of the words in shared memory, scaled; zeros in the rows beyond the last.
+template <int32_t R, class S>
+__device__ __forceinline__ void load_queries(const Problem<S>& p, int64_t pair,
+                                             const Words<R>& words, Accumulate<S>* query) {
+  const S* text = p.text + p.labels[pair] * p.words * p.width;
+  for (int32_t r = 0; r < R; ++r) {
+    for (int64_t d = threadIdx.x; d < p.width; d += blockDim.x) {
+      query[r * p.width + d] =
+          r < words.count ? p.scale * widen(text[words.row[r] * p.width + d]) : 0;
+    }
+  }
+}
+
+// 1 / |row|, 0 of a zero row; in every lane.
+template <class A, class X>
+__device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
+  const int32_t lane = threadIdx.x % kWarp;
+  A largest = 0;
+  for (int64_t d = lane; d < width; d += kWarp) largest = max(largest, A(fabs(widen(row[d]))));
+  largest = warp_max(largest);
+  const bool zero = largest < A(kZeroRow);
+  A sum = 0;
+  for (int64_t d = lane; !zero && d < width; d += kWarp) {
+    const A x = A(widen(row[d])) / largest;
+    sum = fma(x, x, sum);
+  }
+  sum = warp_sum(sum);
+  return zero ? A(0) : A(1) / largest / sqrt(sum);
+}
+
+}  // namespace zsbir::token_weighting

@@ -1,0 +1,142 @@
+"""The CUDA kernels of token_weighting on CPU threads (cuda_emulation.h) against the reference."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zsbir_fast.reference import token_weighting as reference
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+# Halves: the inputs are exact, sums are float32, only gradients are rounded.
+TOLERANCE = {
+    torch.float32: 1e-4,
+    torch.float64: 1e-10,
+    torch.float16: 4e-3,
+    torch.bfloat16: 3e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def kernels(emulated_library: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return emulated_library("token_weighting")
+
+
+def addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    assert all(t.is_contiguous() for t in tensors)
+    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
+
+
+def sizes(*values: int) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = draw(st.sampled_from(DTYPES))
+    pairs, classes = draw(st.integers(0, 3)), draw(st.integers(1, 3))
+    words = draw(st.sampled_from([1, 5, 10]))
+    width, value_width = draw(st.sampled_from([1, 6, 33])), draw(st.sampled_from([1, 7, 40]))
+    patches = [draw(st.sampled_from([1, 5, 35])) for _ in range(2)]
+    few, temperature = draw(st.booleans()), draw(st.sampled_from([1.0, 0.3]))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    accumulator = reference.accumulation_dtype(dtype)
+
+    def random(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64).to(of)
+
+    text = random(classes, words, width)
+    mask = torch.rand(classes, words, generator=g) < 0.7
+    labels = torch.randint(0, classes, (pairs,), generator=g)
+    inputs = [text]
+    for n in patches:
+        inputs += [random(pairs, n, width), random(pairs, n, value_width)]
+    if draw(st.booleans()) and pairs:
+        inputs[2][0] = 0  # zero rows
+    weights = reference.word_weights(text, mask, None, "uniform")
+    shape = (pairs, words, value_width)
+    grads = [random(pairs, of=accumulator), *(random(*shape, of=accumulator) for _ in range(2))]
+    out = [torch.full((pairs,), torch.nan, dtype=accumulator)]
+    out += [torch.full(shape, torch.nan, dtype=accumulator) for _ in range(2)]
+    out += [
+        torch.full((5, pairs, words), torch.nan, dtype=accumulator),
+        torch.full((pairs, words, width), torch.nan, dtype=accumulator),
+    ]
+    out += [torch.full_like(t, torch.nan) for t in inputs]
+    given_tensors = addresses([text, mask, labels, weights, *inputs[1:], *grads])
+    for backward in (False, True):
+        kernels.emulated_words(
+            ctypes.c_int32(DTYPES.index(dtype)),
+            sizes(pairs, classes, words, width, value_width, *patches),
+            ctypes.c_double(1 / (math.sqrt(width) * temperature)),
+            ctypes.c_bool(few),
+            given_tensors,
+            addresses(out),
+            ctypes.c_bool(backward),
+        )
+    exact = [t.double().requires_grad_() for t in inputs]
+    wanted = reference.token_weighting(exact[0], mask, *exact[1:], labels, temperature=temperature)
+    for got, want in zip(out, wanted[:3], strict=False):
+        close(got, want.detach(), dtype)
+    total = sum((a * b.double()).sum() for a, b in zip(wanted[:3], grads, strict=True))
+    gradients = torch.autograd.grad(total, exact, allow_unused=True)
+    for got, want in zip(out[5:], gradients, strict=True):
+        close(got, torch.zeros_like(got) if want is None else want, dtype)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_emulated_pairwise_equals_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = draw(st.sampled_from(DTYPES))
+    all_pairs, few = draw(st.booleans()), draw(st.booleans())
+    sketches = draw(st.integers(0, 3))
+    photos = draw(st.integers(0, 3)) if all_pairs else sketches
+    patches = [draw(st.sampled_from([1, 5, 33])) for _ in range(2)]
+    width = draw(st.sampled_from([1, 6, 40]))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    accumulator = reference.accumulation_dtype(dtype)
+    sketch = torch.randn(sketches, patches[0], width, generator=g).to(dtype)
+    photo = torch.randn(photos, patches[1], width, generator=g).to(dtype)
+    if draw(st.booleans()):  # ties, and a zero row
+        photo[:, -1] = photo[:, 0]
+        sketch[:, 0] = 0
+    pairs = (sketches, photos) if all_pairs else (sketches,)
+    grad = torch.randn(pairs, generator=g).to(accumulator)
+    out = [
+        torch.full(pairs, torch.nan, dtype=accumulator),
+        torch.full((sketches, patches[0]), torch.nan, dtype=accumulator),
+        torch.full((photos, patches[1]), torch.nan, dtype=accumulator),
+        torch.full((*pairs, patches[0]), torch.nan, dtype=accumulator),
+        torch.full((*pairs, patches[0]), -1, dtype=torch.int32),
+        torch.full_like(sketch, torch.nan),
+        torch.full_like(photo, torch.nan),
+    ]
+    kernels.emulated_pairwise(
+        ctypes.c_int32(DTYPES.index(dtype)),
+        sizes(sketches, patches[0], photos, patches[1], width),
+        ctypes.c_bool(all_pairs),
+        ctypes.c_bool(few),
+        addresses([sketch, photo, grad]),
+        addresses(out),
+    )
+    exact = [t.to(accumulator).requires_grad_() for t in (sketch, photo)]
+    scores = reference.pairwise_token_score(*exact, all_pairs=all_pairs)
+    close(out[0], scores.detach(), dtype)
+    if width > 1 and dtype == torch.float64:  # cosines of one column are all 1: any rounding wins
+        for got, want in zip(out[5:], torch.autograd.grad(scores, exact, grad), strict=True):
+            close(got, want, dtype)
