@@ -35,10 +35,10 @@ template <class T, int32_t kCapacity>
 struct HingeRowShared {
   T key[kCapacity];
   int32_t column[kCapacity];
-  Counter count[kCapacity];  // first a histogram of places, then its prefix sums
-  int32_t int_totals[kMaxWarps];
+  Counter count[kCapacity];          // first a histogram of places, then its prefix sums
+  int32_t own_totals[2][kMaxWarps];  // in turn, so that one barrier a turn is enough
   Counter counter_totals[kMaxWarps];
-  double sum_totals[kMaxWarps];
+  double sum_totals[kMaxWarps], active_totals[kMaxWarps];
 };
 
 template <class T, int32_t kCapacity>
@@ -51,20 +51,20 @@ struct HingeRow {
   // The own columns number `first` to `first + kCapacity`, in ascending order.
   __device__ void gather(int32_t first) {
     total = 0;
-    for (int64_t begin = 0; begin < p.threshold_columns; begin += blockDim.x) {
+    int32_t turn = 0;
+    for (int64_t begin = 0; begin < p.threshold_columns; begin += blockDim.x, turn ^= 1) {
       const int64_t c = begin + threadIdx.x;
       const int32_t own = c < p.threshold_columns && p.threshold_labels[c] == p.row_labels[r] &&
                           !(p.skip_self && c == r);
-      const int32_t ahead = block_exclusive_sum(own, s.int_totals);
+      const int32_t ahead = block_exclusive_sum(own, s.own_totals[turn]);
       const int32_t at = total + ahead - first;
       if (own && at >= 0 && at < kCapacity) {
         s.key[at] = p.thresholds[r * p.threshold_columns + c] + T(p.margin);
         s.column[at] = int32_t(c);
       }
       int32_t of_block = 0;
-      for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) of_block += s.int_totals[w];
+      for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) of_block += s.own_totals[turn][w];
       total += of_block;
-      __syncthreads();  // all have read the totals before the next columns replace them
     }
     taken = min(max(total - first, 0), kCapacity);
   }
@@ -165,8 +165,7 @@ __global__ void __launch_bounds__(kHingeThreads, 4)
     first += kCapacity;  // gather() waits for all threads before it replaces a key
   } while (first < row.total);
   sum = block_sum(sum, row.s.sum_totals);
-  __syncthreads();  // thread 0 has read the totals of the first sum before the second replaces them
-  counted = block_sum(counted, row.s.sum_totals);
+  counted = block_sum(counted, row.s.active_totals);
   if (threadIdx.x == 0) {
     sums[r] = sum;
     active[r] = counted;

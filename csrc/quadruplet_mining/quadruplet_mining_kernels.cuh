@@ -269,7 +269,7 @@ __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance dista
                                                   const T* slopes, const T* upstream,
                                                   T* sketches_grad, T* photos_grad,
                                                   T* references_grad) {
-  __shared__ unsigned found[kMaxWarps];  // of 32 anchors each
+  __shared__ unsigned found[2][kMaxWarps];  // of 32 anchors each; in turn, one barrier a turn
   const int64_t width = m.sketches.width, anchors = m.sketches.count;
   int64_t row = blockIdx.x;
   const bool is_sketch = row < anchors;
@@ -282,16 +282,17 @@ __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance dista
     if (m.valid[row]) add_terms(m, distance, slopes, upstream, row, kSketch, out);
     return;
   }
-  for (int64_t first = 0; first < anchors; first += blockDim.x) {
+  int32_t turn = 0;
+  for (int64_t first = 0; first < anchors; first += blockDim.x, turn ^= 1) {
     const int64_t a = first + threadIdx.x;
     const bool mine = a < anchors && m.valid[a] &&
                       (is_photo ? m.positive[a] == row || m.photo_negative[a] == row
                                 : m.sketch_negative[a] == row);
     const unsigned votes = __ballot_sync(kFullWarp, mine);
-    if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = votes;
+    if (threadIdx.x % kWarp == 0) found[turn][threadIdx.x / kWarp] = votes;
     __syncthreads();  // the votes of all warps are there before any thread walks them
     for (uint32_t w = 0; w < blockDim.x / kWarp; ++w) {
-      for (unsigned left = found[w]; left != 0; left &= left - 1) {
+      for (unsigned left = found[turn][w]; left != 0; left &= left - 1) {
         const int64_t anchor = first + w * kWarp + __ffs(int32_t(left)) - 1;
         if (!is_photo) {
           add_terms(m, distance, slopes, upstream, anchor, kSketchNegative, out);
@@ -305,7 +306,6 @@ __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance dista
         }
       }
     }
-    __syncthreads();  // all have walked the votes before the next ones replace them
   }
 }
 

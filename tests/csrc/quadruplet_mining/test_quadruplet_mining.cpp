@@ -270,7 +270,7 @@ void check_all(const std::string& type) {
     bool steps;
   };
   for (const Shape& x : {Shape{1, 1, 1, 1, true}, Shape{5, 0, 3, 2, false},
-                         Shape{33, 40, 17, 3, true}, Shape{9, 70, 5, 1, false}}) {
+                         Shape{70, 20, 17, 3, true}, Shape{9, 150, 5, 1, false}}) {
     const Batch<T> batch(x.sketches, x.photos, x.width, x.classes, x.steps);
     const std::string name = type + " " + std::to_string(x.sketches) + " x " +
                              std::to_string(x.photos) + " x " + std::to_string(x.width);
