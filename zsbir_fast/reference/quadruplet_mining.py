@@ -53,15 +53,26 @@ class Quadruplets(NamedTuple):
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
-    """Distance of every row of ``a`` [A, D] to every row of ``b`` [B, D]: [A, B]."""
+    """Distance of every row of ``a`` [A, D] to every row of ``b`` [B, D]: [A, B].
+
+    A Euclidean distance below 1e-6 passes no gradient.
+    """
     if distance == "cosine":
-        return 1 - unit_rows(a) @ unit_rows(b).mT
+        return 1 - _product(unit_rows(a), unit_rows(b))
     if distance == "euclidean":
-        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        near = distances.detach() < _SMALLEST_SQUARED**0.5
+        return torch.where(near, distances.detach(), distances)
     if len(a) == 0:
-        return a @ b.mT  # empty, and part of the graph
+        return _product(a, b)  # empty, and part of the graph
     # Not the square of a root, which would round: equal sums stay equal.
     return torch.stack([(row - b).square().sum(1) for row in a])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.mT`` in their dtype, under autocast, too."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.mT
 
 
 def row_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
