@@ -1,0 +1,166 @@
+"""Every operator of the room: torch's own checks, wrong arguments, and devices without kernels."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import torch
+
+from zsbir_fast.ops import hinge_rows, pair_distances, probes, quadruplet_hinges, select_pairs
+
+MODULES = (hinge_rows, pair_distances, probes, quadruplet_hinges, select_pairs)
+SKETCHES, PHOTOS, WIDTH = 5, 7, 3
+G = torch.Generator().manual_seed(0)
+
+
+def rows(count, width=WIDTH, grad=True, dtype=torch.float32):
+    return torch.rand(count, width, generator=G, dtype=dtype).requires_grad_(grad)
+
+
+def labels(count, classes=3):
+    return torch.arange(count) % classes
+
+
+def counts(count, high):
+    return torch.randint(high, (count,), generator=G, dtype=torch.int32)
+
+
+def pair_samples():
+    for distance in range(3):
+        yield rows(SKETCHES), rows(PHOTOS), distance
+        yield rows(SKETCHES, dtype=torch.float64), None, distance
+    yield rows(WIDTH, SKETCHES).mT, rows(WIDTH, PHOTOS).mT, 0
+    yield rows(SKETCHES), rows(PHOTOS, grad=False), 0
+    yield rows(0), rows(PHOTOS), 0
+    yield rows(SKETCHES), rows(0), 1
+
+
+def pair_backward_samples():
+    for a, b, distance in pair_samples():
+        distances = torch.ops.zsbir.pair_distances(a, b, distance).detach()
+        other = b if b is None else b.detach()
+        yield torch.rand_like(distances), distances, a.detach(), other, distance
+
+
+def select_samples():
+    head = rows(SKETCHES, grad=False), rows(PHOTOS, grad=False), labels(SKETCHES), labels(PHOTOS)
+    yield *head, PHOTOS, None, None, None, 0
+    low = torch.rand(SKETCHES, generator=G)
+    yield *head, 4, labels(SKETCHES), low, low + 1, 1
+    yield head[0].mT.contiguous().mT, *head[1:], PHOTOS, None, low, None, 2
+    yield *(x[:0] for x in head), 0, None, None, None, 0
+    yield head[0], head[1][:0], head[2], head[3][:0], 0, None, None, None, 0
+
+
+def hinge_samples():
+    index = torch.arange(SKETCHES)
+    valid = index != 3
+    form = [1.0, 0.5, 2.0, 0.0, 0.25], [0.3, 0.2, 0.1, 0.3, 3.0]
+    for distance, share in ((0, -1.0), (1, 0.25), (2, -1.0)):
+        mined = index + 1, index, (index + 1) % SKETCHES, valid
+        yield rows(SKETCHES), rows(PHOTOS), rows(SKETCHES), *mined, *form, share, distance
+    transposed = (rows(WIDTH, n).mT for n in (SKETCHES, PHOTOS, 9))
+    yield *transposed, *mined, *form, -1.0, 0
+    none = index[:0]
+    yield rows(0), rows(PHOTOS), rows(0), none, none, none, none > 0, *form, -1.0, 0
+    missing = torch.full((SKETCHES,), -1)
+    yield rows(SKETCHES), rows(0), rows(0), *[missing] * 3, missing >= 0, *form, -1.0, 1
+
+
+def hinge_backward_samples():
+    for sample in hinge_samples():
+        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in sample]
+        hinges, slopes = torch.ops.zsbir.quadruplet_hinges(*given)
+        yield torch.rand_like(hinges), slopes, *given[:7], given[-1]
+
+
+def hinge_row_samples():
+    distances, values = rows(SKETCHES, PHOTOS), rows(SKETCHES, 4)
+    head = labels(SKETCHES), labels(PHOTOS)
+    yield distances, None, *head, labels(PHOTOS), None, None, 0.3, True
+    yield distances, values, *head, labels(4), None, None, 0.3, False
+    weights = counts(SKETCHES, 4) + 4, counts(4, 4)
+    yield rows(PHOTOS, SKETCHES).mT, values, *head, labels(4), *weights, 0.0, False
+    yield distances, values.detach(), *head, labels(4), None, None, 0.3, False
+    yield rows(0, PHOTOS), None, labels(0), head[1], head[1], None, None, 0.3, False
+    yield distances, rows(SKETCHES, 0), *head, labels(0), None, None, 0.3, False
+
+
+def union_samples():
+    given = [rows(SKETCHES, PHOTOS), rows(SKETCHES, 4), rows(PHOTOS, 4)]
+    given = [x.detach() for x in given]
+    yield *given, labels(SKETCHES), labels(PHOTOS), labels(4), 0.3, 0.1
+    strided = [x.mT.contiguous().mT.double() for x in given]
+    yield *strided, labels(SKETCHES), labels(PHOTOS), labels(4), 0.0, 0.0
+    yield given[0][:0], given[1][:0], given[2], labels(0), labels(PHOTOS), labels(4), 0.3, 0.1
+
+
+def probe_samples():
+    yield rows(SKETCHES, PHOTOS), labels(SKETCHES), labels(PHOTOS), 0.3
+    yield rows(PHOTOS, SKETCHES, dtype=torch.float64).mT, labels(SKETCHES), labels(PHOTOS), 0.0
+    yield rows(SKETCHES, PHOTOS), labels(SKETCHES, 1), labels(PHOTOS, 1), 0.3
+    yield rows(0, PHOTOS), labels(0), labels(PHOTOS), 0.3
+    yield rows(SKETCHES, 0), labels(SKETCHES), labels(0), 0.3
+
+
+def count_samples():
+    for cross, *given, margin in probe_samples():
+        photos = rows(cross.shape[1], cross.shape[1], grad=False, dtype=cross.dtype)
+        photos = photos + photos.mT
+        yield cross.detach(), photos, *given, margin, 0.1, 0.2
+        yield cross.detach(), None, *given, margin, None, None
+        yield cross.detach(), photos.mT, *given, margin, None, 0.2
+
+
+SAMPLES = {
+    "pair_distances": pair_samples,
+    "pair_distances_backward": pair_backward_samples,
+    "select_pairs": select_samples,
+    "quadruplet_hinges": hinge_samples,
+    "quadruplet_hinges_backward": hinge_backward_samples,
+    "hinge_rows": hinge_row_samples,
+    "union_counts": union_samples,
+    "probe_sum": probe_samples,
+    "count_probe_union": count_samples,
+}
+
+
+def test_every_operator_has_samples():
+    defined = {
+        name
+        for module in MODULES
+        for name in re.findall(r'LIB\.define\(\s*"(\w+)\(', inspect.getsource(module))
+    }
+    assert defined == set(SAMPLES)
+    registered = set(torch._C._dispatch_get_all_op_names())
+    assert {f"zsbir::{name}" for name in SAMPLES} <= registered
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_opcheck(name):
+    for sample in SAMPLES[name]():
+        torch.library.opcheck(getattr(torch.ops.zsbir, name).default, sample)
+
+
+REFERENCES = {
+    "pair_distances": pair_distances._reference,
+    "select_pairs": select_pairs._reference,
+    "hinge_rows": hinge_rows._reference,
+    "union_counts": hinge_rows._union_reference,
+    "probe_sum": probes._reference,
+    "count_probe_union": probes._count_reference,
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_devices_without_kernels_get_the_same(name):
+    """Where there is no kernel the operator is this function."""
+    for sample in SAMPLES[name]():
+        given = [x.detach() if isinstance(x, torch.Tensor) else x for x in sample]
+        native = getattr(torch.ops.zsbir, name)(*given)
+        expected = REFERENCES[name](*given)
+        results = [x if isinstance(x, tuple) else (x,) for x in (native, expected)]
+        for got, wanted in zip(*results, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
