@@ -155,7 +155,7 @@ def _backward_fake(
     grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
 ) -> tuple[Tensor, Tensor]:
     del grad, distances, distance
-    return torch.empty_like(a), a.new_empty(0) if b is None else torch.empty_like(b)
+    return a.new_empty(a.shape), a.new_empty(0 if b is None else b.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
