@@ -111,36 +111,35 @@ def mine_quadruplets(
     positive_photos: int | None = None,
 ) -> Quadruplets:
     """Mine as :func:`zsbir_fast.ops.mine_quadruplets` describes."""
-    anchors = len(sketches)
     references = sketches if sketch_references is None else sketch_references
     labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
-    if anchors == 0 or len(photos) == 0:
-        none = torch.full((anchors,), -1, dtype=torch.int64, device=sketches.device)
-        return Quadruplets(none, none.clone(), none.clone(), none >= 0)
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
-    cross = pair_distances(sketches, photos, distance)
-    same = sketch_labels[:, None] == photo_labels[None, :]
-    own = same
-    if positive_photos is not None:
-        own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
-
-    chosen = _positives(cross, own, same, positive, paired)
-    positive_distance = _take(cross, chosen).masked_fill(chosen < 0, torch.inf)
-    photo_negative = _photo_negatives(
-        cross, same, positive_distance, negative, margin, uniforms, sketches.shape[1], distance
-    )
+    chosen = torch.full((len(sketches),), -1, device=sketches.device)
+    photo_negative = chosen.clone()
+    if len(photos):
+        cross = pair_distances(sketches, photos, distance)
+        same = sketch_labels[:, None] == photo_labels[None, :]
+        own = same
+        if positive_photos is not None:
+            own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
+        chosen = _positives(cross, own, same, positive, paired)
+        positive_distance = _take(cross, chosen).masked_fill(chosen < 0, torch.inf)
+        width = sketches.shape[1]
+        photo_negative = _photo_negatives(
+            cross, same, positive_distance, negative, margin, uniforms, width, distance
+        )
     if sketch_negative == "none":
         nothing = torch.full_like(chosen, -1)
         return Quadruplets(chosen, photo_negative, nothing, (chosen >= 0) & (photo_negative >= 0))
     other = sketch_labels[:, None] != labels[None, :]
-    if distinct_negatives:
+    if distinct_negatives and len(photos):
         other = other & (labels[None, :] != _take(photo_labels, photo_negative)[:, None])
-    if sketch_negative == "anchor":
-        within = pair_distances(sketches, references, distance)
-    else:
-        within = pair_distances(photos[chosen.clamp_min(0)], references, distance)
+    origins = sketches
+    if sketch_negative == "positive":
+        origins = photos[chosen.clamp_min(0)] if len(photos) else sketches
         other = other & (chosen >= 0)[:, None]
+    within = pair_distances(origins, references, distance)
     nearest_sketch = nearest_index(within, other)
     valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
     return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
@@ -208,6 +207,8 @@ def draw_by_distance(
 
 def nearest_index(distances: Tensor, allowed: Tensor) -> Tensor:
     """Index of the smallest allowed entry of each row, the lowest index among equals; -1: none."""
+    if distances.shape[1] == 0:
+        return _first(allowed)
     smallest = distances.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
     return _first(allowed & (distances == smallest))
 
