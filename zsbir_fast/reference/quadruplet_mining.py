@@ -271,8 +271,10 @@ def quadruplet_hinges(
     """Sum of the hinges of every anchor, [B_s], 0 where it is not valid."""
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
-    if len(sketches) == 0 or len(photos) == 0 or len(references) == 0:
+    if len(sketches) == 0 or len(photos) == 0:
         return sketches.sum(1) * 0
+    if len(references) == 0:  # then no valid anchor has a hinge with one
+        references = sketches
     rows = (
         sketches,
         photos[quadruplets.positive.clamp_min(0)],
