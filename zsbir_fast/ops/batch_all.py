@@ -134,7 +134,7 @@ def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tens
 
 def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
     """How many of ``others`` equal each label, int64."""
-    ascending = others.sort().values
+    ascending, labels = others.sort().values, labels.contiguous()  # it warns of strided ones
     return torch.searchsorted(ascending, labels, right=True) - torch.searchsorted(ascending, labels)
 
 
@@ -250,6 +250,8 @@ class AllQuadruplets:
         distinct = c[4] > 0
         found: dict[int, HingeSums] = {}
         total = self.cross.new_zeros((), dtype=torch.float64)
+        if not any(c):
+            total = total + 0 * self.cross.sum()  # 0, and part of the graph
         for k in range(4):
             if c[k] > 0:
                 found[k], often = self._hinge(k, m[k], distinct)
