@@ -160,9 +160,7 @@ def test_threads_and_layout_change_no_bit(generator, set_threads):
         set_threads(threads)
         got = torch.ops.zsbir.hinge_rows(*case.arguments(weighted=True))
         assert all(map(torch.equal, got, expected))
-    case.thresholds, case.values = (
-        x.mT.contiguous().mT for x in (case.thresholds, case.values)
-    )
+    case.thresholds, case.values = (x.mT.contiguous().mT for x in (case.thresholds, case.values))
     case.labels, case.weights = (
         [torch.stack([x, x], 1)[:, 0] for x in xs] for xs in (case.labels, case.weights)
     )

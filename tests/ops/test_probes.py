@@ -71,9 +71,7 @@ def loop_count(cross, photos, sketch_labels, photo_labels, h5, h1, h4):
     st.integers(0, 10**6),
 )
 def test_kernels_and_references_equal_loops(sizes, classes, dtype, margin, others, seed):
-    cross, photos, *labels = batch(
-        torch.Generator().manual_seed(seed), *sizes, classes, dtype
-    )
+    cross, photos, *labels = batch(torch.Generator().manual_seed(seed), *sizes, classes, dtype)
     expected = loop_sum(cross, *labels, margin)
     for call in (torch.ops.zsbir.probe_sum, ops._reference):
         assert all(map(torch.equal, call(cross, *labels, margin), expected))
@@ -86,7 +84,9 @@ def test_kernels_and_references_equal_loops(sizes, classes, dtype, margin, other
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lattice", [True, False])
-@pytest.mark.parametrize(("sketches", "photos", "classes"), [(70, 45, 3), (40, 90, 12), (33, 64, 40)])
+@pytest.mark.parametrize(
+    ("sketches", "photos", "classes"), [(70, 45, 3), (40, 90, 12), (33, 64, 40)]
+)
 def test_larger_batches(generator, set_threads, dtype, lattice, sketches, photos, classes):
     """Hundreds of thresholds in a class, and classes with one row or none; any threads."""
     cross, within, *labels = batch(generator, sketches, photos, classes, dtype, lattice)
@@ -150,7 +150,7 @@ def test_nothing_active_is_exactly_zero(generator):
     three = torch.arange(60) % 3, torch.arange(50) % 3
     same = three[0][:, None] == three[1][None, :]
     apart = torch.where(same, cross, cross + 5)
-    for given, labels in ((cross, two), (apart, three)):
-        total, slopes = torch.ops.zsbir.probe_sum(given, *labels, 0.3)
+    for distances, labels in ((cross, two), (apart, three)):
+        total, slopes = torch.ops.zsbir.probe_sum(distances, *labels, 0.3)
         assert total == 0
         assert (slopes == 0).all()

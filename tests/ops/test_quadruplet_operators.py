@@ -110,7 +110,12 @@ def union_samples():
 
 def probe_samples():
     yield rows(SKETCHES, PHOTOS), labels(SKETCHES), labels(PHOTOS), 0.3
-    yield transposed(rows(SKETCHES, PHOTOS, dtype=torch.float64)), labels(SKETCHES), labels(PHOTOS), 0.0
+    yield (
+        transposed(rows(SKETCHES, PHOTOS, dtype=torch.float64)),
+        labels(SKETCHES),
+        labels(PHOTOS),
+        0.0,
+    )
     yield rows(SKETCHES, PHOTOS), labels(SKETCHES, 1), labels(PHOTOS, 1), 0.3
     yield rows(0, PHOTOS), labels(0), labels(PHOTOS), 0.3
     yield rows(SKETCHES, 0), labels(SKETCHES), labels(0), 0.3

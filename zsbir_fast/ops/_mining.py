@@ -112,7 +112,7 @@ def _positive_of(
     positive = torch.where(fits, batch.paired, -1)
     if options.negative != "semihard":  # nobody asks for the distance
         return Selected(positive, batch.sketches.new_zeros(len(positive)))
-    # The kernel's own distance, in all bits: a copy of the positive in another class is not farther.
+    # The kernel's own distance, in all bits: a copy of the positive in another class is no farther.
     rows = torch.arange(len(batch.photos), device=positive.device)
     return select_pairs(
         batch.sketches, batch.photos, positive, rows, distance=options.distance

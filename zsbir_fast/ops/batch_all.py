@@ -35,6 +35,9 @@ ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
 # Products of two counts up to this are exact in float32.
 _EXACT_PRODUCTS = 4096
 
+# By name: torch.compile does not follow a Literal that is spelled out in a call.
+ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
+
 __all__ = ["batch_all_quadruplet_loss", "batch_all_triplet_loss"]
 
 
