@@ -181,3 +181,52 @@ def test_devices_without_kernels_get_the_same(name):
         results = [x if isinstance(x, tuple) else (x,) for x in (native, expected)]
         for got, wanted in zip(*results, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def spoil(name, position, change):
+    """The first sample with one argument changed."""
+    sample = [x.detach() if isinstance(x, torch.Tensor) else x for x in next(SAMPLES[name]())]
+    sample[position] = change(sample[position])
+    return sample
+
+
+ERRORS = [
+    ("pair_distances", 0, torch.Tensor.half, "a must be float32 or float64, got torch.float16"),
+    ("pair_distances", 0, lambda x: x[0], "a must be a matrix, got [3]"),
+    ("pair_distances", 1, torch.Tensor.double, "b must be torch.float32, got torch.float64"),
+    ("pair_distances", 1, lambda x: x[:, :2], "b must be [7, 3], got [7, 2]"),
+    ("pair_distances_backward", 1, lambda x: x[:2], "distances must be [5, 7], got [2, 7]"),
+    ("select_pairs", 1, torch.Tensor.double, "references must be torch.float32, got torch.float64"),
+    ("select_pairs", 2, torch.Tensor.int, "anchor_labels must be torch.int64, got torch.int32"),
+    ("select_pairs", 3, lambda x: x[:6], "reference_labels must be [7], got [6]"),
+    ("select_pairs", 5, lambda _: labels(4), "forbidden must be [5], got [4]"),
+    ("select_pairs", 6, lambda _: labels(5), "low must be torch.float32, got torch.int64"),
+    ("select_pairs", 7, lambda _: torch.ones(7), "high must be [5], got [7]"),
+    ("quadruplet_hinges", 1, lambda x: x[:, :2], "photos must be [7, 3], got [7, 2]"),
+    ("quadruplet_hinges", 3, lambda x: x[:4], "positive must be [5], got [4]"),
+    ("quadruplet_hinges", 6, torch.Tensor.long, "valid must be torch.bool, got torch.int64"),
+    ("quadruplet_hinges_backward", 0, lambda x: x[:2], "grad must be [5], got [2]"),
+    ("quadruplet_hinges_backward", 1, lambda x: x[:, :5], "slopes must be [5, 6], got [5, 5]"),
+    ("hinge_rows", 0, torch.Tensor.half, "thresholds must be float32 or float64, got torch.float"),
+    ("hinge_rows", 1, lambda _: torch.ones(4, 2), "values must be [5, 2], got [4, 2]"),
+    ("hinge_rows", 4, lambda x: x[:2], "value_labels must be [7], got [2]"),
+    (
+        "hinge_rows",
+        5,
+        lambda _: counts(5, 3),
+        "value_weights must be given with row_weights, and the reverse",
+    ),
+    ("union_counts", 1, torch.Tensor.double, "first must be torch.float32, got torch.float64"),
+    ("union_counts", 2, lambda x: x[:, 1:], "second must be [7, 4], got [7, 3]"),
+    ("union_counts", 3, lambda x: x[:2], "row_labels must be [5], got [2]"),
+    ("probe_sum", 0, torch.Tensor.bfloat16, "cross must be float32 or float64, got torch.bfloat16"),
+    ("probe_sum", 2, lambda x: x[:2], "photo_labels must be [7], got [2]"),
+    ("count_probe_union", 1, lambda x: x[:, 1:], "photos must be [7, 7], got [7, 6]"),
+    ("count_probe_union", 2, torch.Tensor.int, "sketch_labels must be torch.int64, got torch.int"),
+]
+
+
+@pytest.mark.parametrize(("name", "position", "change", "message"), ERRORS)
+def test_operators_check_before_they_take_an_address(name, position, change, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"{name}: {message}")):
+        getattr(torch.ops.zsbir, name)(*spoil(name, position, change))

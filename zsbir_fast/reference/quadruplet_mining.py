@@ -275,12 +275,9 @@ def quadruplet_hinges(
         return sketches.sum(1) * 0
     if len(references) == 0:  # then no valid anchor has a hinge with one
         references = sketches
-    rows = (
-        sketches,
-        photos[quadruplets.positive.clamp_min(0)],
-        photos[quadruplets.photo_negative.clamp_min(0)],
-        references[quadruplets.sketch_negative.clamp_min(0)],
-    )
+    left_out = ~quadruplets.valid  # their rows need not exist
+    index = [x.masked_fill(left_out, 0).clamp_min(0) for x in quadruplets[:3]]
+    rows = (sketches, photos[index[0]], photos[index[1]], references[index[2]])
     hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
     return torch.where(quadruplets.valid, hinges, 0.0)
 
