@@ -74,6 +74,16 @@ def check_not_nan(function: str, argument: str, values: Tensor) -> None:
 
 
 def check_rows(
+    function: str, argument: str, rows: Tensor, count: int, dtype: torch.dtype = torch.int64
+) -> None:
+    if rows.dtype != dtype:
+        wanted = str(dtype).removeprefix("torch.")
+        raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
+    if rows.shape != (count,):
+        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+
+
+def check_beside(
     function: str,
     argument: str,
     rows: Tensor,
@@ -81,22 +91,9 @@ def check_rows(
     features: Tensor,
     dtype: torch.dtype = torch.int64,
 ) -> None:
-    """Raise unless there is one entry for every row of ``features``, called ``first``."""
-    if rows.dtype != dtype:
-        wanted = str(dtype).removeprefix("torch.")
-        raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
-    check_one_each(function, argument, rows, first, features)
-
-
-def check_one_each(
-    function: str, argument: str, values: Tensor, first: str, features: Tensor
-) -> None:
-    """The same for any dtype."""
-    if values.shape != (len(features),):
-        raise ValueError(
-            f"{function}: {argument} must be [{len(features)}], got {tuple(values.shape)}"
-        )
-    check_device(function, argument, values, first, features)
+    """Raise unless there is one entry for every row of ``features``, called ``first``, there."""
+    check_rows(function, argument, rows, len(features), dtype)
+    check_device(function, argument, rows, first, features)
 
 
 def check_paired(function: str, paired: Tensor, photos: int) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
+    check_beside,
     check_choice,
     check_features,
-    check_rows,
     five_numbers,
 )
 from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
@@ -34,9 +34,6 @@ ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
 
 # Products of two counts up to this are exact in float32.
 _EXACT_PRODUCTS = 4096
-
-# By name: torch.compile does not follow a Literal that is spelled out in a call.
-ScalarReduction = Literal["mean_nonzero", "mean", "sum"]
 
 __all__ = ["batch_all_quadruplet_loss", "batch_all_triplet_loss"]
 
@@ -90,8 +87,8 @@ def batch_all_triplet_loss(
     if impl == "fused":
         refuse_transforms(name, anchors, references)
     check_features(name, anchors=anchors, references=references)
-    check_rows(name, "labels", labels, "anchors", anchors)
-    check_rows(name, "reference_labels", reference_labels, "references", references)
+    check_beside(name, "labels", labels, "anchors", anchors)
+    check_beside(name, "reference_labels", reference_labels, "references", references)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)
     check_choice(name, "impl", impl, Impl)
@@ -189,8 +186,8 @@ def batch_all_quadruplet_loss(
     if impl == "fused":
         refuse_transforms(name, sketches, photos)
     check_features(name, sketches=sketches, photos=photos)
-    check_rows(name, "sketch_labels", sketch_labels, "sketches", sketches)
-    check_rows(name, "photo_labels", photo_labels, "photos", photos)
+    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
+    check_beside(name, "photo_labels", photo_labels, "photos", photos)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, ScalarReduction)

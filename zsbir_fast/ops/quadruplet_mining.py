@@ -12,13 +12,12 @@ from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._mining import Batch, MiningOptions, mine
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
+    check_beside,
     check_choice,
     check_device,
     check_features,
     check_not_nan,
-    check_one_each,
     check_paired,
-    check_rows,
     five_numbers,
 )
 from zsbir_fast.ops.pair_distances import kernel_rows
@@ -118,7 +117,7 @@ def mine_quadruplets(
             raise ValueError(
                 f"{name}: sketch_reference_labels must be given with sketch_references, got None"
             )
-        check_rows(
+        check_beside(
             name,
             "sketch_reference_labels",
             sketch_reference_labels,
@@ -130,8 +129,8 @@ def mine_quadruplets(
             f"{name}: positive_photos must be in [0, {len(photos)}], got {positive_photos}"
         )
     check_choice(name, "impl", impl, Impl)
-    check_rows(name, "sketch_labels", sketch_labels, "sketches", sketches)
-    check_rows(name, "photo_labels", photo_labels, "photos", photos)
+    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
+    check_beside(name, "photo_labels", photo_labels, "photos", photos)
     check_choice(name, "positive", positive, Positive)
     check_choice(name, "negative", negative, Negative)
     check_choice(name, "sketch_negative", sketch_negative, SketchNegative)
@@ -141,7 +140,7 @@ def mine_quadruplets(
     if positive == "paired":
         if paired is None:
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
-        check_rows(name, "paired", paired, "sketches", sketches)
+        check_beside(name, "paired", paired, "sketches", sketches)
         check_paired(name, paired, len(photos))
     if negative == "distance_weighted" and (uniforms is None or uniforms.shape != (len(sketches),)):
         got = None if uniforms is None else tuple(uniforms.shape)
@@ -252,9 +251,9 @@ def quadruplet_loss(
     check_choice(name, "impl", impl, Impl)
     for field, rows in quadruplets._asdict().items():
         dtype = torch.bool if field == "valid" else torch.int64
-        check_rows(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
+        check_beside(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
     if weights is not None:
-        check_one_each(name, "weights", weights, "sketches", sketches)
+        check_beside(name, "weights", weights, "sketches", sketches, weights.dtype)
         check_not_nan(name, "weights", weights)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
