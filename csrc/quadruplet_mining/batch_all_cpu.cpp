@@ -163,7 +163,8 @@ void probe_pairs_cpu(const Probes<T>& p, double* sums, T* by_value, int64_t* hit
         threshold_sum -= p.by_class_sums[at - p.by_class];
         ++own[count + 1 + (at - p.by_class)];
       }
-      sum += threshold_sum - double(above) * double(x);
+      // Of no threshold at all the difference of sums would be a rounding error, not 0.
+      if (above > 0) sum += threshold_sum - double(above) * double(x);
       by_value[q * p.columns + n] = T(-above);
     }
     sums[q] = sum;

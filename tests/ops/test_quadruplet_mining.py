@@ -131,7 +131,65 @@ MINING_ERRORS = [
         ValueError,
         "photos must not be NaN, got NaN in row 2",
     ),
+    (
+        {"sketches": torch.zeros(6, 4, dtype=torch.int64)},
+        TypeError,
+        "sketches must be floating point, got torch.int64",
+    ),
+    (
+        {"photos": torch.zeros(8, 4, dtype=torch.bfloat16)},
+        TypeError,
+        "photos must be torch.float32 like sketches, got torch.bfloat16",
+    ),
+    (
+        {"sketch_references": torch.zeros(3, 4).double()},
+        TypeError,
+        "sketch_references must be torch.float32 like sketches, got torch.float64",
+    ),
+    (
+        {"sketch_references": torch.zeros(3, 4)},
+        ValueError,
+        "sketch_reference_labels must be given with sketch_references, got None",
+    ),
+    (
+        {"sketch_references": torch.zeros(3, 4), "sketch_reference_labels": torch.arange(4)},
+        ValueError,
+        "sketch_reference_labels must be [3], got (4,)",
+    ),
+    (
+        {"sketch_references": torch.zeros(3, 5), "sketch_reference_labels": torch.arange(3)},
+        ValueError,
+        "sketch_references must be 4 wide like sketches, got 5",
+    ),
     ({"sketch_labels": torch.zeros(6)}, TypeError, "sketch_labels must be int64, got torch.float"),
+    (
+        {"sketch_labels": torch.zeros(6, dtype=torch.int64, device="meta")},
+        ValueError,
+        "sketch_labels must be on cpu like sketches, got meta",
+    ),
+    ({"positive_photos": 9}, ValueError, "positive_photos must be in [0, 8], got 9"),
+    ({"impl": "cuda"}, ValueError, "impl must be one of fused, reference, got 'cuda'"),
+    ({"margin": float("inf")}, ValueError, "margin must be finite and not negative, got inf"),
+    (
+        {"positive": "paired", "paired": torch.zeros(6)},
+        TypeError,
+        "paired must be int64, got torch.float32",
+    ),
+    (
+        {"positive": "paired", "paired": torch.full((6,), -2)},
+        ValueError,
+        "paired must be in [-1, 8), got -2",
+    ),
+    (
+        {"negative": "distance_weighted"},
+        ValueError,
+        "uniforms must be [6] for negative='distance_weighted', got None",
+    ),
+    (
+        {"negative": "distance_weighted", "uniforms": torch.zeros(6, device="meta")},
+        ValueError,
+        "uniforms must be on cpu like sketches, got meta",
+    ),
     (
         {"photo_labels": torch.zeros(6, dtype=torch.int64)},
         ValueError,
@@ -189,7 +247,29 @@ def test_mining_names_wrong_arguments(change, error, message):
 
 LOSS_ERRORS = [
     ({"photos": torch.zeros(8, 3)}, ValueError, "photos must be 4 wide like sketches, got 3"),
+    (
+        {"photos": torch.zeros(8, 4).half()},
+        TypeError,
+        "photos must be torch.float32 like sketches, got torch.float16",
+    ),
+    (
+        {"sketch_references": torch.zeros(6, 5)},
+        ValueError,
+        "sketch_references must be 4 wide like sketches, got 5",
+    ),
     ({"weights": torch.zeros(5)}, ValueError, "weights must be [6], got (5,)"),
+    (
+        {"weights": torch.tensor([1.0, 1.0, float("nan"), 1.0, 1.0, 1.0])},
+        ValueError,
+        "weights must not be NaN, got NaN in row 2",
+    ),
+    (
+        {"weights": torch.zeros(6, device="meta")},
+        ValueError,
+        "weights must be on cpu like sketches, got meta",
+    ),
+    ({"impl": "slow"}, ValueError, "impl must be one of fused, reference, got 'slow'"),
+    ({"distance": "l1"}, ValueError, "distance must be one of euclidean, squared_euclidean, cos"),
     (
         {"preset": "quintuplet"},
         ValueError,
@@ -230,6 +310,60 @@ def test_loss_names_wrong_arguments(change, error, message):
     given = {"sketches": sketches, "photos": photos, "quadruplets": mined}
     with pytest.raises(error, match=re.escape(f"quadruplet_loss: {message}")):
         quadruplet_loss(**{**given, **change})
+
+
+def spoiled(field, value):
+    mined = features()[2]
+    rows = getattr(mined, field).clone()
+    rows[3] = value
+    return mined._replace(**{field: rows})
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("positive", 8), ("positive", -1), ("photo_negative", -2), ("sketch_negative", 6)],
+)
+def test_a_valid_quadruplet_names_rows_that_exist(field, value, impl):
+    sketches, photos, _ = features()
+    mined = spoiled(field, value)
+    got = tuple(int(x[3]) for x in mined[:3])
+    message = (
+        "quadruplet_loss: quadruplets must name rows that exist where they are valid, anchor 3 "
+        f"got {got} for 8 photos and 6 sketches"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        quadruplet_loss(sketches, photos, mined, impl=impl)
+    mined.valid[3] = False  # then nobody looks at it
+    expected = features()[2]
+    expected.valid[3] = False
+    assert quadruplet_loss(sketches, photos, mined, impl=impl) == quadruplet_loss(
+        sketches, photos, expected, impl=impl
+    )
+
+
+def test_quadruplets_have_the_dtypes_of_indices_and_flags():
+    sketches, photos, mined = features()
+    for change, message in (
+        ({"positive": mined.positive.int()}, "positive must be int64, got torch.int32"),
+        ({"valid": mined.valid.long()}, "valid must be bool, got torch.int64"),
+    ):
+        with pytest.raises(TypeError, match=f"quadruplet_loss: quadruplets.{message}"):
+            quadruplet_loss(sketches, photos, mined._replace(**change))
+    with pytest.raises(ValueError, match=re.escape("quadruplets.valid must be [6], got (5,)")):
+        quadruplet_loss(sketches, photos, mined._replace(valid=mined.valid[:5]))
+    elsewhere = mined._replace(valid=mined.valid.to("meta"))
+    with pytest.raises(ValueError, match=r"quadruplets\.valid must be on cpu like sketches, got"):
+        quadruplet_loss(sketches, photos, elsewhere)
+
+
+def test_a_missing_sketch_negative_matters_to_presets_that_use_it():
+    sketches, photos, mined = features()
+    missing = mined._replace(sketch_negative=torch.full_like(mined.sketch_negative, -1))
+    expected = quadruplet_loss(sketches, photos, mined, preset="triplet")
+    assert quadruplet_loss(sketches, photos, missing, preset="triplet") == expected
+    with pytest.raises(ValueError, match="quadruplets must name rows that exist where they are"):
+        quadruplet_loss(sketches, photos, missing, preset="ramln")
 
 
 def test_mining_and_loss_compile_without_graph_breaks():

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.ops.select_pairs import Selected, Selection, select_pairs
-from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import (
     Distance,
     Negative,
@@ -110,5 +109,11 @@ def _positive_of(
     fits = (batch.paired >= 0) & (batch.photo_labels[row] == batch.sketch_labels)
     if options.positive_photos is not None:
         fits = fits & (batch.paired < options.positive_photos)
-    distances = reference.row_distances(batch.sketches, batch.photos[row], options.distance)
-    return Selected(torch.where(fits, batch.paired, -1), distances)
+    positive = torch.where(fits, batch.paired, -1)
+    if options.negative != "semihard":  # nobody asks for the distance
+        return Selected(positive, batch.sketches.new_zeros(len(positive)))
+    # The kernel's own distance, in all bits: a copy of the positive in another class is no farther.
+    rows = torch.arange(len(batch.photos), device=positive.device)
+    return select_pairs(
+        batch.sketches, batch.photos, positive, rows, distance=options.distance
+    ).nearest_same

@@ -40,15 +40,25 @@ def check_features(function: str, **features: Tensor) -> None:
                 f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
                 f"got {rows.shape[1]}"
             )
-        if rows.device != reference.device:
-            raise ValueError(
-                f"{function}: {argument} must be on {reference.device} like {first}, "
-                f"got {rows.device}"
+        if rows.dtype != reference.dtype:
+            raise TypeError(
+                f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
             )
+        check_device(function, argument, rows, first, reference)
     if torch.compiler.is_compiling():  # reading a value would break the graph
         return
     for argument, rows in features.items():
         check_not_nan(function, argument, rows)
+
+
+def check_device(
+    function: str, argument: str, tensor: Tensor, first: str, features: Tensor
+) -> None:
+    """The kernels take addresses: all must be where ``features``, called ``first``, are."""
+    if tensor.device != features.device:
+        raise ValueError(
+            f"{function}: {argument} must be on {features.device} like {first}, got {tensor.device}"
+        )
 
 
 def check_not_nan(function: str, argument: str, values: Tensor) -> None:
@@ -63,11 +73,27 @@ def check_not_nan(function: str, argument: str, values: Tensor) -> None:
         raise ValueError(f"{function}: {argument} must not be NaN, got NaN in row {row}")
 
 
-def check_rows(function: str, argument: str, rows: Tensor, count: int) -> None:
-    if rows.dtype != torch.int64:
-        raise TypeError(f"{function}: {argument} must be int64, got {rows.dtype}")
+def check_rows(
+    function: str, argument: str, rows: Tensor, count: int, dtype: torch.dtype = torch.int64
+) -> None:
+    if rows.dtype != dtype:
+        wanted = str(dtype).removeprefix("torch.")
+        raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
     if rows.shape != (count,):
         raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+
+
+def check_beside(
+    function: str,
+    argument: str,
+    rows: Tensor,
+    first: str,
+    features: Tensor,
+    dtype: torch.dtype = torch.int64,
+) -> None:
+    """Raise unless there is one entry for every row of ``features``, called ``first``, there."""
+    check_rows(function, argument, rows, len(features), dtype)
+    check_device(function, argument, rows, first, features)
 
 
 def check_paired(function: str, paired: Tensor, photos: int) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
+    check_beside,
     check_choice,
     check_features,
-    check_rows,
     five_numbers,
 )
 from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
@@ -71,7 +71,9 @@ def batch_all_triplet_loss(
 
     Raises:
         ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels are not int64 or features not floating point.
+        TypeError: labels are not int64, or features not floating point or of different dtypes.
+        NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
+            differentiation; second derivatives raise it in the backward pass.
 
     Source: batch-all, Hermans et al., arXiv 1703.07737; computing it from sorted distances is
     our own.
@@ -82,9 +84,11 @@ def batch_all_triplet_loss(
     elif reference_labels is None:
         raise ValueError(f"{name}: reference_labels must be given with references, got None")
     assert reference_labels is not None
+    if impl == "fused":
+        refuse_transforms(name, anchors, references)
     check_features(name, anchors=anchors, references=references)
-    check_rows(name, "labels", labels, len(anchors))
-    check_rows(name, "reference_labels", reference_labels, len(references))
+    check_beside(name, "labels", labels, "anchors", anchors)
+    check_beside(name, "reference_labels", reference_labels, "references", references)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)
     check_choice(name, "impl", impl, Impl)
@@ -98,7 +102,6 @@ def batch_all_triplet_loss(
             distances, labels, reference_labels, margin=margin, skip_self=skip_self
         )
     else:
-        refuse_transforms(name, anchors, references)
         rows = kernel_rows(anchors, distance)
         others = None if itself else kernel_rows(references, distance)
         distances = pair_distances(rows, others, distance)
@@ -131,7 +134,7 @@ def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tens
 
 def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
     """How many of ``others`` equal each label, int64."""
-    ascending = others.sort().values
+    ascending, labels = others.sort().values, labels.contiguous()  # it warns of strided ones
     return torch.searchsorted(ascending, labels, right=True) - torch.searchsorted(ascending, labels)
 
 
@@ -172,15 +175,19 @@ def batch_all_quadruplet_loss(
 
     Raises:
         ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels are not int64 or features not floating point.
+        TypeError: labels are not int64, or features not floating point or of different dtypes.
+        NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
+            differentiation; second derivatives raise it in the backward pass.
 
     Source: hinges, see :func:`zsbir_fast.quadruplet_loss`; the sum over all quadruplets is our
     reading, its computation from sorted distances our own.
     """
     name = "batch_all_quadruplet_loss"
+    if impl == "fused":
+        refuse_transforms(name, sketches, photos)
     check_features(name, sketches=sketches, photos=photos)
-    check_rows(name, "sketch_labels", sketch_labels, len(sketches))
-    check_rows(name, "photo_labels", photo_labels, len(photos))
+    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
+    check_beside(name, "photo_labels", photo_labels, "photos", photos)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, ScalarReduction)
@@ -206,7 +213,6 @@ def batch_all_quadruplet_loss(
             margins=m,
         )
     else:
-        refuse_transforms(name, sketches, photos)
         sketches, photos = kernel_rows(sketches, distance), kernel_rows(photos, distance)
         terms = AllQuadruplets(
             pair_distances(sketches, photos, distance),
@@ -244,6 +250,8 @@ class AllQuadruplets:
         distinct = c[4] > 0
         found: dict[int, HingeSums] = {}
         total = self.cross.new_zeros((), dtype=torch.float64)
+        if not any(c):
+            total = total + 0 * self.cross.sum()  # 0, and part of the graph
         for k in range(4):
             if c[k] > 0:
                 found[k], often = self._hinge(k, m[k], distinct)

@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import LIB, address, current_stream, notice_fallback
-from zsbir_fast.ops.pair_distances import is_double
+from zsbir_fast.ops._library import (
+    LIB,
+    address,
+    as_kernel_input,
+    check_one_device,
+    current_stream,
+    notice_fallback,
+)
+from zsbir_fast.ops.pair_distances import check_kernel_rows, is_double
 
 
 class HingeSums(NamedTuple):
@@ -123,12 +130,41 @@ def _native(
     margin: float,
     skip_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    thresholds = thresholds.contiguous()
-    own_values = None if values is None else values.contiguous()
+    op = "hinge_rows"
+    check_one_device(
+        op,
+        thresholds=thresholds,
+        values=values,
+        row_labels=row_labels,
+        threshold_labels=threshold_labels,
+        value_labels=value_labels,
+        row_weights=row_weights,
+        value_weights=value_weights,
+    )
+    (thresholds,) = check_kernel_rows(op, thresholds=thresholds)
+    rows, columns = thresholds.shape
+    own_values = None
+    if values is not None:
+        shape = rows, values.shape[-1]
+        own_values = as_kernel_input(op, "values", values, thresholds.dtype, shape)
     given = thresholds if own_values is None else own_values
-    labels = [x.contiguous() for x in (row_labels, threshold_labels, value_labels)]
-    weights = [None if x is None else x.contiguous() for x in (row_weights, value_weights)]
-    rows = len(thresholds)
+    if (row_weights is None) != (value_weights is None):
+        raise ValueError(f"{op}: value_weights must be given with row_weights, and the reverse")
+    labels = [
+        as_kernel_input(op, name, x, torch.int64, (n,))
+        for name, x, n in (
+            ("row_labels", row_labels, rows),
+            ("threshold_labels", threshold_labels, columns),
+            ("value_labels", value_labels, given.shape[1]),
+        )
+    ]
+    weights = [
+        None if x is None else as_kernel_input(op, name, x, torch.int32, (n,))
+        for name, x, n in (
+            ("row_weights", row_weights, rows),
+            ("value_weights", value_weights, given.shape[1]),
+        )
+    ]
     sums = thresholds.new_empty(rows, dtype=torch.float64)
     active = torch.empty_like(sums)
     by_threshold = torch.empty_like(thresholds)
@@ -223,8 +259,28 @@ def _union_native(
     first_margin: float,
     second_margin: float,
 ) -> Tensor:
-    pairs, first, second = (x.contiguous() for x in (pairs, first, second))
-    labels = [x.contiguous() for x in (row_labels, column_labels, value_labels)]
+    op = "union_counts"
+    check_one_device(
+        op,
+        pairs=pairs,
+        first=first,
+        second=second,
+        row_labels=row_labels,
+        column_labels=column_labels,
+        value_labels=value_labels,
+    )
+    (pairs,) = check_kernel_rows(op, pairs=pairs)
+    (rows, columns), values = pairs.shape, first.shape[-1]
+    first = as_kernel_input(op, "first", first, pairs.dtype, (rows, values))
+    second = as_kernel_input(op, "second", second, pairs.dtype, (columns, values))
+    labels = [
+        as_kernel_input(op, name, x, torch.int64, (n,))
+        for name, x, n in (
+            ("row_labels", row_labels, rows),
+            ("column_labels", column_labels, columns),
+            ("value_labels", value_labels, values),
+        )
+    ]
     out = torch.empty_like(pairs)
     struct = _C.UnionRows(
         pairs=pairs.data_ptr(),

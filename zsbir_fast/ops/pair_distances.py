@@ -10,6 +10,8 @@ from torch import Tensor
 from zsbir_fast import _C
 from zsbir_fast.ops._library import (
     LIB,
+    as_kernel_input,
+    check_one_device,
     current_stream,
     notice_fallback,
     refuse_second_derivatives,
@@ -58,6 +60,23 @@ def rows_struct(rows: Tensor) -> Any:
     return _C.Rows(data=rows.data_ptr(), count=rows.shape[0], width=rows.shape[1])
 
 
+def check_kernel_rows(op: str, **rows: Tensor) -> list[Tensor]:
+    """Contiguous matrices of one width, dtype and device, ready for their addresses to be taken.
+
+    Raises:
+        TypeError: A matrix is neither float32 nor float64, or not of the dtype of the first.
+        ValueError: Shapes or devices do not fit.
+    """
+    check_one_device(op, **rows)
+    (name, first), *_ = rows.items()
+    if first.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{op}: {name} must be float32 or float64, got {first.dtype}")
+    if first.ndim != 2:
+        raise ValueError(f"{op}: {name} must be a matrix, got {list(first.shape)}")
+    width = first.shape[1]
+    return [as_kernel_input(op, n, x, first.dtype, (len(x), width)) for n, x in rows.items()]
+
+
 def is_double(rows: Tensor) -> bool:
     """Whether the kernels run in double; the callers let only the two types in."""
     return rows.dtype == torch.float64
@@ -73,8 +92,11 @@ LIB.define(
 
 
 def _native(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
-    a = a.contiguous()
-    b = a if b is None else b.contiguous()
+    if b is None:
+        (a,) = check_kernel_rows("pair_distances", a=a)
+        b = a
+    else:
+        a, b = check_kernel_rows("pair_distances", a=a, b=b)
     out = a.new_empty(len(a), len(b))
     arguments = (is_double(a), rows_struct(a), rows_struct(b), distance, out.data_ptr())
     if a.is_cuda:
@@ -129,7 +151,9 @@ def _weights_cpu(
     """The same in one pass over the matrices."""
     if grad.numel() == 0:
         return _weights_of(grad, distances, distance, itself)
-    grad, distances = grad.contiguous(), distances.contiguous()
+    op = "pair_distances_backward"
+    distances = as_kernel_input(op, "distances", distances, grad.dtype, tuple(grad.shape))
+    grad = grad.contiguous()
     weights = torch.empty_like(grad)
     rows, columns = grad.new_empty(grad.shape[0]), grad.new_empty(grad.shape[1])
     _C.distance_weights_cpu(
@@ -155,7 +179,7 @@ def _backward_fake(
     grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
 ) -> tuple[Tensor, Tensor]:
     del grad, distances, distance
-    return torch.empty_like(a), a.new_empty(0) if b is None else torch.empty_like(b)
+    return a.new_empty(a.shape), a.new_empty(0 if b is None else b.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -14,8 +14,15 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import LIB, address, current_stream, notice_fallback
-from zsbir_fast.ops.pair_distances import is_double
+from zsbir_fast.ops._library import (
+    LIB,
+    address,
+    as_kernel_input,
+    check_one_device,
+    current_stream,
+    notice_fallback,
+)
+from zsbir_fast.ops.pair_distances import check_kernel_rows, is_double
 
 
 def probe_sum(
@@ -143,10 +150,24 @@ LIB.define(
 )
 
 
+def _checked(
+    op: str, cross: Tensor, sketch_labels: Tensor, photo_labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ready for their addresses to be taken."""
+    check_one_device(op, cross=cross, sketch_labels=sketch_labels, photo_labels=photo_labels)
+    (cross,) = check_kernel_rows(op, cross=cross)
+    sketches, photos = cross.shape
+    return (
+        cross,
+        as_kernel_input(op, "sketch_labels", sketch_labels, torch.int64, (sketches,)),
+        as_kernel_input(op, "photo_labels", photo_labels, torch.int64, (photos,)),
+    )
+
+
 def _native(
     cross: Tensor, sketch_labels: Tensor, photo_labels: Tensor, margin: float
 ) -> tuple[Tensor, Tensor]:
-    cross = cross.contiguous()
+    cross, sketch_labels, photo_labels = _checked("probe_sum", cross, sketch_labels, photo_labels)
     t = _sorted_thresholds(cross, sketch_labels, photo_labels, margin)
     sums = cross.new_empty(len(cross), dtype=torch.float64)
     slopes = torch.empty_like(cross)
@@ -221,6 +242,8 @@ def _count_native(
     h1_margin: float | None,
     h4_margin: float | None,
 ) -> Tensor:
+    op = "count_probe_union"
+    cross, sketch_labels, photo_labels = _checked(op, cross, sketch_labels, photo_labels)
     t = _sorted_thresholds(cross, sketch_labels, photo_labels, margin)
     columns = max(1, cross.shape[1])
     anchor, positive = (t.pair // columns).int(), (t.pair % columns).int()
@@ -228,7 +251,10 @@ def _count_native(
     h1 = None if h1_margin is None else distances + h1_margin
     h4 = None if h4_margin is None else distances + h4_margin
     transposed = cross.mT.contiguous()
-    photos = None if photos is None or h4 is None else photos.contiguous()
+    if photos is not None:
+        check_one_device(op, cross=cross, photos=photos)
+        photos = as_kernel_input(op, "photos", photos, cross.dtype, (cross.shape[1],) * 2)
+    photos = None if h4 is None else photos
     rank = t.rank.int()
     arguments = {
         "values": transposed.data_ptr(),

@@ -11,12 +11,20 @@ from torch import Tensor
 from zsbir_fast import _C
 from zsbir_fast.ops._library import (
     LIB,
+    as_kernel_input,
+    check_one_device,
     current_stream,
     notice_fallback,
     refuse_second_derivatives,
     why_not_native,
 )
-from zsbir_fast.ops.pair_distances import CODES, is_double, kernel_rows, rows_struct
+from zsbir_fast.ops.pair_distances import (
+    CODES,
+    check_kernel_rows,
+    is_double,
+    kernel_rows,
+    rows_struct,
+)
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance, Five, Quadruplets
 
@@ -81,10 +89,19 @@ _EDGES = 6  # distances of a quadruplet
 class _Mined:
     """Contiguous tensors of a call and the C++ view of them."""
 
-    def __init__(self, rows: Sequence[Tensor], indices: Sequence[Tensor], valid: Tensor) -> None:
-        self.rows = [x.contiguous() for x in rows]
-        self.indices = [x.contiguous() for x in (*indices, valid)]
+    def __init__(
+        self, op: str, rows: Sequence[Tensor], indices: Sequence[Tensor], valid: Tensor
+    ) -> None:
+        self.op = op
+        matrices = zip(("sketches", "photos", "references"), rows, strict=True)
+        self.rows = check_kernel_rows(op, **dict(matrices))
         names = ("positive", "photo_negative", "sketch_negative", "valid")
+        given = dict(zip(names, (*indices, valid), strict=True))
+        check_one_device(op, sketches=rows[0], **given)
+        self.indices = [
+            self.of_anchors(name, x, torch.bool if name == "valid" else torch.int64)
+            for name, x in given.items()
+        ]
         self.struct = _C.MinedRows(
             **dict(
                 zip(("sketches", "photos", "references"), map(rows_struct, self.rows), strict=True)
@@ -92,8 +109,12 @@ class _Mined:
             **{n: x.data_ptr() for n, x in zip(names, self.indices, strict=True)},
         )
 
-    def run(self, name: str, *arguments: Any) -> None:
-        first = self.rows[0]
+    def of_anchors(self, name: str, x: Tensor, dtype: torch.dtype, *columns: int) -> Tensor:
+        """One entry or row of so many columns for every anchor."""
+        return as_kernel_input(self.op, name, x, dtype, (len(self.rows[0]), *columns))
+
+    def run(self, *arguments: Any) -> None:
+        first, name = self.rows[0], self.op
         if first.is_cuda:
             stream = current_stream(first.device)
             getattr(_C, f"{name}_cuda")(
@@ -117,13 +138,16 @@ def _native(
     distance: int,
 ) -> tuple[Tensor, Tensor]:
     mined = _Mined(
-        (sketches, photos, references), (positive, photo_negative, sketch_negative), valid
+        "quadruplet_hinges",
+        (sketches, photos, references),
+        (positive, photo_negative, sketch_negative),
+        valid,
     )
     form = _C.HingeForm(
         coefficients=coefficients, margins=margins, cross_modal_share=cross_modal_share
     )
     hinges, slopes = sketches.new_empty(len(sketches)), sketches.new_empty(len(sketches), _EDGES)
-    mined.run("quadruplet_hinges", form, distance, hinges.data_ptr(), slopes.data_ptr())
+    mined.run(form, distance, hinges.data_ptr(), slopes.data_ptr())
     return hinges, slopes
 
 
@@ -144,12 +168,16 @@ def _backward(
     distance: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     mined = _Mined(
-        (sketches, photos, references), (positive, photo_negative, sketch_negative), valid
+        "quadruplet_hinges_backward",
+        (sketches, photos, references),
+        (positive, photo_negative, sketch_negative),
+        valid,
     )
-    grad = grad.contiguous()
+    grad = mined.of_anchors("grad", grad, sketches.dtype)
+    slopes = mined.of_anchors("slopes", slopes, sketches.dtype, _EDGES)
     out = tuple(torch.empty_like(x) for x in mined.rows)
     pointers = (x.data_ptr() for x in (slopes, grad, *out))
-    mined.run("quadruplet_hinges_backward", distance, *pointers)
+    mined.run(distance, *pointers)
     return out[0], out[1], out[2]
 
 

@@ -12,11 +12,12 @@ from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._mining import Batch, MiningOptions, mine
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
+    check_beside,
     check_choice,
+    check_device,
     check_features,
     check_not_nan,
     check_paired,
-    check_rows,
     five_numbers,
 )
 from zsbir_fast.ops.pair_distances import kernel_rows
@@ -97,13 +98,18 @@ def mine_quadruplets(
 
     Raises:
         ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels or ``paired`` are not int64.
+        TypeError: labels or ``paired`` are not int64, or features not floating point or of
+            different dtypes.
+        NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
+            differentiation.
 
     Source: batch-hard, Hermans et al., arXiv 1703.07737; semi-hard negatives, Schroff et al.,
     arXiv 1503.03832; distance-weighted, Wu et al., arXiv 1706.07567. The fallbacks, the semi-hard
     positive and the choice of the negative sketch are our reading.
     """
     name = "mine_quadruplets"
+    if impl == "fused":
+        refuse_transforms(name, sketches, photos, sketch_references)
     check_features(name, sketches=sketches, photos=photos)
     if sketch_references is not None:
         check_features(name, sketches=sketches, sketch_references=sketch_references)
@@ -111,14 +117,20 @@ def mine_quadruplets(
             raise ValueError(
                 f"{name}: sketch_reference_labels must be given with sketch_references, got None"
             )
-        check_rows(name, "sketch_reference_labels", sketch_reference_labels, len(sketch_references))
+        check_beside(
+            name,
+            "sketch_reference_labels",
+            sketch_reference_labels,
+            "sketch_references",
+            sketch_references,
+        )
     if positive_photos is not None and not 0 <= positive_photos <= len(photos):
         raise ValueError(
             f"{name}: positive_photos must be in [0, {len(photos)}], got {positive_photos}"
         )
     check_choice(name, "impl", impl, Impl)
-    check_rows(name, "sketch_labels", sketch_labels, len(sketches))
-    check_rows(name, "photo_labels", photo_labels, len(photos))
+    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
+    check_beside(name, "photo_labels", photo_labels, "photos", photos)
     check_choice(name, "positive", positive, Positive)
     check_choice(name, "negative", negative, Negative)
     check_choice(name, "sketch_negative", sketch_negative, SketchNegative)
@@ -128,7 +140,7 @@ def mine_quadruplets(
     if positive == "paired":
         if paired is None:
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
-        check_rows(name, "paired", paired, len(sketches))
+        check_beside(name, "paired", paired, "sketches", sketches)
         check_paired(name, paired, len(photos))
     if negative == "distance_weighted" and (uniforms is None or uniforms.shape != (len(sketches),)):
         got = None if uniforms is None else tuple(uniforms.shape)
@@ -136,6 +148,8 @@ def mine_quadruplets(
             f"{name}: uniforms must be [{len(sketches)}] for negative='distance_weighted', "
             f"got {got}"
         )
+    if uniforms is not None:
+        check_device(name, "uniforms", uniforms, "sketches", sketches)
     references = sketches if sketch_references is None else sketch_references
     reference_labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
     options = MiningOptions(
@@ -217,22 +231,29 @@ def quadruplet_loss(
         Scalar, or [B_s] with ``reduction="none"``.
 
     Raises:
-        ValueError: shapes, devices or options do not fit, or a feature is NaN.
+        ValueError: shapes, devices or options do not fit, a feature or weight is NaN, or a valid
+            quadruplet names a row that does not exist.
+        TypeError: features are not floating point or of different dtypes, indices not int64, or
+            ``valid`` not bool.
+        NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
+            differentiation; second derivatives raise it in the backward pass.
 
     Source: DM-WAN, arXiv 2511.00925, names the weighted quadruplet loss ("domain-balanced");
     equations (8) and (9) in ``docs/methods.md`` and the default preset are our reading.
     ``"chen2017"``: Chen et al., arXiv 1704.01719; ``"ramln"``: arXiv 2412.00120.
     """
     name = "quadruplet_loss"
+    if impl == "fused":
+        refuse_transforms(name, sketches, photos, weights, sketch_references)
     check_features(name, sketches=sketches, photos=photos)
     if sketch_references is not None:
         check_features(name, sketches=sketches, sketch_references=sketch_references)
     check_choice(name, "impl", impl, Impl)
-    for field in Quadruplets._fields[:3]:
-        check_rows(name, f"quadruplets.{field}", getattr(quadruplets, field), len(sketches))
-    if weights is not None and weights.shape != (len(sketches),):
-        raise ValueError(f"{name}: weights must be [{len(sketches)}], got {tuple(weights.shape)}")
+    for field, rows in quadruplets._asdict().items():
+        dtype = torch.bool if field == "valid" else torch.int64
+        check_beside(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
     if weights is not None:
+        check_beside(name, "weights", weights, "sketches", sketches, weights.dtype)
         check_not_nan(name, "weights", weights)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
@@ -248,8 +269,6 @@ def quadruplet_loss(
     references = sketches if sketch_references is None else sketch_references
     needs_sketch = single_hinge or any(five[0][k] > 0 for k in (1, 2, 4))
     quadruplets = _within_range(name, quadruplets, len(photos), len(references), needs_sketch)
-    if impl == "fused":
-        refuse_transforms(name, sketches, photos, weights)
     hinges_of = quadruplet_hinges if impl == "fused" else reference.quadruplet_hinges
     hinges = hinges_of(
         sketches,

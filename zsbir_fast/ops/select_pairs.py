@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import LIB, address, current_stream, notice_fallback
-from zsbir_fast.ops.pair_distances import CODES, is_double, rows_struct
+from zsbir_fast.ops._library import (
+    LIB,
+    address,
+    as_kernel_input,
+    check_one_device,
+    current_stream,
+    notice_fallback,
+)
+from zsbir_fast.ops.pair_distances import CODES, check_kernel_rows, is_double, rows_struct
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
 
@@ -100,20 +107,26 @@ def _native(
     high: Tensor | None,
     distance: int,
 ) -> tuple[Tensor, Tensor]:
-    anchors, references = anchors.contiguous(), references.contiguous()
-    anchor_labels, reference_labels = anchor_labels.contiguous(), reference_labels.contiguous()
-    forbidden, low, high = (None if x is None else x.contiguous() for x in (forbidden, low, high))
+    op = "select_pairs"
+    anchors, references = check_kernel_rows(op, anchors=anchors, references=references)
+    given: dict[str, Tensor | None] = {
+        "anchor_labels": anchor_labels,
+        "reference_labels": reference_labels,
+        "forbidden": forbidden,
+        "low": low,
+        "high": high,
+    }
+    check_one_device(op, anchors=anchors, **given)
+    dtypes = (torch.int64, torch.int64, torch.int64, anchors.dtype, anchors.dtype)
+    checked = []
+    for (name, x), dtype in zip(given.items(), dtypes, strict=True):
+        count = len(references) if name == "reference_labels" else len(anchors)
+        checked.append(None if x is None else as_kernel_input(op, name, x, dtype, (count,)))
     index = anchor_labels.new_empty(_CHOICES, len(anchors))
     chosen = anchors.new_empty(_CHOICES, len(anchors))
-    given = _C.SelectFilter(
-        anchor_labels=anchor_labels.data_ptr(),
-        reference_labels=reference_labels.data_ptr(),
-        same_limit=same_limit,
-        forbidden=address(forbidden),
-        low=address(low),
-        high=address(high),
-    )
-    rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), given, distance)
+    addresses = {name: address(x) for name, x in zip(given, checked, strict=True)}
+    conditions = _C.SelectFilter(same_limit=same_limit, **addresses)
+    rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), conditions, distance)
     out = (index.data_ptr(), chosen.data_ptr())
     if not anchors.is_cuda:
         _C.select_pairs_cpu(*rows, *out)

@@ -53,15 +53,26 @@ class Quadruplets(NamedTuple):
 
 
 def pair_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
-    """Distance of every row of ``a`` [A, D] to every row of ``b`` [B, D]: [A, B]."""
+    """Distance of every row of ``a`` [A, D] to every row of ``b`` [B, D]: [A, B].
+
+    A Euclidean distance below 1e-6 passes no gradient.
+    """
     if distance == "cosine":
-        return 1 - unit_rows(a) @ unit_rows(b).mT
+        return 1 - _product(unit_rows(a), unit_rows(b))
     if distance == "euclidean":
-        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        near = distances.detach() < _SMALLEST_SQUARED**0.5
+        return torch.where(near, distances.detach(), distances)
     if len(a) == 0:
-        return a @ b.mT  # empty, and part of the graph
+        return _product(a, b)  # empty, and part of the graph
     # Not the square of a root, which would round: equal sums stay equal.
     return torch.stack([(row - b).square().sum(1) for row in a])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.mT`` in their dtype, under autocast, too."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.mT
 
 
 def row_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
@@ -100,36 +111,35 @@ def mine_quadruplets(
     positive_photos: int | None = None,
 ) -> Quadruplets:
     """Mine as :func:`zsbir_fast.ops.mine_quadruplets` describes."""
-    anchors = len(sketches)
     references = sketches if sketch_references is None else sketch_references
     labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
-    if anchors == 0 or len(photos) == 0:
-        none = torch.full((anchors,), -1, dtype=torch.int64, device=sketches.device)
-        return Quadruplets(none, none.clone(), none.clone(), none >= 0)
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
-    cross = pair_distances(sketches, photos, distance)
-    same = sketch_labels[:, None] == photo_labels[None, :]
-    own = same
-    if positive_photos is not None:
-        own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
-
-    chosen = _positives(cross, own, same, positive, paired)
-    positive_distance = _take(cross, chosen).masked_fill(chosen < 0, torch.inf)
-    photo_negative = _photo_negatives(
-        cross, same, positive_distance, negative, margin, uniforms, sketches.shape[1], distance
-    )
+    chosen = torch.full((len(sketches),), -1, device=sketches.device)
+    photo_negative = chosen.clone()
+    if len(photos):
+        cross = pair_distances(sketches, photos, distance)
+        same = sketch_labels[:, None] == photo_labels[None, :]
+        own = same
+        if positive_photos is not None:
+            own = same & (torch.arange(len(photos), device=same.device) < positive_photos)
+        chosen = _positives(cross, own, same, positive, paired)
+        positive_distance = _take(cross, chosen).masked_fill(chosen < 0, torch.inf)
+        width = sketches.shape[1]
+        photo_negative = _photo_negatives(
+            cross, same, positive_distance, negative, margin, uniforms, width, distance
+        )
     if sketch_negative == "none":
         nothing = torch.full_like(chosen, -1)
         return Quadruplets(chosen, photo_negative, nothing, (chosen >= 0) & (photo_negative >= 0))
     other = sketch_labels[:, None] != labels[None, :]
-    if distinct_negatives:
+    if distinct_negatives and len(photos):
         other = other & (labels[None, :] != _take(photo_labels, photo_negative)[:, None])
-    if sketch_negative == "anchor":
-        within = pair_distances(sketches, references, distance)
-    else:
-        within = pair_distances(photos[chosen.clamp_min(0)], references, distance)
+    origins = sketches
+    if sketch_negative == "positive":
+        origins = photos[chosen.clamp_min(0)] if len(photos) else sketches
         other = other & (chosen >= 0)[:, None]
+    within = pair_distances(origins, references, distance)
     nearest_sketch = nearest_index(within, other)
     valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
     return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
@@ -197,6 +207,8 @@ def draw_by_distance(
 
 def nearest_index(distances: Tensor, allowed: Tensor) -> Tensor:
     """Index of the smallest allowed entry of each row, the lowest index among equals; -1: none."""
+    if distances.shape[1] == 0:
+        return _first(allowed)
     smallest = distances.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
     return _first(allowed & (distances == smallest))
 
@@ -259,14 +271,13 @@ def quadruplet_hinges(
     """Sum of the hinges of every anchor, [B_s], 0 where it is not valid."""
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
-    if len(sketches) == 0 or len(photos) == 0 or len(references) == 0:
+    if len(sketches) == 0 or len(photos) == 0:
         return sketches.sum(1) * 0
-    rows = (
-        sketches,
-        photos[quadruplets.positive.clamp_min(0)],
-        photos[quadruplets.photo_negative.clamp_min(0)],
-        references[quadruplets.sketch_negative.clamp_min(0)],
-    )
+    if len(references) == 0:  # then no valid anchor has a hinge with one
+        references = sketches
+    left_out = ~quadruplets.valid  # their rows need not exist
+    index = [x.masked_fill(left_out, 0).clamp_min(0) for x in quadruplets[:3]]
+    rows = (sketches, photos[index[0]], photos[index[1]], references[index[2]])
     hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
     return torch.where(quadruplets.valid, hinges, 0.0)
 
