@@ -128,26 +128,24 @@ void check_hinges(const Batch<T>& b, const std::string& name) {
                           reinterpret_cast<const bool*>(valid.data())};
   const HingeForm forms[] = {{{1, .5, 2, 1, .25}, {.3, .2, .5, 1, .7}, -1},
                              {{0, 0, 0, 0, 0}, {.4, 0, 0, 0, 0}, .25}};
-  for (const HingeForm& form : forms) {
-    for (const Distance distance : kDistances) {
-      std::vector<T> hinges(b.sketches, T(-7)), slopes(kEdges * b.sketches, T(-7));
-      auto expected = hinges, expected_slopes = slopes;
-      kernels::quadruplet_hinges(rows, form, distance, hinges.data(), slopes.data());
-      quadruplet_hinges_cpu(rows, form, distance, expected.data(), expected_slopes.data());
-      check(close(hinges, expected) && close(slopes, expected_slopes), name + " hinges");
-      std::vector<T> grads[2][3];
-      for (auto& side : grads) {
-        side[0].assign(b.s.size(), T(-7));
-        side[1].assign(b.p.size(), T(-7));
-        side[2].assign(b.s.size(), T(-7));
-      }
-      kernels::quadruplet_hinges_backward(rows, distance, expected_slopes.data(), upstream.data(),
-                                          grads[0][0].data(), grads[0][1].data(),
-                                          grads[0][2].data());
-      quadruplet_hinges_backward_cpu(rows, distance, expected_slopes.data(), upstream.data(),
-                                     grads[1][0].data(), grads[1][1].data(), grads[1][2].data());
-      for (int i = 0; i < 3; ++i) check(close(grads[0][i], grads[1][i]), name + " gradients");
+  for (const Distance distance : kDistances) {
+    const HingeForm& form = forms[distance == Distance::squared_euclidean];
+    std::vector<T> hinges(b.sketches, T(-7)), slopes(kEdges * b.sketches, T(-7));
+    auto expected = hinges, expected_slopes = slopes;
+    kernels::quadruplet_hinges(rows, form, distance, hinges.data(), slopes.data());
+    quadruplet_hinges_cpu(rows, form, distance, expected.data(), expected_slopes.data());
+    check(close(hinges, expected) && close(slopes, expected_slopes), name + " hinges");
+    std::vector<T> grads[2][3];
+    for (auto& side : grads) {
+      side[0].assign(b.s.size(), T(-7));
+      side[1].assign(b.p.size(), T(-7));
+      side[2].assign(b.s.size(), T(-7));
     }
+    kernels::quadruplet_hinges_backward(rows, distance, expected_slopes.data(), upstream.data(),
+                                        grads[0][0].data(), grads[0][1].data(), grads[0][2].data());
+    quadruplet_hinges_backward_cpu(rows, distance, expected_slopes.data(), upstream.data(),
+                                   grads[1][0].data(), grads[1][1].data(), grads[1][2].data());
+    for (int i = 0; i < 3; ++i) check(close(grads[0][i], grads[1][i]), name + " gradients");
   }
 }
 
@@ -270,7 +268,7 @@ void check_all(const std::string& type) {
     bool steps;
   };
   for (const Shape& x : {Shape{1, 1, 1, 1, true}, Shape{5, 0, 3, 2, false},
-                         Shape{70, 20, 17, 3, true}, Shape{9, 150, 5, 1, false}}) {
+                         Shape{66, 12, 17, 3, true}, Shape{5, 150, 5, 1, false}}) {
     const Batch<T> batch(x.sketches, x.photos, x.width, x.classes, x.steps);
     const std::string name = type + " " + std::to_string(x.sketches) + " x " +
                              std::to_string(x.photos) + " x " + std::to_string(x.width);
