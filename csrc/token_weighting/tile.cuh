@@ -88,7 +88,7 @@ __device__ __forceinline__ void tile_dots(const A* rows, const S* patches, int64
     for (int32_t i = 0; i < kWarp; ++i) sum[i] = 0;
 #pragma unroll
     for (int32_t p = 0; p < P; ++p) patch[p] = patches + min(first + p, count - 1) * depth;
-#pragma unroll(sizeof(A) == 8 ? 1 : 4)  // 32 doubles leave no registers to unroll into
+#pragma unroll(sizeof(A) == 8 ? 1 : 2)  // unrolled further, some architectures spill
     for (int64_t d = lane; d < depth; d += kWarp) {
       A x[P];
 #pragma unroll
