@@ -43,32 +43,37 @@ nvcc --version | tail -n 2
 "$python" -c 'import sys, torch; print("python", sys.version.split()[0], "torch", torch.__version__)'
 echo
 
+# What matters most comes first. At their limits the stages up to racecheck fill the budget; they should
+# take about half of it, and the rest is for what follows.
+
 # --- build ----------------------------------------------------------------------------------------
 export CUDAARCHS=$arch ZSBIR_CUDA=ON
-stage build 150 "$python" -m pip install --no-build-isolation --no-deps -e .
-rooms=(batched_map token_weighting)
+stage build 120 "$python" -m pip install --no-build-isolation --no-deps -e .
+rooms=(batched_map token_weighting quadruplet_mining)
 for room in "${rooms[@]}"; do
-  stage "build_$room" 90 nvcc -std=c++20 -O2 --fmad=false -lineinfo -Icsrc -Itests/csrc \
+  stage "build_$room" 45 nvcc -std=c++20 -O2 --fmad=false -lineinfo -Icsrc -Itests/csrc \
     -arch="sm_$arch" -DZSBIR_CUDA_ARCHITECTURES="\"$arch\"" -Xcompiler -ffp-contract=off \
     "tests/csrc/$room/test_${room}_gpu.cu" csrc/"$room"/*_cuda.cu csrc/"$room"/*_cpu.cpp \
     csrc/common/cpu_features.cpp -o "$out/test_$room"
 done
 
 # --- tests ----------------------------------------------------------------------------------------
-for room in "${rooms[@]}"; do
-  stage "native_$room" 60 "$out/test_$room"
-  for tool in memcheck racecheck initcheck synccheck; do
-    stage "${tool}_$room" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$out/test_$room"
-  done
-done
+for room in "${rooms[@]}"; do stage "native_$room" 15 "$out/test_$room"; done
 mapfile -t gpu_tests < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)
 # shellcheck disable=SC2016
 stage pytest_gpu 150 bash -o pipefail -c '"$@" | tee /dev/stderr | grep -q "[0-9] passed"' pytest_gpu \
   "$python" -m pytest -m gpu -q "${gpu_tests[@]}" # tests that were all skipped are no success
+sanitize() { # LIMIT TOOL: every room with a tool of compute-sanitizer
+  for room in "${rooms[@]}"; do
+    stage "$2_$room" "$1" compute-sanitizer --tool "$2" --error-exitcode 9 "$out/test_$room"
+  done
+}
+sanitize 20 memcheck
+sanitize 20 racecheck
 
 # --- benchmarks -----------------------------------------------------------------------------------
 bench=benchmarks.bench_batched_map
-stage bench_quick 120 "$python" -m $bench --quick --device cuda --out "$out/batched_map_quick"
+stage bench_quick 90 "$python" -m $bench --quick --device cuda --out "$out/batched_map_quick"
 stage bench_mining 90 "$python" -m benchmarks.bench_quadruplet_mining --full --device cuda \
   --case b1024,b8192 --out "$out/quadruplet_mining" --only \
   floor,ours_all_triplet,ours_all_quadruplet,ours_hard_triplet,ours_hard_quadruplet,torch_hard,torch_hard_compiled
@@ -77,7 +82,9 @@ stage bench_tokens 90 "$python" -m benchmarks.bench_token_weighting --full --dev
   copy,products,ours,eager_trimmed,sdpa_trimmed,compiled_trimmed
 stage bench_training 60 "$python" -m benchmarks.bench_training_step --quick --device cuda \
   --case vit_base --out "$out/training_step"
-stage bench_full 150 "$python" -m $bench --full --device cuda --case quickdraw_full \
+sanitize 20 initcheck
+sanitize 20 synccheck
+stage bench_full 120 "$python" -m $bench --full --device cuda --case quickdraw_full \
   --only ours,ours_counting,copy,product_torch,torch_argsort --out "$out/batched_map_full"
 
 # --- tables ---------------------------------------------------------------------------------------

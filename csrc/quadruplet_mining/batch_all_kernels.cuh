@@ -197,7 +197,7 @@ __global__ void probe_pairs_kernel(Probes<T> p, double* sums, T* by_value, Count
         threshold_sum -= p.by_class_sums[at];
         atomicAdd(&class_hits[at], Counter(1));
       }
-      sum += threshold_sum - double(above) * double(x);
+      if (above > 0) sum += threshold_sum - double(above) * double(x);
     }
     by_value[q * p.columns + n] = T(-above);
   }

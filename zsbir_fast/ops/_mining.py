@@ -105,8 +105,8 @@ def _positive_of(
     assert batch.paired is not None
     if len(batch.photos) == 0:
         return first.nearest_same
-    row = batch.paired.clamp_min(0)
-    fits = (batch.paired >= 0) & (batch.photo_labels[row] == batch.sketch_labels)
+    row = batch.paired.clamp(0, len(batch.photos) - 1)
+    fits = (batch.paired == row) & (batch.photo_labels[row] == batch.sketch_labels)
     if options.positive_photos is not None:
         fits = fits & (batch.paired < options.positive_photos)
     positive = torch.where(fits, batch.paired, -1)

@@ -8,6 +8,7 @@ class, and count (total minus the two classes).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -118,14 +119,11 @@ def _sorted_thresholds(
     class_of, rank = of_entry.sort(stable=True)
     by_class = values[rank]
     offsets = torch.searchsorted(class_of, torch.arange(len(both) + 1, device=cross.device))
-    kept = values.double().masked_fill(~finite, 0)
-    sums = torch.cat([kept.flip(0).cumsum(0).flip(0), kept.new_zeros(1)])
-    kept = by_class.double().masked_fill(~torch.isfinite(by_class), 0)
-    suffix = torch.cat([kept.flip(0).cumsum(0).flip(0), kept.new_zeros(1)])
+    suffix = _sums_from(by_class)
     ends = offsets[(class_of + 1).clamp_max(len(both))]
     return _Thresholds(
         values,
-        sums,
+        _sums_from(values),
         by_class,
         suffix[:-1] - suffix[ends],
         rank,
@@ -136,6 +134,20 @@ def _sorted_thresholds(
         sketch_class.int(),
         photo_class.int(),
     )
+
+
+def _sums_from(values: Tensor) -> Tensor:
+    """Sums of values[i:] without what is not finite, float64 [T + 1], added in a fixed order.
+
+    On CUDA torch scans the rows of a matrix in a fixed order, but a vector in one that varies.
+    """
+    kept = values.double().masked_fill(~torch.isfinite(values), 0).flip(0)
+    side = math.isqrt(len(kept)) + 1  # a square with room for one 0 more than there are values
+    square = torch.nn.functional.pad(kept, (1, side * side - len(kept) - 1)).view(side, side)
+    within = square.cumsum(1)
+    of_rows = within[:, -1:].expand(-1, 2).cumsum(0)[:, :1]
+    before = torch.cat([of_rows.new_zeros(1, 1), of_rows[:-1]])
+    return (within + before).flatten()[: len(kept) + 1].flip(0)
 
 
 # --- operators ------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def mine_quadruplets(
             has cosine 0).
         margin: of the semi-hard negatives, in units of ``distance``.
         paired: [B_s] int64, the positive's row for ``positive="paired"``; a photo of another class
-            or -1 counts as none.
+            or -1 counts as none, and so does a row that does not exist where it is not looked at
+            (on CUDA, which would wait, and in compiled code).
         uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"``.
         distinct_negatives: the negative sketch must not be of the negative photo's class, as the
             preset ``"chen2017"`` needs.

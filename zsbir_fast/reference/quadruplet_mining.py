@@ -151,7 +151,8 @@ def _positives(
     """``own``: which photos may be positives; ``same``: which are of the anchor's class."""
     if mode == "paired":
         assert paired is not None
-        fits = (paired >= 0) & own.gather(1, paired.clamp_min(0)[:, None])[:, 0]
+        row = paired.clamp(0, own.shape[1] - 1)
+        fits = (paired == row) & own.gather(1, row[:, None])[:, 0]
         return torch.where(fits, paired, -1)
     if mode == "hardest":
         return _farthest(cross, own)
