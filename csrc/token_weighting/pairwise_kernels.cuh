@@ -21,7 +21,7 @@ namespace zsbir::token_weighting {
 
 // A warp per token.
 template <class S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     norms_kernel(Tokens<S> tokens, int64_t width, Accumulate<S>* out) {
   const int64_t token = int64_t(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   if (token >= tokens.items * tokens.patches) return;
@@ -40,7 +40,7 @@ struct BestShared {
 
 // grid pairs * tiles of sketch tokens.
 template <class S, int32_t R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     best_kernel(Pairwise<S> p, PairwiseForward<Accumulate<S>> out, int64_t tiles) {
   using A = Accumulate<S>;
   ZSBIR_DYNAMIC_SHARED(memory);
@@ -104,7 +104,7 @@ __global__ void pairwise_scores_kernel(Pairwise<S> p, PairwiseForward<Accumulate
 // the sketch tokens that chose it: d cos / dx = (unit partner - cos * unit own) / |x|. A block per
 // token.
 template <class S, int32_t side>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     pairwise_gradient_kernel(Pairwise<S> p, PairwiseBackward<S> g) {
   using A = Accumulate<S>;
   const Tokens<S>&own = p.side[side], &other = p.side[kSides - 1 - side];

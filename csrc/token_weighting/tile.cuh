@@ -13,6 +13,10 @@ namespace zsbir::token_weighting {
 
 constexpr int32_t kTile = 32;  // patches of a softmax step: one per lane
 constexpr int32_t kThreads = 128;
+// Blocks of an SM that shared memory has room for at width 512; says how many registers there are,
+// which ptxas otherwise guesses, and spills.
+template <class S>
+constexpr int32_t kResident = sizeof(Accumulate<S>) == 8 ? 2 : 4;
 
 template <class A>
 __device__ __forceinline__ A warp_max(A value) {

@@ -168,7 +168,7 @@ struct ForwardBlock {
 
 // grid pairs * tiles of words; dynamic shared memory: a ForwardShared, queries, pooled rows.
 template <class S, int32_t R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     forward_kernel(Problem<S> p, Forward<Accumulate<S>> out, int64_t tiles) {
   using A = Accumulate<S>;
   ZSBIR_DYNAMIC_SHARED(memory);
@@ -277,7 +277,7 @@ struct WordsBackwardShared {
 
 // Gradient of the text, by pair. grid pairs * tiles of words.
 template <class S, int32_t R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     words_kernel(Problem<S> p, Backward<S> g, int64_t tiles) {
   using A = Accumulate<S>;
   ZSBIR_DYNAMIC_SHARED(memory);
@@ -332,7 +332,7 @@ __device__ __forceinline__ void add_rows(const A* sums, A* column, int64_t width
 
 // Gradients of keys and values of P patches. grid pairs * (tiles of sketch + of photo patches).
 template <class S, int32_t R, int32_t P>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     patches_kernel(Problem<S> p, Backward<S> g, int64_t sketch_tiles, int64_t tiles) {
   using A = Accumulate<S>;
   ZSBIR_DYNAMIC_SHARED(memory);

@@ -7,13 +7,16 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <bit>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -43,12 +46,44 @@ inline dim3 blockDim, gridDim;
 
 namespace emulation {
 
+// Not std::barrier, whose waiting threads of different barriers meet in one global pool: that would
+// order accesses which nothing orders, and hide races from ThreadSanitizer.
+class Barrier {
+ public:
+  explicit Barrier(unsigned threads, std::function<void()> completion = {})
+      : expected_(threads), completion_(std::move(completion)) {}
+  void arrive_and_wait() {
+    std::unique_lock lock(mutex_);
+    const uint64_t phase = phase_;
+    if (++arrived_ == expected_) return complete();
+    changed_.wait(lock, [&] { return phase_ != phase; });
+  }
+  void arrive_and_drop() {
+    const std::scoped_lock lock(mutex_);
+    if (--expected_ > 0 && arrived_ == expected_) complete();
+  }
+
+ private:
+  void complete() {
+    if (completion_) completion_();
+    arrived_ = 0;
+    ++phase_;
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  unsigned expected_, arrived_ = 0;
+  uint64_t phase_ = 0;
+  std::function<void()> completion_;
+};
+
 struct Warp {
-  std::barrier<> barrier{32};
+  Barrier barrier{32};
   uint64_t slot[32];
 };
 inline std::unique_ptr<unsigned char[]> dynamic_shared;
-inline std::optional<std::barrier<>> block_barrier;
+inline std::optional<Barrier> block_barrier;
 inline std::vector<std::unique_ptr<Warp>> warps;
 
 inline Warp& own_warp() { return *warps[threadIdx.x / 32]; }
@@ -70,7 +105,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t s
   dynamic_shared = std::make_unique<unsigned char[]>(shared_bytes);  // exact: ASan sees its end
   warps.resize(threads / 32);
   start_block(shared_bytes);
-  std::barrier between_blocks(threads, [&]() noexcept { start_block(shared_bytes); });
+  Barrier between_blocks(threads, [&] { start_block(shared_bytes); });
   std::vector<std::thread> all;
   for (unsigned thread = 0; thread < threads; ++thread) {
     all.emplace_back([&, thread] {
