@@ -357,6 +357,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   }
   Words<R>& words = s.words.words;
   for (int64_t next = 0; next < p.words; next += R) {
+    // Its barrier also keeps rows and weights until every column of the last words is added up.
     words.find(mask_of(p, pair), p.words, next);
     if (words.count == 0) break;
     load_queries<R>(p, pair, words, query);
@@ -370,7 +371,6 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
     });
     tile_columns<P>(s.slope, 1, R, query, p.width, R,
                     [&](int64_t d, const A* sum) { add_rows<P>(sum, key_grad + d, p.width); });
-    __syncthreads();  // rows and weights are used before the next words overwrite them
   }
   for (int64_t d = threadIdx.x; d < p.width; d += blockDim.x) {
     for (int32_t n = 0; n < count; ++n) {
