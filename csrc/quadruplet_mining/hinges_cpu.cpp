@@ -23,7 +23,9 @@ struct Corners {
     row[kSketch] = m.sketches.data + anchor * width;
     row[kPositive] = m.photos.data + m.positive[anchor] * width;
     row[kPhotoNegative] = m.photos.data + m.photo_negative[anchor] * width;
-    row[kSketchNegative] = m.references.data + m.sketch_negative[anchor] * width;
+    // Without references no hinge takes part that asks for one.
+    const int64_t other = m.references.count > 0 ? m.sketch_negative[anchor] : 0;
+    row[kSketchNegative] = m.references.data + other * width;
   }
 };
 

@@ -60,6 +60,9 @@ def quadruplet_hinges(
             cross_modal_share=cross_modal_share,
             distance=distance,
         )
+    needs_references = cross_modal_share is not None or any(coefficients[k] for k in (1, 2, 4))
+    if references is sketches and not needs_references:
+        references = sketches.detach()[:0]  # no gradient of zeros to make and to add
     hinges: Tensor = torch.ops.zsbir.quadruplet_hinges(
         *(kernel_rows(x, distance) for x in (sketches, photos, references)),
         *quadruplets,
