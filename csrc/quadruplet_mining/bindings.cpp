@@ -40,6 +40,19 @@ struct FilterArgs {
   }
 };
 
+struct EstimatesArgs {
+  Address products;
+  int64_t first, rows;
+  Address anchor_norms, reference_norms;
+  double error, tiny;
+
+  template <class T>
+  Estimates<T> as() const {
+    return {at<const T>(products),        first,    rows,   at<const T>(anchor_norms),
+            at<const T>(reference_norms), T(error), T(tiny)};
+  }
+};
+
 struct MinedArgs {
   RowsArgs sketches, photos, references;
   Address positive, photo_negative, sketch_negative, valid;
@@ -182,6 +195,10 @@ void bind_arguments(py::module_& m) {
       .def(py::init<A, A, int64_t, A, A, A>(), py::kw_only(), py::arg("anchor_labels"),
            py::arg("reference_labels"), py::arg("same_limit"), py::arg("forbidden"), py::arg("low"),
            py::arg("high"));
+  py::class_<EstimatesArgs>(m, "Estimates")
+      .def(py::init<A, int64_t, int64_t, A, A, double, double>(), py::kw_only(),
+           py::arg("products"), py::arg("first"), py::arg("rows"), py::arg("anchor_norms"),
+           py::arg("reference_norms"), py::arg("error"), py::arg("tiny"));
   py::class_<MinedArgs>(m, "MinedRows")
       .def(py::init<RowsArgs, RowsArgs, RowsArgs, A, A, A, A>(), py::kw_only(), py::arg("sketches"),
            py::arg("photos"), py::arg("references"), py::arg("positive"), py::arg("photo_negative"),
@@ -253,13 +270,14 @@ void bind_cpu(py::module_& m) {
             }),
         nogil);
   m.def("select_pairs_cpu",
-        typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, int32_t, A, A>(
-            [](auto zero, const RowsArgs& anchors, const RowsArgs& references,
-               const FilterArgs& filter, int32_t distance, A index, A chosen) {
-              using T = decltype(zero);
-              select_pairs_cpu(anchors.as<T>(), references.as<T>(), filter.as<T>(),
-                               Distance(distance), at<int64_t>(index), at<T>(chosen));
-            }),
+        typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, const EstimatesArgs&, int32_t,
+              int32_t, A, A>([](auto zero, const RowsArgs& anchors, const RowsArgs& references,
+                                const FilterArgs& filter, const EstimatesArgs& estimates,
+                                int32_t distance, int32_t wanted, A index, A chosen) {
+          using T = decltype(zero);
+          select_pairs_cpu(anchors.as<T>(), references.as<T>(), filter.as<T>(), estimates.as<T>(),
+                           Distance(distance), wanted, at<int64_t>(index), at<T>(chosen));
+        }),
         nogil);
   m.def("quadruplet_hinges_cpu",
         typed<const MinedArgs&, const FormArgs&, int32_t, A, A>(
@@ -314,7 +332,6 @@ void bind_cpu(py::module_& m) {
 void bind_cuda(py::module_& m) {
   using A = Address;
   const auto nogil = py::call_guard<py::gil_scoped_release>();
-  m.def("select_slices_cuda", &select_slices_cuda, nogil);
   m.def("pair_distances_cuda",
         typed<const RowsArgs&, const RowsArgs&, int32_t, A, int, A>(
             [](auto zero, const RowsArgs& a, const RowsArgs& b, int32_t distance, A out, int device,
@@ -324,18 +341,18 @@ void bind_cuda(py::module_& m) {
                                   at<void>(stream));
             }),
         nogil);
-  m.def(
-      "select_pairs_cuda",
-      typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, int32_t, int64_t, A, A, A, A, int,
-            A>([](auto zero, const RowsArgs& anchors, const RowsArgs& references,
-                  const FilterArgs& filter, int32_t distance, int64_t slices, A partial_index,
-                  A partial_distance, A index, A chosen, int device, A stream) {
-        using T = decltype(zero);
-        select_pairs_cuda(anchors.as<T>(), references.as<T>(), filter.as<T>(), Distance(distance),
-                          slices, at<int64_t>(partial_index), at<T>(partial_distance),
-                          at<int64_t>(index), at<T>(chosen), device, at<void>(stream));
-      }),
-      nogil);
+  m.def("select_pairs_cuda",
+        typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, const EstimatesArgs&, int32_t,
+              int32_t, A, A, int, A>([](auto zero, const RowsArgs& anchors,
+                                        const RowsArgs& references, const FilterArgs& filter,
+                                        const EstimatesArgs& estimates, int32_t distance,
+                                        int32_t wanted, A index, A chosen, int device, A stream) {
+          using T = decltype(zero);
+          select_pairs_cuda(anchors.as<T>(), references.as<T>(), filter.as<T>(), estimates.as<T>(),
+                            Distance(distance), wanted, at<int64_t>(index), at<T>(chosen), device,
+                            at<void>(stream));
+        }),
+        nogil);
   m.def("quadruplet_hinges_cuda",
         typed<const MinedArgs&, const FormArgs&, int32_t, A, A, int, A>(
             [](auto zero, const MinedArgs& rows, const FormArgs& form, int32_t distance, A hinges,

@@ -63,12 +63,28 @@ struct SelectFilter {
   const T* high;                    // [anchors] only distances below it count; nullptr: all
 };
 
-// All four choices of every anchor: index [kChoices, anchors], -1 where there is none (the distance
-// is then 0), and distance [kChoices, anchors]. Among equal distances the lowest index is chosen.
-// No matrix of distances is stored: on the CPU a block of rows per thread, on CUDA nothing.
+// What products of rows say of their distances. Rows may be shifted by a common vector before they
+// are multiplied, and the products may be rounded in any way: what counts is that the raw distance
+// (the sum of a chain over the given rows, before its square root) is within
+// error * (norms of both) + tiny of norm + norm - 2 product, or of 1 - product for one_minus_dot.
+template <class T>
+struct Estimates {
+  const T* products;         // [rows, references], of the anchors from `first` on
+  int64_t first, rows;       // a part of the anchors, whose products are there at a time
+  const T* anchor_norms;     // [anchors] squared lengths of the rows that were multiplied
+  const T* reference_norms;  // [references]
+  T error, tiny;
+};
+
+// The choices of anchors `first` to `first + rows`: index [kChoices, anchors], -1 where there is
+// none (the distance is then 0) or where bit `choice` of `wanted` is not set, and distance
+// [kChoices, anchors]. Among equal distances the lowest index is chosen. Products only say which
+// pairs are worth a look: distances, and so choices, are those of the given rows, in all bits.
+// references.count < 2^31.
 template <class T>
 void select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                      Distance distance, int64_t* index, T* chosen);
+                      const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                      int64_t* index, T* chosen);
 
 // --- hinges of given quadruplets ----------------------------------------------------------------
 
@@ -205,13 +221,10 @@ int64_t probe_union_cpu(const ProbeUnion<T>& problem);
 // fails.
 template <class T>
 void pair_distances_cuda(Rows<T> a, Rows<T> b, Distance distance, T* out, int device, void* stream);
-// slices: partial results [slices, kChoices, anchors]; see select_slices_cuda.
 template <class T>
 void select_pairs_cuda(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                       Distance distance, int64_t slices, int64_t* partial_index,
-                       T* partial_distance, int64_t* index, T* chosen, int device, void* stream);
-// How many slices of the references fill the device.
-int64_t select_slices_cuda(int64_t anchors, int64_t references, int device);
+                       const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                       int64_t* index, T* chosen, int device, void* stream);
 template <class T>
 void quadruplet_hinges_cuda(const MinedRows<T>& rows, const HingeForm& form, Distance distance,
                             T* hinges, T* slopes, int device, void* stream);

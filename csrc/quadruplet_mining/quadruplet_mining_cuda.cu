@@ -6,6 +6,7 @@
 
 #include "common/cuda_guard.h"
 #include "quadruplet_mining/batch_all_kernels.cuh"
+#include "quadruplet_mining/mining_kernels.cuh"
 #include "quadruplet_mining/quadruplet_mining.h"
 #include "quadruplet_mining/quadruplet_mining_kernels.cuh"
 
@@ -16,8 +17,8 @@ namespace {
 constexpr int64_t kMaxGridX = 2147483647, kMaxGridY = 65535;  // hardware limits
 
 constexpr int32_t kSide = 16;          // 256 threads; tiles of 64 x 64 distances, in double 32 x 32
-constexpr int64_t kBlocksPerSm = 4;    // about two waves of resident blocks
 constexpr int32_t kWarpThreads = 128;  // of kernels in which a warp works alone
+constexpr int32_t kMiningThreads = 128;
 constexpr int32_t kGatherThreads = 256;
 constexpr int32_t kCapacity = 1024;  // thresholds of a row at a time: 16 KB of shared memory
 
@@ -46,27 +47,14 @@ void pair_distances_cuda(Rows<T> a, Rows<T> b, Distance distance, T* out, int de
          kSide * kSide, 0, stream, a, b, distance, out);
 }
 
-int64_t select_slices_cuda(int64_t anchors, int64_t references, int device) {
-  const DeviceGuard guard(device);
-  const int64_t wanted = kBlocksPerSm * guard.attribute(cudaDevAttrMultiProcessorCount);
-  const int64_t tiles = std::max<int64_t>(1, ceil_div(references, kTile<float>));
-  const int64_t of_anchors = std::max<int64_t>(1, ceil_div(anchors, kTile<float>));
-  return std::clamp<int64_t>(ceil_div(wanted, of_anchors), 1, std::min(tiles, kMaxGridY));
-}
-
 template <class T>
 void select_pairs_cuda(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                       Distance distance, int64_t slices, int64_t* partial_index,
-                       T* partial_distance, int64_t* index, T* chosen, int device, void* stream) {
-  if (anchors.count == 0) return;
-  const DeviceGuard guard(device);
-  const int64_t per_slice = ceil_div(ceil_div(references.count, slices), kTile<T>) * kTile<T>;
-  const dim3 grid = grid_of(ceil_div(anchors.count, kTile<T>), slices, "select_pairs");
-  launch(guard, "select_kernel", select_kernel<T, kSide>, grid, kSide * kSide, 0, stream, anchors,
-         references, filter, distance, per_slice, partial_index, partial_distance);
-  const dim3 merge = grid_of(ceil_div(kChoices * anchors.count, kWarpThreads), 1, "select_pairs");
-  launch(guard, "merge_slices_kernel", merge_slices_kernel<T>, merge, kWarpThreads, 0, stream,
-         anchors.count, slices, partial_index, partial_distance, index, chosen);
+                       const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                       int64_t* index, T* chosen, int device, void* stream) {
+  if (estimates.rows == 0) return;
+  launch(DeviceGuard(device), "select_kernel", select_kernel<T>,
+         grid_of(estimates.rows, 1, "select_pairs"), kMiningThreads, 0, stream, anchors, references,
+         filter, estimates, distance, wanted, index, chosen);
 }
 
 template <class T>
@@ -129,8 +117,9 @@ void probe_union_cuda(const ProbeUnion<T>& problem, int64_t* totals, int device,
 
 #define ZSBIR_INSTANTIATE(T)                                                                       \
   template void pair_distances_cuda<T>(Rows<T>, Rows<T>, Distance, T*, int, void*);                \
-  template void select_pairs_cuda<T>(Rows<T>, Rows<T>, const SelectFilter<T>&, Distance, int64_t,  \
-                                     int64_t*, T*, int64_t*, T*, int, void*);                      \
+  template void select_pairs_cuda<T>(Rows<T>, Rows<T>, const SelectFilter<T>&,                     \
+                                     const Estimates<T>&, Distance, int32_t, int64_t*, T*, int,    \
+                                     void*);                                                       \
   template void quadruplet_hinges_cuda<T>(const MinedRows<T>&, const HingeForm&, Distance, T*, T*, \
                                           int, void*);                                             \
   template void quadruplet_hinges_backward_cuda<T>(const MinedRows<T>&, Distance, const T*,        \

@@ -1,4 +1,5 @@
-// Distances, mining and hinges on CUDA; batch_all_kernels.cuh has the sums over all triplets.
+// Distances and hinges on CUDA; mining_kernels.cuh has the choices, batch_all_kernels.cuh the sums
+// over all triplets.
 //
 // No launch and no library call here: tests/csrc compiles this file for CPU threads, too. Every
 // block is one-dimensional. Distances are one chain of fused multiply-adds over the width, as on
@@ -91,115 +92,6 @@ __global__ void __launch_bounds__(kSide* kSide)
       }
     }
   }
-}
-
-// --- mining -------------------------------------------------------------------------------------
-
-template <class T>
-struct Candidate {
-  T distance = 0;
-  int32_t index = -1;
-};
-
-// Whether x is chosen rather than best: nearer (or farther), or as near with a lower index.
-template <class T>
-__device__ __forceinline__ bool better(int32_t choice, const Candidate<T>& x,
-                                       const Candidate<T>& best) {
-  if (x.index < 0) return false;
-  if (best.index < 0) return true;
-  if (x.distance == best.distance) return x.index < best.index;
-  const bool nearest = choice == kNearestSame || choice == kNearestOther;
-  return nearest ? x.distance < best.distance : x.distance > best.distance;
-}
-
-// Takes reference x of an anchor for each choice that it makes better.
-template <class T>
-__device__ __forceinline__ void consider(const SelectFilter<T>& filter, int64_t anchor,
-                                         const Candidate<T>& x, Candidate<T> (&best)[kChoices]) {
-  if (filter.low && !(x.distance > filter.low[anchor])) return;
-  if (filter.high && !(x.distance < filter.high[anchor])) return;
-  const int64_t of = filter.reference_labels[x.index];
-  if (of == filter.anchor_labels[anchor]) {
-    if (x.index >= filter.same_limit) return;
-    if (better(kNearestSame, x, best[kNearestSame])) best[kNearestSame] = x;
-    if (better(kFarthestSame, x, best[kFarthestSame])) best[kFarthestSame] = x;
-  } else {
-    if (filter.forbidden && of == filter.forbidden[anchor]) return;
-    if (better(kNearestOther, x, best[kNearestOther])) best[kNearestOther] = x;
-    if (better(kFarthestOther, x, best[kFarthestOther])) best[kFarthestOther] = x;
-  }
-}
-
-// grid (tiles of anchors, slices of references). Every block keeps the best of its slice in
-// registers and writes one candidate per anchor and choice: nothing of size anchors x references is
-// stored. partial_index, partial_distance [slices, kChoices, anchors].
-template <class T, int32_t kSide>
-__global__ void __launch_bounds__(kSide* kSide)
-    select_kernel(Rows<T> anchors, Rows<T> references, SelectFilter<T> filter, Distance distance,
-                  int64_t references_per_slice, int64_t* partial_index, T* partial_distance) {
-  using Tile = DistanceTile<T, kSide>;
-  constexpr int32_t kRows = Tile::kPerThread;
-  __shared__ typename Tile::Shared shared;
-  __shared__ T best_distance[Tile::kTile][kSide];
-  __shared__ int32_t best_index[Tile::kTile][kSide];
-  const int64_t first_anchor = int64_t(blockIdx.x) * Tile::kTile;
-  const int64_t begin = int64_t(blockIdx.y) * references_per_slice;
-  const int64_t end = min(begin + references_per_slice, references.count);
-  Candidate<T> best[kRows][kChoices];
-  for (int64_t first = begin; first < end; first += Tile::kTile) {
-    Tile tile;
-    tile.compute(shared, anchors, first_anchor, references, first,
-                 distance == Distance::one_minus_dot);
-#pragma unroll
-    for (int32_t i = 0; i < kRows; ++i) {
-      const int64_t a = min(first_anchor + Tile::row() + i * kSide, anchors.count - 1);
-#pragma unroll
-      for (int32_t j = 0; j < kRows; ++j) {  // ascending indices
-        const int64_t r = first + Tile::column() + j * kSide;
-        const T d = distance_of_sum(distance, tile.sum[i][j]);
-        if (r < end) consider(filter, a, Candidate<T>{d, int32_t(r)}, best[i]);
-      }
-    }
-  }
-#pragma unroll
-  for (int32_t choice = 0; choice < kChoices; ++choice) {
-#pragma unroll
-    for (int32_t i = 0; i < kRows; ++i) {
-      best_distance[Tile::row() + i * kSide][Tile::column()] = best[i][choice].distance;
-      best_index[Tile::row() + i * kSide][Tile::column()] = best[i][choice].index;
-    }
-    __syncthreads();  // the candidates of all threads of a row are there before one compares them
-    for (int32_t r = threadIdx.x; r < Tile::kTile; r += Tile::kThreads) {
-      Candidate<T> chosen;
-      for (int32_t c = 0; c < kSide; ++c) {
-        const Candidate<T> x{best_distance[r][c], best_index[r][c]};
-        if (better(choice, x, chosen)) chosen = x;
-      }
-      if (first_anchor + r >= anchors.count) break;
-      const int64_t at =
-          (int64_t(blockIdx.y) * kChoices + choice) * anchors.count + first_anchor + r;
-      partial_index[at] = chosen.index;
-      partial_distance[at] = chosen.distance;
-    }
-    __syncthreads();  // compared, before the candidates of the next choice replace them
-  }
-}
-
-// One thread per choice and anchor: the best of all slices.
-template <class T>
-__global__ void merge_slices_kernel(int64_t anchors, int64_t slices, const int64_t* partial_index,
-                                    const T* partial_distance, int64_t* index, T* chosen) {
-  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= kChoices * anchors) return;
-  const int32_t choice = int32_t(at / anchors);
-  Candidate<T> best;
-  for (int64_t s = 0; s < slices; ++s) {
-    const int64_t from = s * kChoices * anchors + at;
-    const Candidate<T> x{partial_distance[from], int32_t(partial_index[from])};
-    if (better(choice, x, best)) best = x;
-  }
-  index[at] = best.index;
-  chosen[at] = best.distance;
 }
 
 // --- hinges of given quadruplets ----------------------------------------------------------------

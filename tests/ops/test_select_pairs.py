@@ -105,7 +105,7 @@ def test_kernel_and_reference_equal_a_loop(sizes, distance, classes, dtype, give
         (33, 17, torch.float64),
         (513, 65, torch.float32),
         (5, 4_100, torch.float32),
-        (3, 40_003, torch.float32),  # a block of 8 rows does not fit the buffer
+        (70, 40_003, torch.float32),  # two blocks of anchors
     ],
 )
 def test_banks_and_block_edges_at_every_simd_level(
@@ -182,3 +182,118 @@ def test_no_gradient_passes(generator):
     assert found.nearest_same.index.tolist() == [0, 1, 2]
     farthest = torch.linalg.vector_norm(anchors.detach()[0] - anchors.detach()[2])
     assert math.isclose(found.farthest_same.distance[0], farthest, rel_tol=1e-6)
+
+
+# --- products that are wrong, and what follows from them ------------------------------------------
+
+
+def rounded_like_tf32(out, left, right, *, precision):
+    """The product of factors cut to 10 bits, as wrong as TF32 may be."""
+    del precision
+    cut = [(x.view(torch.int32) & ~0x1FFF).view(torch.float32) for x in (left, right.contiguous())]
+    return torch.mm(*cut, out=out)
+
+
+SCALES = {
+    "unit": lambda x: torch.nn.functional.normalize(x),
+    "far from zero": lambda x: x + 1_000,
+    "collapsed": lambda x: 1 + 1e-6 * x,
+    "tiny": lambda x: 1e-15 * x,
+    "subnormal squares": lambda x: 1e-22 * x,
+    "squares overflow": lambda x: 3e18 * x,
+    "of all sizes": lambda x: x * 10.0 ** (torch.arange(len(x)) % 13 - 6)[:, None],
+    "duplicates": lambda x: x[torch.arange(len(x)) // 3],
+    "all equal": lambda x: x[:1].expand_as(x).contiguous(),
+}
+
+
+@pytest.mark.parametrize("rounding", ["float32", "tf32"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_choices_are_exact_whatever_the_product_rounds(
+    generator, monkeypatch, scale, distance, rounding
+):
+    if rounding == "tf32":
+        monkeypatch.setattr(ops, "_precision_on", lambda _: "tf32")
+        monkeypatch.setattr(ops, "matmul_into", rounded_like_tf32)
+    monkeypatch.setitem(ops._WORKSPACE, "cpu", 4 * 90 * 8)  # several blocks, the last not whole
+    monkeypatch.setattr(ops, "_LEAST_ANCHORS", 1)
+    anchors, references = (
+        kernel_rows(SCALES[scale](torch.randn(n, 40, generator=generator)), distance)
+        for n in (43, 90)
+    )
+    labels = [torch.randint(4, (n,), generator=generator) for n in (43, 90)]
+    typical = pair_distances(anchors, references, distance).median(1).values
+    filters = [(90, None, None, None), (60, labels[0] - 1, typical * 0.9, typical * 1.1)]
+    for some in filters:
+        given = (anchors, references, *labels, *some, CODES[distance])
+        assert as_lists(torch.ops.zsbir.select_pairs(*given)) == loop(*given)
+
+
+@pytest.mark.parametrize("rounding", ["float32", "tf32"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("scale", set(SCALES) - {"squares overflow"})
+def test_distances_lie_where_the_estimates_say(generator, monkeypatch, scale, distance, rounding):
+    monkeypatch.setattr(ops, "_precision_on", lambda _: rounding)
+    product = rounded_like_tf32 if rounding == "tf32" else ops.matmul_into
+    monkeypatch.setattr(ops, "matmul_into", product)
+    anchors, references = (
+        kernel_rows(SCALES[scale](torch.randn(n, 300, generator=generator)), distance)
+        for n in (20, 50)
+    )
+    estimates = ops._estimates(anchors, references, CODES[distance])
+    ((_, products),) = estimates.blocks()
+    norms = (estimates.anchor_norms[:, None] + estimates.reference_norms).double()
+    raw = 1 - products.double() if distance == "cosine" else norms - 2 * products.double()
+    chain = "cosine" if distance == "cosine" else "squared_euclidean"
+    wrong = (pair_distances(anchors, references, chain).double() - raw).abs()
+    allowed = estimates.error * norms + estimates.tiny
+    assert (wrong <= allowed).all()
+    assert allowed.max() <= (0.02 if rounding == "tf32" else 3e-4) * norms.max() + estimates.tiny
+
+
+def test_few_distances_are_summed(generator, monkeypatch):
+    """Of random rows hardly more than one a choice; the product would be in vain otherwise."""
+    sums = 0
+    rows = torch.nn.functional.normalize(torch.randn(600, 256, generator=generator))
+    labels = torch.arange(600) // 6
+    estimates = ops._estimates(rows, rows, CODES["euclidean"])
+    ((_, products),) = estimates.blocks()
+    norms = estimates.anchor_norms[:, None] + estimates.reference_norms
+    middle, width = norms - 2 * products, estimates.error * norms + estimates.tiny
+    for allowed in (labels[:, None] == labels, labels[:, None] != labels):
+        for low, high in ((middle - width, middle + width), (-middle - width, -middle + width)):
+            bound = high.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
+            sums += int((allowed & (low <= bound)).sum())
+    assert 4 * 600 <= sums < 5 * 600
+
+
+def test_only_what_is_wanted_is_chosen(generator):
+    given = arguments(generator, 20, 30, 4, "euclidean", limits=False)
+    every = torch.ops.zsbir.select_pairs(*given)
+    for wanted in range(16):
+        for operator in (torch.ops.zsbir.select_pairs, ops._reference):
+            index, chosen = operator(*given, wanted)
+            for choice in range(4):
+                if wanted >> choice & 1:
+                    assert torch.equal(index[choice], every[0][choice])
+                    assert torch.equal(chosen[choice], every[1][choice])
+                else:
+                    assert index[choice].eq(-1).all()
+                    assert chosen[choice].eq(0).all()
+
+
+@pytest.mark.parametrize("offset", [0, -(2**31), 2**31 - 2, 2**40, -(2**62)])
+def test_labels_of_any_size(generator, offset):
+    *rows, labels, other_labels, limit, forbidden, low, high, code = arguments(
+        generator, 20, 30, 4, "euclidean"
+    )
+    labels = labels.clone()
+    labels[3] = 77  # nobody's
+    expected = torch.ops.zsbir.select_pairs(
+        *rows, labels, other_labels, limit, forbidden, low, high, code
+    )
+    found = torch.ops.zsbir.select_pairs(
+        *rows, labels + offset, other_labels + offset, limit, forbidden + offset, low, high, code
+    )
+    assert all(map(torch.equal, found, expected))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops.select_pairs import Selected, Selection, select_pairs
+from zsbir_fast.ops.select_pairs import Choice, Selected, Selection, select_pairs
 from zsbir_fast.reference.quadruplet_mining import (
     Distance,
     Negative,
@@ -56,12 +56,14 @@ def mine(batch: Batch, options: MiningOptions) -> Quadruplets:
         distance=options.distance,
         same_limit=options.positive_photos,
     )
-    first = cross()
+    first = cross(wanted=_wanted_first(options))
     chosen = _positive_of(first, cross, batch, options)
     positive, negative = chosen.index, first.nearest_other.index
     if options.negative == "semihard":
         low = chosen.distance.masked_fill(positive < 0, torch.inf)
-        inside = cross(low=low, high=low + options.margin).nearest_other.index
+        inside = cross(
+            low=low, high=low + options.margin, wanted=("nearest_other",)
+        ).nearest_other.index
         negative = torch.where(inside >= 0, inside, first.farthest_other.index)
     if options.sketch_negative == "none":
         nothing = torch.full_like(positive, -1)
@@ -79,11 +81,20 @@ def mine(batch: Batch, options: MiningOptions) -> Quadruplets:
         batch.reference_labels,
         distance=options.distance,
         forbidden=forbidden,
+        wanted=("nearest_other",),
     ).nearest_other.index
     if options.sketch_negative == "positive":
         sketch = torch.where(positive >= 0, sketch, -1)
     valid = (positive >= 0) & (negative >= 0) & (sketch >= 0)
     return Quadruplets(positive, negative, sketch, valid)
+
+
+def _wanted_first(options: MiningOptions) -> tuple[Choice, ...]:
+    """What the first pass must choose; each choice costs a look at its candidates."""
+    positive: Choice = "farthest_same" if options.positive == "hardest" else "nearest_same"
+    if options.negative == "semihard":
+        return positive, "nearest_other", "farthest_other"
+    return positive, "nearest_other"
 
 
 def _positive_of(
@@ -96,7 +107,8 @@ def _positive_of(
     if options.positive == "semihard":
         none = first.nearest_other.index < 0
         limit = first.nearest_other.distance.masked_fill(none, torch.inf)
-        inside, nearest = cross(high=limit).farthest_same, first.nearest_same
+        inside = cross(high=limit, wanted=("farthest_same",)).farthest_same
+        nearest = first.nearest_same
         found = inside.index >= 0
         return Selected(
             torch.where(found, inside.index, nearest.index),
@@ -115,5 +127,10 @@ def _positive_of(
     # The kernel's own distance, in all bits: a copy of the positive in another class is no farther.
     rows = torch.arange(len(batch.photos), device=positive.device)
     return select_pairs(
-        batch.sketches, batch.photos, positive, rows, distance=options.distance
+        batch.sketches,
+        batch.photos,
+        positive,
+        rows,
+        distance=options.distance,
+        wanted=("nearest_same",),
     ).nearest_same

@@ -1,8 +1,15 @@
-"""The nearest and farthest references of every anchor, by class, without a matrix of distances."""
+"""The nearest and farthest references of every anchor, by class, without a matrix of distances.
+
+A matrix product, by blocks of anchors, says which references may be chosen; the kernel then sums
+the distances of those alone, about one for each choice. So the cost is that of the product, and the
+choices are exact and the same however the product was rounded: by another library, in TF32, or by
+blocks of another size.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +24,15 @@ from zsbir_fast.ops._library import (
     notice_fallback,
 )
 from zsbir_fast.ops.pair_distances import CODES, check_kernel_rows, is_double, rows_struct
+from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
 
-_CHOICES = 4
+Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_other"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+# Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
+_WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
+_LEAST_ANCHORS = 64  # at a time: a product of fewer rows is slower for each
 
 
 class Selected(NamedTuple):
@@ -55,6 +67,7 @@ def select_pairs(
     forbidden: Tensor | None = None,
     low: Tensor | None = None,
     high: Tensor | None = None,
+    wanted: tuple[Choice, ...] = CHOICES,
 ) -> Selection:
     """Choose among equal distances the lowest index.
 
@@ -68,9 +81,10 @@ def select_pairs(
         forbidden: int64 [A], a class that does not count as another.
         low: [A], only distances above it count.
         high: [A], only distances below it count.
+        wanted: Which choices to make; the others are -1.
 
-    Cost: A R D multiply-adds and subtractions; extra memory O(R D) on the CPU (the references once
-    more), and 4 numbers per anchor and slice on CUDA.
+    Cost: the product of both sets of rows, and D multiply-adds for each candidate: the references
+    within the product's error of the best. Extra memory: both sets once more, and a workspace.
     """
     limit = len(references) if same_limit is None else same_limit
     index, chosen = torch.ops.zsbir.select_pairs(
@@ -83,17 +97,87 @@ def select_pairs(
         low,
         high,
         CODES[distance],
+        sum(1 << CHOICES.index(choice) for choice in wanted),
     )
-    return Selection(*(Selected(index[i], chosen[i]) for i in range(_CHOICES)))
+    return Selection(*(Selected(index[i], chosen[i]) for i in range(len(CHOICES))))
 
 
 # --- operators ------------------------------------------------------------------------------------
 
 LIB.define(
     "select_pairs(Tensor anchors, Tensor references, Tensor anchor_labels, Tensor reference_labels,"
-    " int same_limit, Tensor? forbidden, Tensor? low, Tensor? high, int distance) -> "
-    "(Tensor, Tensor)"
+    " int same_limit, Tensor? forbidden, Tensor? low, Tensor? high, int distance, int wanted=15)"
+    " -> (Tensor, Tensor)"
 )
+
+
+class _Estimates(NamedTuple):
+    """Products of rows and how far the distances that follow from them may be wrong."""
+
+    anchors: Tensor
+    references: Tensor
+    anchor_norms: Tensor
+    reference_norms: Tensor
+    precision: Precision
+    error: float
+    tiny: float
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The first anchor of a block, and its products with all references."""
+        count = len(self.references)
+        row_bytes = count * self.references.element_size()
+        rows = max(_LEAST_ANCHORS, _WORKSPACE[self.anchors.device.type] // row_bytes)
+        rows = min(rows, len(self.anchors))
+        workspace = self.anchors.new_empty(rows, count)
+        with torch.autocast(self.anchors.device.type, enabled=False):
+            for first in range(0, len(self.anchors), rows):
+                block = self.anchors[first : first + rows]
+                out = workspace[: len(block)]
+                yield first, matmul_into(out, block, self.references.mT, precision=self.precision)
+
+
+def _precision_on(device: torch.device) -> Precision:
+    """Of products: on a GPU TF32, several times as fast and exact enough for most to be left out."""
+    return "tf32" if device.type == "cuda" else "float32"
+
+
+def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates:
+    """How far distances from a product may be from the summed ones, in all circumstances.
+
+    With u half the spacing of numbers near 1, and norms the squared lengths |a|^2 + |b|^2:
+
+    - a product of D terms errs by at most p norms / 2, where p = D u, whatever the order of its
+      sums (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); TF32 cuts each
+      factor by 2^-10 and may cut sums, too: p = 2^-9 + 2 D u;
+    - the chain that is the distance errs by (D + 4) u of itself, and it is at most 2 norms;
+    - norms err by (D + 8) u, the shift, the sum of three terms and comparisons by a few u.
+
+    Differences do not change with a common shift: rows are taken relative to their mean, or a mean
+    much longer than the differences would leave every reference a candidate.
+    """
+    width = anchors.shape[1]
+    info = torch.finfo(anchors.dtype)
+    precision = _precision_on(anchors.device)
+    p = width * info.eps / 2
+    if precision == "tf32" and anchors.dtype == torch.float32:
+        p = 2**-9 + 2 * p
+    if distance == CODES["cosine"]:
+        error = p / 2 + (width + 40) * info.eps / 2
+    else:
+        error = p + (3 * width + 40) * info.eps / 2
+        itself = anchors.data_ptr() == references.data_ptr() and len(anchors) == len(references)
+        centre = references.mean(0)
+        references = references - centre
+        anchors = references if itself else anchors - centre
+    return _Estimates(
+        anchors,
+        references,
+        torch.linalg.vector_norm(anchors, dim=1).square_(),
+        torch.linalg.vector_norm(references, dim=1).square_(),
+        precision,
+        1.25 * error,  # for terms of second order
+        8 * (width + 1) * info.tiny,  # for what underflows
+    )
 
 
 def _native(
@@ -106,6 +190,7 @@ def _native(
     low: Tensor | None,
     high: Tensor | None,
     distance: int,
+    wanted: int = 15,
 ) -> tuple[Tensor, Tensor]:
     op = "select_pairs"
     anchors, references = check_kernel_rows(op, anchors=anchors, references=references)
@@ -122,21 +207,30 @@ def _native(
     for (name, x), dtype in zip(given.items(), dtypes, strict=True):
         count = len(references) if name == "reference_labels" else len(anchors)
         checked.append(None if x is None else as_kernel_input(op, name, x, dtype, (count,)))
-    index = anchor_labels.new_empty(_CHOICES, len(anchors))
-    chosen = anchors.new_empty(_CHOICES, len(anchors))
+    shape = (len(CHOICES), len(anchors))
+    if len(anchors) == 0 or len(references) == 0:
+        return anchor_labels.new_full(shape, -1), anchors.new_zeros(shape)
+    index, chosen = anchor_labels.new_empty(shape), anchors.new_empty(shape)
     addresses = {name: address(x) for name, x in zip(given, checked, strict=True)}
     conditions = _C.SelectFilter(same_limit=same_limit, **addresses)
-    rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), conditions, distance)
-    out = (index.data_ptr(), chosen.data_ptr())
-    if not anchors.is_cuda:
-        _C.select_pairs_cpu(*rows, *out)
-        return index, chosen
-    device = anchors.get_device()
-    slices = _C.select_slices_cuda(len(anchors), len(references), device)
-    partial_index = index.new_empty(slices, *index.shape)
-    partial = chosen.new_empty(slices, *chosen.shape)
-    scratch = (slices, partial_index.data_ptr(), partial.data_ptr())
-    _C.select_pairs_cuda(*rows, *scratch, *out, device, current_stream(anchors.device))
+    rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), conditions)
+    out = (distance, wanted, index.data_ptr(), chosen.data_ptr())
+    estimates = _estimates(anchors, references, distance)
+    for first, products in estimates.blocks():
+        block = _C.Estimates(
+            products=products.data_ptr(),
+            first=first,
+            rows=len(products),
+            anchor_norms=estimates.anchor_norms.data_ptr(),
+            reference_norms=estimates.reference_norms.data_ptr(),
+            error=estimates.error,
+            tiny=estimates.tiny,
+        )
+        if anchors.is_cuda:
+            device = anchors.get_device()
+            _C.select_pairs_cuda(*rows, block, *out, device, current_stream(anchors.device))
+        else:
+            _C.select_pairs_cpu(*rows, block, *out)
     return index, chosen
 
 
@@ -150,9 +244,10 @@ def _reference(
     low: Tensor | None,
     high: Tensor | None,
     distance: int,
+    wanted: int = 15,
 ) -> tuple[Tensor, Tensor]:
-    index = anchor_labels.new_full((_CHOICES, len(anchors)), -1)
-    chosen = anchors.new_zeros(_CHOICES, len(anchors))
+    index = anchor_labels.new_full((len(CHOICES), len(anchors)), -1)
+    chosen = anchors.new_zeros(len(CHOICES), len(anchors))
     if len(references) == 0:
         return index, chosen
     distances = reference.pair_distances(anchors, references, list(CODES)[distance])
@@ -167,6 +262,8 @@ def _reference(
         other = other & (reference_labels[None, :] != forbidden[:, None])
     same = same & (torch.arange(len(references), device=same.device) < same_limit)
     for i, (allowed, sign) in enumerate(((same, 1), (same, -1), (other, 1), (other, -1))):
+        if not wanted >> i & 1:
+            continue
         index[i] = reference.nearest_index(sign * distances, allowed & inside)
         taken = distances.gather(1, index[i].clamp_min(0)[:, None])[:, 0]
         chosen[i] = torch.where(index[i] >= 0, taken, 0)
@@ -174,7 +271,7 @@ def _reference(
 
 
 def _fake(anchors: Tensor, references: Tensor, anchor_labels: Tensor, *_: object) -> object:
-    shape = (_CHOICES, len(anchors))
+    shape = (len(CHOICES), len(anchors))
     return anchor_labels.new_empty(shape), anchors.new_empty(shape)
 
 

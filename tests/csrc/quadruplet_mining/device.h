@@ -39,26 +39,26 @@ void pair_distances(Rows<T> a, Rows<T> b, Distance distance, T* host_out) {
 
 template <class T>
 void select_pairs(Rows<T> host_anchors, Rows<T> host_references, const SelectFilter<T>& host,
-                  Distance distance, int64_t* host_index, T* host_chosen) {
+                  const Estimates<T>& given, Distance distance, int32_t wanted, int64_t* host_index,
+                  T* host_chosen) {
   const int64_t count = host_anchors.count;
-  const int64_t slices = select_slices_cuda(count, host_references.count, 0);
   const DeviceRows anchors(host_anchors), references(host_references);
   const OnDevice anchor_labels(host.anchor_labels, count);
   const OnDevice reference_labels(host.reference_labels, host_references.count);
   const OnDevice forbidden(host.forbidden, count);
   const OnDevice low(host.low, count), high(host.high, count);
-  // A partial result that no block writes would be chosen, and is no row.
-  const std::vector<int64_t> no_rows(slices * kChoices * count, int64_t(1) << 30);
-  const std::vector<T> zeros(no_rows.size());
-  const OnDevice partial_index(no_rows.data(), int64_t(no_rows.size()));
-  const OnDevice partial_distance(zeros.data(), int64_t(zeros.size()));
+  const OnDevice products(given.products, given.rows * host_references.count);
+  const OnDevice anchor_norms(given.anchor_norms, count);
+  const OnDevice reference_norms(given.reference_norms, host_references.count);
   const OnDevice index(host_index, kChoices * count);
   const OnDevice chosen(host_chosen, kChoices * count);
   const SelectFilter<T> filter{anchor_labels.get(), reference_labels.get(),
                                host.same_limit,     forbidden.get(),
                                low.get(),           high.get()};
-  select_pairs_cuda(anchors.get(), references.get(), filter, distance, slices, partial_index.get(),
-                    partial_distance.get(), index.get(), chosen.get(), 0, nullptr);
+  const Estimates<T> estimates{products.get(),        given.first, given.rows, anchor_norms.get(),
+                               reference_norms.get(), given.error, given.tiny};
+  select_pairs_cuda(anchors.get(), references.get(), filter, estimates, distance, wanted,
+                    index.get(), chosen.get(), 0, nullptr);
   index.copy_to(host_index);
   chosen.copy_to(host_chosen);
 }

@@ -3,9 +3,8 @@
 #pragma once
 #include "cuda_emulation.h"
 // After it, because it says what __global__ is:
-#include <vector>
-
 #include "quadruplet_mining/batch_all_kernels.cuh"
+#include "quadruplet_mining/mining_kernels.cuh"
 #include "quadruplet_mining/quadruplet_mining_kernels.cuh"
 
 namespace kernels {
@@ -13,7 +12,6 @@ namespace kernels {
 using namespace zsbir::quadruplet_mining;
 
 constexpr int32_t kSide = 8, kThreads = 64, kCapacity = 8;
-constexpr int64_t kSlices = 2;
 
 inline unsigned blocks(int64_t items, int64_t per_block) {
   return unsigned((items + per_block - 1) / per_block);
@@ -29,17 +27,11 @@ void pair_distances(Rows<T> a, Rows<T> b, Distance distance, T* out) {
 
 template <class T>
 void select_pairs(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                  Distance distance, int64_t* index, T* chosen) {
-  constexpr int64_t tile = DistanceTile<T, kSide>::kTile;
-  if (anchors.count == 0) return;
-  const int64_t per_slice = blocks(blocks(references.count, kSlices), tile) * tile;
-  std::vector<int64_t> partial_index(kSlices * kChoices * anchors.count);
-  std::vector<T> partial(partial_index.size());
-  emulation::launch(select_kernel<T, kSide>, {blocks(anchors.count, tile), unsigned(kSlices)},
-                    kSide * kSide, 0, anchors, references, filter, distance, per_slice,
-                    partial_index.data(), partial.data());
-  emulation::launch(merge_slices_kernel<T>, {blocks(kChoices * anchors.count, kThreads)}, kThreads,
-                    0, anchors.count, kSlices, partial_index.data(), partial.data(), index, chosen);
+                  const Estimates<T>& estimates, Distance distance, int32_t wanted, int64_t* index,
+                  T* chosen) {
+  if (estimates.rows == 0) return;
+  emulation::launch(select_kernel<T>, {unsigned(estimates.rows)}, kThreads, 0, anchors, references,
+                    filter, estimates, distance, wanted, index, chosen);
 }
 
 template <class T>

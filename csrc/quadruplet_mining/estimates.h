@@ -1,0 +1,67 @@
+// How a product of two rows bounds their distance. The same code runs in the CPU kernel, in the
+// CUDA kernel and in the emulation of CUDA.
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#include "common/host_device.h"
+#include "quadruplet_mining/quadruplet_mining.h"
+
+namespace zsbir::quadruplet_mining {
+
+// Between which the raw distance lies: the sum of a chain, or 1 - sum for one_minus_dot. NaN where
+// a product or norm overflowed; comparisons are written so that such a pair is looked at.
+template <class T>
+struct Interval {
+  T low, high;
+};
+
+// norms: the sum of those of both rows.
+template <class T>
+ZSBIR_HD Interval<T> raw_interval(bool dot, T norms, T product, T error, T tiny) {
+  const T middle = dot ? 1 - product : norms - 2 * product;
+  const T width = error * norms + tiny;
+  return {middle - width, middle + width};
+}
+
+template <class T>
+ZSBIR_HD T raw_of_sum(bool dot, T sum) {
+  return dot ? 1 - sum : sum;
+}
+
+// Where raw distances may lie if the distance is to be above `low` and below `high` of the filter:
+// surely inside, or possibly. They differ by what the square root rounds.
+template <class T>
+struct Window {
+  T low_inside, low_possible, high_possible, high_inside;
+};
+
+template <class T>
+ZSBIR_HD Window<T> window_of(const SelectFilter<T>& filter, int64_t anchor, Distance distance,
+                             T tiny) {
+  const T infinity = T(INFINITY), rounding = T(sizeof(T) == 8 ? 0x1p-50 : 0x1p-21);  // 4 epsilon
+  const T low = filter.low ? filter.low[anchor] : -infinity;
+  const T high = filter.high ? filter.high[anchor] : infinity;
+  if (distance != Distance::euclidean) return {low, low, high, high};
+  Window<T> window{-infinity, -infinity, -infinity, -infinity};  // no root is negative
+  if (!(low < 0)) {
+    window.low_inside = low * low * (1 + rounding) + tiny;
+    window.low_possible = low * low * (1 - rounding) - tiny;
+  }
+  if (!(high <= 0)) {
+    window.high_possible = high * high * (1 + rounding) + tiny;
+    window.high_inside = high * high * (1 - rounding) - tiny;
+  }
+  return window;
+}
+
+template <class T>
+ZSBIR_HD bool surely_inside(const Window<T>& window, const Interval<T>& raw) {
+  return (raw.low > window.low_inside) & (raw.high < window.high_inside);
+}
+template <class T>
+ZSBIR_HD bool possibly_inside(const Window<T>& window, const Interval<T>& raw) {
+  return !(raw.high <= window.low_possible) & !(raw.low >= window.high_possible);
+}
+
+}  // namespace zsbir::quadruplet_mining
