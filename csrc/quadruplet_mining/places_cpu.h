@@ -1,7 +1,9 @@
 // Places of values among sorted keys on the CPU.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace zsbir::quadruplet_mining {
@@ -20,7 +22,8 @@ inline int64_t keys_up_to(const T* keys, int64_t count, T x) {
 }
 
 // The same for many values: a table over equal steps of the range narrows the search to the keys of
-// one step.
+// one step. All searches take as many rounds as the fullest step needs: a loop whose length depends
+// on the value would be guessed wrong every time.
 template <class T>
 class PlaceTable {
  public:
@@ -33,15 +36,23 @@ class PlaceTable {
     scale_ = range > 0 ? T(steps) / range : T(0);
     if (!(scale_ < std::numeric_limits<T>::max())) scale_ = 0;
     first_.assign(steps + 2, 0);
-    for (int64_t i = 0; i < count; ++i) ++first_[step_of(keys[i]) + 1];
-    for (int64_t s = 0; s <= steps; ++s) first_[s + 1] += first_[s];
+    for (int64_t i = 0; i < count; ++i) ++first_[step_of(keys[i])];
+    const int64_t fullest = *std::max_element(first_.begin(), first_.end());
+    while (widest_ <= fullest / 2) widest_ *= 2;
+    int32_t before = 0;
+    for (int32_t& first : first_) before += std::exchange(first, before);
   }
 
   int64_t operator()(T value) const {
     if (count_ == 0 || value < lowest_) return 0;
     if (value >= keys_[count_ - 1]) return count_;
-    const int64_t step = step_of(value), begin = first_[step];
-    return begin + keys_up_to(keys_ + begin, first_[step + 1] - begin, value);
+    int64_t place = first_[step_of(value)];
+    // Keys of later steps are above the value, so no round goes beyond its own step.
+    for (int64_t width = widest_; width > 0; width /= 2) {
+      const int64_t next = std::min(place + width, count_);
+      place = keys_[next - 1] <= value ? next : place;
+    }
+    return place;
   }
 
  private:
@@ -50,9 +61,9 @@ class PlaceTable {
   int64_t step_of(T value) const { return int64_t((value - lowest_) * scale_); }
 
   const T* keys_;
-  int64_t count_;
+  int64_t count_, widest_ = 1;
   T lowest_ = 0, scale_ = 0;
-  std::vector<int64_t> first_;
+  std::vector<int32_t> first_;  // of each step
 };
 
 }  // namespace zsbir::quadruplet_mining
