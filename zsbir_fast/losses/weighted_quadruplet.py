@@ -347,10 +347,9 @@ class WeightedQuadrupletLoss(nn.Module):
         count, device = len(anchor.features), anchor.features.device
         rows = torch.arange(count, device=device)
         others = len(other.features)
-        banked = anchor.pool is not anchor.features
         return mine_quadruplets(
             anchor.features.detach(),
-            other.pool.detach(),
+            other.pool,
             anchor.labels,
             other.pool_labels,
             positive=self.positive,
@@ -361,8 +360,8 @@ class WeightedQuadrupletLoss(nn.Module):
             paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
             uniforms=self._uniforms(count, device) if self.mining == "distance_weighted" else None,
             distinct_negatives=self.negatives == "chen2017",
-            sketch_references=anchor.pool.detach() if banked else None,
-            sketch_reference_labels=anchor.pool_labels if banked else None,
+            sketch_references=anchor.pool if anchor.banked else None,
+            sketch_reference_labels=anchor.pool_labels if anchor.banked else None,
             positive_photos=None if bank_positives else others,
             impl=self.impl,
         )
@@ -382,17 +381,19 @@ class WeightedQuadrupletLoss(nn.Module):
     def _loss(
         self, anchor: Side, other: Side, quadruplets: Quadruplets, weights: Tensor | None
     ) -> Tensor:
+        rows, (positive, negative) = other.chosen(quadruplets.positive, quadruplets.photo_negative)
+        references, (sketch_negative,) = anchor.chosen(quadruplets.sketch_negative)
         return quadruplet_loss(
             anchor.features,
-            other.pool,
-            quadruplets,
+            rows,
+            Quadruplets(positive, negative, sketch_negative, quadruplets.valid),
             weights=weights,
             preset=self.negatives,
             margins=self.margins,
             cross_modal_share=self.cross_modal_share,
             distance=self.distance,
             reduction=self.reduction,
-            sketch_references=None if anchor.pool is anchor.features else anchor.pool,
+            sketch_references=references if anchor.banked else None,
             impl=self.impl,
         )
 

@@ -137,7 +137,7 @@ class _Estimates(NamedTuple):
 
 
 def _precision_on(device: torch.device) -> Precision:
-    """Of products: on a GPU TF32, several times as fast and exact enough for most to be left out."""
+    """Of products: on a GPU TF32, several times as fast and good enough to leave most pairs out."""
     return "tf32" if device.type == "cuda" else "float32"
 
 
