@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._quadruplet_inputs import check_not_nan, check_rows
+
 Labels = Tensor | tuple[Tensor, Tensor]
 
 
@@ -115,3 +117,50 @@ def split_labels(
             f"{sketches} sketches and {photos} photos, got one tensor"
         )
     return labels, labels
+
+
+def check_batch(
+    function: str,
+    sketches: Tensor,
+    photos: Tensor,
+    labels: Labels,
+    weights: Tensor | None,
+    *,
+    symmetric: bool,
+    all_count: bool,
+) -> None:
+    """Check labels and weights; features are checked by what compares them.
+
+    Args:
+        function: named in errors.
+        sketches: [B_s, D].
+        photos: [B_i, D].
+        labels: of both.
+        weights: [B_s] or None.
+        symmetric: whether photos are anchors, too.
+        all_count: whether all quadruplets count, which takes no weights.
+
+    Raises:
+        ValueError: shapes or options do not fit, or a weight is NaN.
+        TypeError: labels are not int64.
+    """
+    sketch_labels, photo_labels = split_labels(function, labels, len(sketches), len(photos))
+    check_rows(function, "sketch labels", sketch_labels, len(sketches))
+    check_rows(function, "photo labels", photo_labels, len(photos))
+    if weights is None:
+        return
+    if all_count:
+        raise ValueError(
+            f"{function}: weights must be None for mining='all', whose terms are not pairs; "
+            f"got {tuple(weights.shape)}"
+        )
+    if weights.shape != (len(sketches),):
+        raise ValueError(
+            f"{function}: weights must be [{len(sketches)}], got {tuple(weights.shape)}"
+        )
+    check_not_nan(function, "weights", weights)
+    if symmetric and len(sketches) != len(photos):
+        raise ValueError(
+            f"{function}: photos must be as many as sketches for symmetric=True with weights, "
+            f"got {len(photos)} and {len(sketches)}"
+        )

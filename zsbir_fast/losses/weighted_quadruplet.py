@@ -14,6 +14,7 @@ from zsbir_fast.losses.batches import (
     JoinedBatch,
     Labels,
     Side,
+    check_batch,
     side_of,
     split_labels,
 )
@@ -24,13 +25,7 @@ from zsbir_fast.losses.gathering import (
     share_rows,
     shared_seed,
 )
-from zsbir_fast.ops._quadruplet_inputs import (
-    Impl,
-    check_choice,
-    check_not_nan,
-    check_rows,
-    five_numbers,
-)
+from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice, five_numbers
 from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
 from zsbir_fast.reference.quadruplet_mining import (
@@ -234,7 +229,15 @@ class WeightedQuadrupletLoss(nn.Module):
         sketch, photo = share_rows(
             _NAME,
             self.process_group,
-            lambda: self._check(sketches, photos, labels, weights),
+            lambda: check_batch(
+                _NAME,
+                sketches,
+                photos,
+                labels,
+                weights,
+                symmetric=self.symmetric,
+                all_count=self.mining == "all",
+            ),
             gather=self.gather,
             sketches=sketches,
             photos=photos,
@@ -279,30 +282,6 @@ class WeightedQuadrupletLoss(nn.Module):
         if min(len(batch.sketches), len(batch.photos)) == 0:  # the other one gets zeros, not None
             loss = loss + batch.sketches[:0].sum() + batch.photos[:0].sum()
         return loss
-
-    def _check(
-        self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None
-    ) -> None:
-        split = split_labels(_NAME, labels, len(sketches), len(photos))
-        check_rows(_NAME, "sketch labels", split[0], len(sketches))
-        check_rows(_NAME, "photo labels", split[1], len(photos))
-        if weights is None:
-            return
-        if self.mining == "all":
-            raise ValueError(
-                f"{_NAME}: weights must be None for mining='all', whose terms are not pairs; "
-                f"got {tuple(weights.shape)}"
-            )
-        if weights.shape != (len(sketches),):
-            raise ValueError(
-                f"{_NAME}: weights must be [{len(sketches)}], got {tuple(weights.shape)}"
-            )
-        check_not_nan(_NAME, "weights", weights)
-        if self.symmetric and len(sketches) != len(photos):
-            raise ValueError(
-                f"{_NAME}: photos must be as many as sketches for symmetric=True with weights, "
-                f"got {len(photos)} and {len(sketches)}"
-            )
 
     def _processes(self) -> int:
         return process_count(self.process_group) if self.gather == "auto" else 1
