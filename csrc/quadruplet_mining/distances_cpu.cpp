@@ -1,12 +1,18 @@
-#include "quadruplet_mining/distances_cpu.h"
-
+// Distances of all pairs of rows on the CPU, what batch-all losses are made of.
+//
+// A distance is summed directly, (a - b)^2 over the width, not from |a|^2 + |b|^2 - 2 a.b: no
+// cancellation, equal pairs have equal distances, and the cost is that of a product (a subtraction
+// and a fused multiply-add for each element where a product needs one fused multiply-add).
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
 #include "common/cpu_features.h"
 #include "common/parallel.h"
+#include "quadruplet_mining/quadruplet_mining.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define ZSBIR_X86 1
@@ -16,6 +22,40 @@
 namespace zsbir::quadruplet_mining {
 
 namespace {
+
+// Rows stand side by side in panels, so that a vector holds one feature of neighbouring rows.
+template <class T>
+constexpr int64_t kPanel = 128 / sizeof(T);
+
+// Storage that begins on a cache line, its elements not set.
+template <class T>
+class AlignedArray {
+ public:
+  explicit AlignedArray(int64_t count)
+      : memory_(static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64)),
+                &std::free) {}
+  T* get() const { return memory_.get(); }
+
+ private:
+  std::unique_ptr<T, decltype(&std::free)> memory_;
+};
+
+// A copy of rows as panels [ceil(count / kPanel), width, kPanel]; what is missing is 0.
+template <class T>
+struct PackedRows {
+  explicit PackedRows(Rows<T> rows);
+
+  int64_t panels() const { return (count + kPanel<T> - 1) / kPanel<T>; }
+  const T* panel(int64_t number) const { return storage.get() + number * width * kPanel<T>; }
+
+  int64_t count, width;
+  AlignedArray<T> storage;
+};
+
+// out[r, c] for rows r of `a` and columns c from first_panel * kPanel on; out is row_stride wide.
+template <class T>
+using DistanceBlock = void (*)(Rows<T> a, const PackedRows<T>& b, int64_t first_panel,
+                               Distance distance, T* out, int64_t row_stride);
 
 namespace baseline {
 // Single elements, which the compiler joins as it can. Without a fused multiply-add: calling a
@@ -118,8 +158,6 @@ struct Vector<double> {
 // Rows of a task: enough to share a panel, few enough that small batches use every core.
 int64_t block_rows(int64_t rows) { return rows >= 512 ? 32 : 8; }
 
-}  // namespace
-
 template <class T>
 PackedRows<T>::PackedRows(Rows<T> rows)
     : count(rows.count), width(rows.width), storage(panels() * rows.width * kPanel<T>) {
@@ -146,6 +184,8 @@ DistanceBlock<T> distance_block() {
 #endif
   return baseline::block<T>;
 }
+
+}  // namespace
 
 template <class T>
 void pair_distances_cpu(Rows<T> a, Rows<T> b, Distance distance, T* out) {
@@ -240,10 +280,6 @@ template void distance_weights_cpu<float>(const float*, const float*, int64_t, i
                                           float*, float*, float*);
 template void distance_weights_cpu<double>(const double*, const double*, int64_t, int64_t, Distance,
                                            double*, double*, double*);
-template struct PackedRows<float>;
-template struct PackedRows<double>;
-template DistanceBlock<float> distance_block<float>();
-template DistanceBlock<double> distance_block<double>();
 template void pair_distances_cpu<float>(Rows<float>, Rows<float>, Distance, float*);
 template void pair_distances_cpu<double>(Rows<double>, Rows<double>, Distance, double*);
 

@@ -61,7 +61,7 @@ ZSBIR_HD T gradient_factor(Distance distance, T slope, T d) {
   return d * d < T(1e-12) ? T(0) : slope / d;
 }
 
-// One more element of the width in a sum of distances; a fused chain, as in distances_cpu.h.
+// One more element of the width in a sum of distances; a fused chain, as in distances_cpu.cpp.
 template <class T>
 ZSBIR_HD T add_element(bool dot, T sum, T x, T y) {
   const T e = x - y;
