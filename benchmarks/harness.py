@@ -132,9 +132,17 @@ WAIT_S = 10.0  # for idle cores, before a row
 
 
 def run_suite(
-    suite: Suite, cases: Sequence[str], names: Sequence[str], device: str, how: Settings
+    suite: Suite,
+    cases: Sequence[str],
+    names: Sequence[str],
+    device: str,
+    how: Settings,
+    keep: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """Measure ``names`` on ``cases``; stderr tells what is under way."""
+    """Measure ``names`` on ``cases``; stderr tells what is under way.
+
+    ``keep`` is called with every new row, so that a run that is killed leaves what it has.
+    """
     owners = metadata.packages_distributions()
     modules = {m.split(".")[0] for p in suite.providers.values() for m in p.requires}
     result = Result(machine_facts(device, sorted({d for m in modules for d in owners.get(m, [])})))
@@ -174,11 +182,12 @@ def run_suite(
                     result.failed.append(f"{provider.name} on {case}: {answer}")
                 else:
                     result.rows.append(_row(suite, provider, case, device, result.facts, answer))
+                    keep(result)
     suite.finish(result)
-    if suite.remarks and how.remarks:
+    if suite.remarks and how.remarks and (left := end - time.monotonic()) > 1.0:
         print("remarks".ljust(60), end="\r", file=sys.stderr, flush=True)
         arguments = (suite.module, [provider.name for provider in usable], device)
-        said = call_apart(_remarks_by_name, arguments, how.timeout_s)
+        said = call_apart(_remarks_by_name, arguments, min(how.timeout_s, left))
         if isinstance(said, str):
             result.failed.append(f"remarks: {said}")
         else:
@@ -258,6 +267,9 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--case", default="", metavar="A,B", help=f"of {', '.join(suite.cases)}")
     parser.add_argument("--only", default="", metavar="A,B", help="providers by name; see --list")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="leave out rows that have not begun by then"
+    )
     parser.add_argument("--list", action="store_true", help="list providers and end")
     parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.csv and STEM.json")
     parser.add_argument(
@@ -284,6 +296,10 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
             if name not in known:
                 parser.error(f"--{kind} must be of {', '.join(known)}, got {name!r}")
     args.settings = suite.quick if short else suite.full
+    if args.seconds is not None:
+        args.settings = replace(args.settings, run_s=args.seconds)
+    if args.device == "cuda":  # busy cores hardly touch it, and nobody waits for them
+        args.settings = replace(args.settings, patience_s=0.0)
     return args
 
 
@@ -297,7 +313,12 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     if args.show:
         result = read_records(args.show)
     else:
-        result = run_suite(suite, args.cases, args.names, args.device, args.settings)
+
+        def keep(result: Result) -> None:
+            if args.out:
+                write_records(result, args.out)
+
+        result = run_suite(suite, args.cases, args.names, args.device, args.settings, keep)
     titles = {name: case.title for name, case in suite.cases.items()}
     print(text_report(result, titles, suite.ours, suite.module, suite.layout))
     if args.out:
