@@ -184,7 +184,7 @@ def run_suite(
                     result.rows.append(_row(suite, provider, case, device, result.facts, answer))
                     keep(result)
     suite.finish(result)
-    if suite.remarks and how.remarks and (left := end - time.monotonic()) > 1.0:
+    if suite.remarks and how.remarks and (left := end - time.monotonic()) > 30.0:
         print("remarks".ljust(60), end="\r", file=sys.stderr, flush=True)
         arguments = (suite.module, [provider.name for provider in usable], device)
         said = call_apart(_remarks_by_name, arguments, min(how.timeout_s, left))
@@ -298,8 +298,11 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     args.settings = suite.quick if short else suite.full
     if args.seconds is not None:
         args.settings = replace(args.settings, run_s=args.seconds)
-    if args.device == "cuda":  # busy cores hardly touch it, and nobody waits for them
-        args.settings = replace(args.settings, patience_s=0.0)
+    if args.device == "cuda":  # its times are steady, busy cores hardly touch them
+        short_calls = {"call_s": min(args.settings.call_s, 0.5), "patience_s": 0.0}
+        args.settings = replace(
+            args.settings, total_s=min(args.settings.total_s, 1.5), **short_calls
+        )
     return args
 
 
