@@ -99,11 +99,15 @@ bench() { # NAME LIMIT ARGUMENT...: rows that do not begin in time are left out,
     --seconds $((limit > 30 ? limit - 20 : 10)) "$@"
 }
 show() { # NAME MODULE: the table of a stage, also of one that did not come to its end
+  local table=$logs/$1.log
   echo
-  if grep -q '^one row again\|us/call' "$logs/$1.log"; then
-    tr '\r' '\n' <"$logs/$1.log" | grep -v '^ *$\|^[a-z0-9_]*: [a-z0-9_]* *$\|^remarks *$'
-  elif [ -f "$logs/$1.json" ]; then
-    "$python" -m "benchmarks.$2" --show "$logs/$1.json"
+  if ! grep -q '^one row again\|us/call' "$table" && [ -f "$logs/$1.json" ]; then
+    table=$logs/$1.table
+    "$python" -m "benchmarks.$2" --show "$logs/$1.json" >"$table"
+  fi
+  if grep -q '^one row again\|us/call' "$table"; then # without progress, and what is said above
+    tr '\r' '\n' <"$table" | grep -vE \
+      '^ *$|^[a-z0-9_]*: [a-z0-9_]* *$|^remarks *$|^one row again|^-+$|; [0-9-]+, commit '
   else
     echo "$1: no record"
   fi
