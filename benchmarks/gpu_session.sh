@@ -135,6 +135,7 @@ session() {
   for room in "${rooms[@]}"; do start "build_$room" 180 bash -c "build_test $room"; done
   finish
   export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+  (cd "$work" && "$python" -c 'import zsbir_fast; print("tested:", zsbir_fast.__file__)')
 
   # --- tests and compute-sanitizer, all at the same time: they measure nothing --------------------
   case $mode in *Exclusive*) alone=yes ;; esac
