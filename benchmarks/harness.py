@@ -184,10 +184,10 @@ def run_suite(
                     result.rows.append(_row(suite, provider, case, device, result.facts, answer))
                     keep(result)
     suite.finish(result)
-    if suite.remarks and how.remarks and (left := end - time.monotonic()) > 30.0:
+    if suite.remarks and how.remarks:
         print("remarks".ljust(60), end="\r", file=sys.stderr, flush=True)
         arguments = (suite.module, [provider.name for provider in usable], device)
-        said = call_apart(_remarks_by_name, arguments, min(how.timeout_s, left))
+        said = call_apart(_remarks_by_name, arguments, how.timeout_s)
         if isinstance(said, str):
             result.failed.append(f"remarks: {said}")
         else:
@@ -268,7 +268,10 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", default="", metavar="A,B", help=f"of {', '.join(suite.cases)}")
     parser.add_argument("--only", default="", metavar="A,B", help="providers by name; see --list")
     parser.add_argument(
-        "--seconds", type=float, metavar="N", help="leave out rows that have not begun by then"
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="leave out rows that have not begun by then, and remarks beside the rows",
     )
     parser.add_argument("--list", action="store_true", help="list providers and end")
     parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.csv and STEM.json")
@@ -297,7 +300,7 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
                 parser.error(f"--{kind} must be of {', '.join(known)}, got {name!r}")
     args.settings = suite.quick if short else suite.full
     if args.seconds is not None:
-        args.settings = replace(args.settings, run_s=args.seconds)
+        args.settings = replace(args.settings, run_s=args.seconds, remarks=False)
     if args.device == "cuda":  # its times are steady, busy cores hardly touch them
         short_calls = {"call_s": min(args.settings.call_s, 0.5), "patience_s": 0.0}
         args.settings = replace(

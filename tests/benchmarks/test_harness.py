@@ -208,7 +208,7 @@ def test_rows_are_kept_as_they_come(toy):
 
 def test_a_run_can_be_given_less_time(toy):
     args = parse_args(toy, ["--full", "--seconds", "30"])
-    assert args.settings == replace(toy.full, run_s=30.0)
+    assert args.settings == replace(toy.full, run_s=30.0, remarks=False)
 
 
 def test_nobody_waits_for_idle_cores_before_a_gpu(toy):
