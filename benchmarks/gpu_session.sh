@@ -105,9 +105,9 @@ show() { # NAME MODULE: the table of a stage, also of one that did not come to i
     table=$logs/$1.table
     "$python" -m "benchmarks.$2" --show "$logs/$1.json" >"$table"
   fi
-  if grep -q '^one row again\|us/call' "$table"; then # without progress, and what is said above
-    tr '\r' '\n' <"$table" | grep -vE \
-      '^ *$|^[a-z0-9_]*: [a-z0-9_]* *$|^remarks *$|^one row again|^-+$|; [0-9-]+, commit '
+  if grep -q '^one row again\|us/call' "$table"; then # from the line of the machine on
+    tr '\r' '\n' <"$table" | awk 'shown; /; [0-9-]+, commit / { shown = 1 }' |
+      grep -vE '^ *$|^remarks *$|^one row again|^-+$'
   else
     echo "$1: no record"
   fi

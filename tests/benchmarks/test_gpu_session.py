@@ -20,12 +20,13 @@ STUBS = {
     "compute-sanitizer": 'echo "========= ERROR SUMMARY: 0 errors"',
     "ncu": 'for a in "$@"; do if [ "$p" = --export ]; then touch "$a.ncu-rep"; fi; p=$a; done',
     "python": """
+        machine="CPU X; 2026-01-01, commit abc; torch 2.6"
         for a in "$@"; do if [ "$p" = --out ]; then echo "{}" >"$a.json"; fi; p=$a; done
         case "$*" in
           *gpu_tests*) echo "3 passed" ;;
           *--show*kernels.csv) echo "kernel us"; echo "select_kernel 12" ;;
-          *bench_*) echo "table of $2"; echo "one row again" ;;
-          *ceilings*) echo "current_stream 0.5 us/call" ;;
+          *bench_*) echo "a warning"; echo "$machine"; echo "table of $2"; echo "one row again" ;;
+          *ceilings*) echo "$machine"; echo "current_stream 0.5 us/call" ;;
         esac""",
 }
 ROOMS = ("batched_map", "token_weighting", "quadruplet_mining")
@@ -86,6 +87,7 @@ def test_a_run_without_a_failure(session, tmp_path):
     ]
     for text in ("table of benchmarks.bench_token_weighting", "us/call", "select_kernel 12"):
         assert printed.index(text) > printed.index("training_step  ")
+    assert "a warning" not in printed
     assert f"{len(names)} stages, 0 failed" in printed.splitlines()[-1]
     files = {path.name for path in (tmp_path / "out").iterdir()}
     records = {f"{name}.json" for name in (*ROOMS, "training_step", "ceilings")}
