@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 
 def _prefer_installed_package(root: Path, search_path: list[str]) -> list[str]:
     """``search_path``, with ``root`` last if it is there and its zsbir_fast/ is bare source."""
     others = [entry for entry in search_path if Path(entry or os.curdir).resolve() != root]
-    if len(others) == len(search_path) or any((root / "zsbir_fast").glob("_C.*")):
+    compiled = (root / "zsbir_fast" / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES)
+    if len(others) == len(search_path) or any(module.exists() for module in compiled):
         return search_path
     return [*others, str(root)]
 

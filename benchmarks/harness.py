@@ -132,9 +132,17 @@ WAIT_S = 10.0  # for idle cores, before a row
 
 
 def run_suite(
-    suite: Suite, cases: Sequence[str], names: Sequence[str], device: str, how: Settings
+    suite: Suite,
+    cases: Sequence[str],
+    names: Sequence[str],
+    device: str,
+    how: Settings,
+    keep: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """Measure ``names`` on ``cases``; stderr tells what is under way."""
+    """Measure ``names`` on ``cases``; stderr tells what is under way.
+
+    ``keep`` is called with every new row, so that a run that is killed leaves what it has.
+    """
     owners = metadata.packages_distributions()
     modules = {m.split(".")[0] for p in suite.providers.values() for m in p.requires}
     result = Result(machine_facts(device, sorted({d for m in modules for d in owners.get(m, [])})))
@@ -174,6 +182,7 @@ def run_suite(
                     result.failed.append(f"{provider.name} on {case}: {answer}")
                 else:
                     result.rows.append(_row(suite, provider, case, device, result.facts, answer))
+                    keep(result)
     suite.finish(result)
     if suite.remarks and how.remarks:
         print("remarks".ljust(60), end="\r", file=sys.stderr, flush=True)
@@ -258,6 +267,12 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--case", default="", metavar="A,B", help=f"of {', '.join(suite.cases)}")
     parser.add_argument("--only", default="", metavar="A,B", help="providers by name; see --list")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="leave out rows that have not begun by then, and remarks beside the rows",
+    )
     parser.add_argument("--list", action="store_true", help="list providers and end")
     parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.csv and STEM.json")
     parser.add_argument(
@@ -284,6 +299,13 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
             if name not in known:
                 parser.error(f"--{kind} must be of {', '.join(known)}, got {name!r}")
     args.settings = suite.quick if short else suite.full
+    if args.seconds is not None:
+        args.settings = replace(args.settings, run_s=args.seconds, remarks=False)
+    if args.device == "cuda":  # its times are steady, busy cores hardly touch them
+        short_calls = {"call_s": min(args.settings.call_s, 0.5), "patience_s": 0.0}
+        args.settings = replace(
+            args.settings, total_s=min(args.settings.total_s, 1.5), **short_calls
+        )
     return args
 
 
@@ -297,7 +319,12 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     if args.show:
         result = read_records(args.show)
     else:
-        result = run_suite(suite, args.cases, args.names, args.device, args.settings)
+
+        def keep(result: Result) -> None:
+            if args.out:
+                write_records(result, args.out)
+
+        result = run_suite(suite, args.cases, args.names, args.device, args.settings, keep)
     titles = {name: case.title for name, case in suite.cases.items()}
     print(text_report(result, titles, suite.ours, suite.module, suite.layout))
     if args.out:

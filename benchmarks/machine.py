@@ -88,7 +88,8 @@ def machine_facts(device: str, packages: Iterable[str]) -> dict[str, Any]:
     torch = importlib.import_module("torch")
     facts: dict[str, Any] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _first_line(["git", "rev-parse", "--short", "HEAD"]),
+        "commit": os.environ.get("ZSBIR_COMMIT")  # of a copy without a history
+        or _first_line(["git", "rev-parse", "--short", "HEAD"]),
         "cpu": _cpu_field("model name") or platform.processor(),
         "cpu_family_model": f"{_cpu_field('cpu family')}/{_cpu_field('model')}",
         "cores": os.cpu_count(),
@@ -103,6 +104,11 @@ def machine_facts(device: str, packages: Iterable[str]) -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(0)
         facts |= {"gpu": gpu.name, "gpu_GiB": round(gpu.total_memory / 2**30, 1)}
         facts |= {"cuda": torch.version.cuda, "sms": gpu.multi_processor_count}
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        facts["driver"] = _first_line(query).partition("\n")[0]
+        facts["clocks"] = _first_line(
+            ["nvidia-smi", "--query-gpu=clocks.max.sm,clocks.max.mem,power.limit", "--format=csv"]
+        )
     versions = {}
     for package in ("zsbir-fast", "torch", "numpy", *packages):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -44,6 +44,11 @@ class Row:
     note: str
     against: str = ""  # the provider whose time is 1 in the ratio column; default: the suite's
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes took what it needed; a GPU hardly notices busy cores."""
+        return self.device == "cpu" and self.other_load > 0.2
+
 
 @dataclass
 class Result:
@@ -131,7 +136,7 @@ def _rate(row: Row, unit: float | None) -> str:
     return f"{row.gb_per_s:.1f} GB/s" if row.gb_per_s else ""
 
 
-_METHOD = ("method", lambda row, unit: row.title + (" (!)" if row.other_load > 0.2 else ""))
+_METHOD = ("method", lambda row, unit: row.title + (" (!)" if row.disturbed else ""))
 _RATIO = ("ratio", lambda row, unit: f"{significant(row.p50_us / unit)}x" if unit else "")
 _REST = (
     ("peak MB", lambda row, unit: f"{row.peak_bytes / 2**20:,.0f}"),
@@ -198,7 +203,7 @@ def report(
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
         blocks.append(f"{titles.get(case, case)}\n{plain(table(rows, ours, layout), layout)}")
-    if any(row.other_load > 0.2 for row in result.rows):
+    if any(row.disturbed for row in result.rows):
         blocks.append("(!) other processes took more than 0.2 core during this row: repeat it")
     blocks += [
         "\n".join(lines) for lines in (result.verdicts, result.skipped, result.failed) if lines
@@ -244,13 +249,17 @@ def machine(facts: Mapping[str, Any]) -> str:
     """Hardware and versions in one paragraph."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     parts = [
-        *([facts["gpu"]] if "gpu" in facts else []),
+        *(_gpu(facts) if "gpu" in facts else []),
         f"{facts['cpu']} (family/model {facts['cpu_family_model']}, {', '.join(facts['simd'])})",
         f"{facts['cores']} cores, {facts['threads']} threads, {facts['memory_GiB']} GiB",
         f"{facts['date'][:10]}, commit {facts['commit']}",
         versions,
     ]
     return "; ".join(parts) + "."
+
+
+def _gpu(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{facts['gpu']}, driver {facts.get('driver', 'unknown')}, CUDA {facts.get('cuda')}"]
 
 
 def bullets(lines: Sequence[str]) -> str:

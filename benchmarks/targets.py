@@ -34,7 +34,7 @@ def fastest(rows: Rows, case: str, names: tuple[str, ...]) -> Row | None:
 
 def marked(result: Result, case: str, lines: list[str]) -> list[str]:
     """The verdicts of a case, with a mark if other processes disturbed one of its rows."""
-    disturbed = any(row.case == case and row.other_load > 0.2 for row in result.rows)
+    disturbed = any(row.case == case and row.disturbed for row in result.rows)
     return [line + "  (disturbed run)" for line in lines] if disturbed else lines
 
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -117,10 +118,11 @@ def test_cuda_targets():
 def test_installed_package_is_preferred_to_bare_source(tmp_path):
     root = tmp_path / "repository"
     (root / "zsbir_fast").mkdir(parents=True)
+    (root / "zsbir_fast" / "_C.pyi").touch()  # its types are no module
     path = [str(root), "/site-packages"]
     assert benchmarks._prefer_installed_package(root, path) == ["/site-packages", str(root)]
     assert benchmarks._prefer_installed_package(root, ["/site-packages"]) == ["/site-packages"]
-    (root / "zsbir_fast" / "_C.cpython-311.so").touch()
+    (root / "zsbir_fast" / f"_C{EXTENSION_SUFFIXES[0]}").touch()
     assert benchmarks._prefer_installed_package(root, path) == path
 
 

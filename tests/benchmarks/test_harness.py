@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.harness import choose_n, measure, measure_apart, run_suite
+from benchmarks.harness import choose_n, measure, measure_apart, parse_args, run_suite
 from benchmarks.machine import Clock, PeakMemory, machine_facts, wait_for_idle_cores
 from benchmarks.suite import Prepared, Provider, Settings, Suite
 
@@ -196,6 +196,30 @@ def test_rows_that_come_too_late_are_left_out(toy):
     assert result.skipped == [
         "good on one: left out, a run may take 0 s; --case and --only pick rows"
     ]
+
+
+def test_rows_are_kept_as_they_come(toy):
+    seen = []
+    run_suite(
+        toy, ["one"], ["good", "fail", "good"], "cpu", FAST, lambda r: seen.append(len(r.rows))
+    )
+    assert seen == [1, 2]
+
+
+def test_a_run_can_be_given_less_time(toy):
+    args = parse_args(toy, ["--full", "--seconds", "30"])
+    assert args.settings == replace(toy.full, run_s=30.0, remarks=False)
+
+
+def test_nobody_waits_for_idle_cores_before_a_gpu(toy):
+    settings = parse_args(toy, ["--full", "--device", "cuda", "--only", "gpu"]).settings
+    assert settings.patience_s == 0.0 < toy.full.patience_s
+    assert settings.total_s < toy.full.total_s
+
+
+def test_a_commit_can_be_named(monkeypatch):
+    monkeypatch.setenv("ZSBIR_COMMIT", "abc1234")
+    assert machine_facts("cpu", [])["commit"] == "abc1234"
 
 
 def test_facts_name_the_machine():

@@ -162,3 +162,14 @@ def test_update_tables_wants_a_place(result, tmp_path):
     ):
         update_tables(document, result, {}, "ours")
     assert document.read_text() == "nothing here\n"
+
+
+def test_busy_cores_disturb_rows_of_the_cpu_alone():
+    assert make_row(other_load=0.5).disturbed
+    assert not make_row(other_load=0.5, device="cuda").disturbed
+    assert not make_row(other_load=0.1).disturbed
+
+
+def test_a_gpu_is_named_with_driver_and_cuda(result):
+    result.facts.update(gpu="GPU X", driver="580.1", cuda="13.0")
+    assert "GPU X, driver 580.1, CUDA 13.0; Some CPU" in report(result, {}, "ours", "module")

@@ -48,6 +48,18 @@ def test_gallery_on_the_cpu_streams_to_queries_on_the_gpu(whole_numbers):
     assert torch.equal(got.columns.nan_to_num(-1), expected.columns.nan_to_num(-1))
 
 
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_streamed_shards_on_the_gpu(whole_numbers, metric):
+    q, g, *labels = whole_numbers
+    evaluator = zf.RetrievalEvaluator(stream=True, metric=metric, ks=KS, workspace_mib=1)
+    for part in torch.arange(len(g)).split(300):
+        evaluator.add_gallery(g[part].cuda(), labels[1][part])
+    expected = zf.evaluate_retrieval(q, g, *labels, metric=metric, ks=KS)
+    for _ in range(2):
+        got = evaluator.evaluate(q.cuda(), labels[0])
+        assert torch.equal(got.columns.nan_to_num(-1), expected.columns.nan_to_num(-1))
+
+
 def test_queries_elsewhere_than_the_gallery(whole_numbers):
     q, g, *labels = whole_numbers
     with pytest.raises(ValueError, match="queries must be on cpu like the gallery, got cuda:0"):

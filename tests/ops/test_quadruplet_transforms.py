@@ -143,9 +143,22 @@ def test_second_derivatives_are_refused(name):
         grad.sum().backward()
 
 
+def cdist_has_second_derivatives():
+    """Not in torch 2.6."""
+    x = torch.rand(2, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(torch.cdist(x, x.detach() + 1).sum(), x, create_graph=True)
+    try:
+        torch.autograd.grad(grad.sum(), x)
+    except NotImplementedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", [x for x in LOSSES if x != "mine_quadruplets"])
 def test_the_reference_can_be_transformed(name):
     """As the refusals promise."""
+    if name != "quadruplet_loss" and not cdist_has_second_derivatives():
+        pytest.skip("this torch has no second derivatives of cdist")
     s, p, *labels = batch(torch.float64)
     s.requires_grad_()
 

@@ -214,7 +214,7 @@ def flat(case, **options):
 
     def function(*tensors):
         out = token_weighting(**{**case, **dict(zip(FLOATS, tensors, strict=True))}, **options)
-        return out if isinstance(out, torch.Tensor) else tuple(out[:3])
+        return out if isinstance(out, torch.Tensor) else tuple(out)[:3]
 
     return function, [case[name].clone().requires_grad_() for name in FLOATS]
 

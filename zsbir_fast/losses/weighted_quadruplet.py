@@ -277,7 +277,9 @@ class WeightedQuadrupletLoss(nn.Module):
                 raise ValueError(f"{_NAME}: quadruplets and bank must be None for mining='all'")
             loss = self._all_loss(batch)
         else:
-            sides = self._sides(*batch[:4], bank)
+            sides = self._sides(
+                batch.sketches, batch.photos, batch.sketch_labels, batch.photo_labels, bank
+            )
             loss = self._mined_loss(sides, batch.weights, quadruplets, bank)
         if min(len(batch.sketches), len(batch.photos)) == 0:  # the other one gets zeros, not None
             loss = loss + batch.sketches[:0].sum() + batch.photos[:0].sum()
@@ -294,7 +296,9 @@ class WeightedQuadrupletLoss(nn.Module):
         photo_labels: Tensor,
         bank: Bank | None,
     ) -> tuple[Side, Side]:
-        past: tuple[Tensor | None, ...] = (None,) * 4 if bank is None else bank[:4]
+        past: tuple[Tensor | None, ...] = (None,) * 4
+        if bank is not None:
+            past = (bank.sketches, bank.sketch_labels, bank.photos, bank.photo_labels)
         return (
             side_of(self.prepare(sketches), sketch_labels, *past[:2]),
             side_of(self.prepare(photos), photo_labels, *past[2:]),

@@ -157,6 +157,13 @@ def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None
         raise ValueError(f"{op}: {name} must be in [{low}, {high}], got {least} to {most}")
 
 
+def cut_offs(ks: Sequence[int], device: torch.device) -> Tensor:
+    """int64 [K]; a few are filled in on a GPU, as a copy from the CPU would wait for it."""
+    if device.type != "cpu" and 0 < len(ks) <= 8:
+        return torch.stack([torch.full((), k, dtype=torch.int64, device=device) for k in ks])
+    return torch.tensor(list(ks), dtype=torch.int64, device="cpu").to(device)
+
+
 def definition_struct(definition: Sequence[int], ks: Tensor) -> _C.Definition:
     ap, normaliser, precision, ties = definition
     return _C.Definition(

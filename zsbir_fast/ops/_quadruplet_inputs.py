@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ def check_paired(function: str, paired: Tensor, photos: int) -> None:
         raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")
 
 
-def check_choice(function: str, argument: str, value: str, choices: object) -> None:
-    known = get_args(choices)
+def check_choice(function: str, argument: str, value: str, choices: Any) -> None:
+    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
     if value not in known:
         raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,8 +137,8 @@ def check_positive(function: str, temperature: float) -> None:
         raise ValueError(f"{function}: temperature must be positive, got {temperature}")
 
 
-def check_choice(function: str, argument: str, value: str, choices: object) -> None:
+def check_choice(function: str, argument: str, value: str, choices: Any) -> None:
     """Raise unless the value is one of a ``Literal``."""
-    known = get_args(choices)
+    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
     if value not in known:
         raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")

@@ -25,6 +25,7 @@ from zsbir_fast.ops._batched_map_inputs import (
     check_offsets,
     check_range,
     check_scores,
+    cut_offs,
     definition_struct,
 )
 from zsbir_fast.ops._library import (
@@ -227,7 +228,7 @@ def _batched_map_cpu(
     check_offsets(op, "class_offsets", class_offsets, columns)
     check_range(op, "class_columns", class_columns, 0, columns - 1)
     check_range(op, "query_class", query_class, -1, classes - 1)
-    ks_tensor = torch.tensor(ks, dtype=torch.int64, device="cpu")
+    ks_tensor = cut_offs(ks, scores.device)
     out = torch.empty(len(scores), _width(ks), dtype=torch.float64, device="cpu")
     _C.batched_map_cpu(
         given.struct,
@@ -306,7 +307,7 @@ def _ranking_metrics_native(
     relevant = RelevantInput(op, offsets, key, None)
     counts = as_kernel_input(op, "counts", counts, torch.int32, (3, len(key)))
     queries = len(offsets) - 1
-    ks_tensor = torch.tensor(ks, dtype=torch.int64, device="cpu").to(key.device)
+    ks_tensor = cut_offs(ks, key.device)
     out = torch.empty(queries, _width(ks), dtype=torch.float64, device=key.device)
     arguments = (
         key.dtype == torch.float64,

@@ -250,7 +250,7 @@ def quadruplet_loss(
     if sketch_references is not None:
         check_features(name, sketches=sketches, sketch_references=sketch_references)
     check_choice(name, "impl", impl, Impl)
-    for field, rows in quadruplets._asdict().items():
+    for field, rows in zip(Quadruplets._fields, quadruplets, strict=True):
         dtype = torch.bool if field == "valid" else torch.int64
         check_beside(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
     if weights is not None:
@@ -293,20 +293,17 @@ def _within_range(
         ValueError: A valid anchor names a row that does not exist; on CUDA, where looking would
             wait for the GPU, and in compiled code, such an anchor is left out instead.
     """
-    valid = quadruplets.valid
+    positive, photo_negative, sketch_negative, valid = quadruplets
+    chosen = (positive, photo_negative, sketch_negative)
     inside = valid
-    for row, count in (
-        (quadruplets.positive, photos),
-        (quadruplets.photo_negative, photos),
-        (quadruplets.sketch_negative, references),
-    ):
-        lowest = -1 if row is quadruplets.sketch_negative and not needs_sketch else 0
+    for row, count in zip(chosen, (photos, photos, references), strict=True):
+        lowest = -1 if row is sketch_negative and not needs_sketch else 0
         inside = inside & (row >= lowest) & (row < count)
     if not (torch.compiler.is_compiling() or valid.is_cuda) and bool((valid & ~inside).any()):
         anchor = int((valid & ~inside).nonzero()[0])
         raise ValueError(
             f"{name}: quadruplets must name rows that exist where they are valid, anchor {anchor} "
-            f"got {tuple(int(x[anchor]) for x in quadruplets[:3])} for {photos} photos and "
+            f"got {tuple(int(x[anchor]) for x in chosen)} for {photos} photos and "
             f"{references} sketches"
         )
-    return quadruplets._replace(valid=inside)
+    return Quadruplets(positive, photo_negative, sketch_negative, inside)

@@ -176,7 +176,7 @@ def token_weighting(
     if not keep:
         return result.scores
     if not return_attention:
-        return result._replace(sketch_attention=None, photo_attention=None)
+        return TokenWeighting(result.scores, result.sketch_pooled, result.photo_pooled, None, None)
     return result
 
 

@@ -277,7 +277,8 @@ def quadruplet_hinges(
     if len(references) == 0:  # then no valid anchor has a hinge with one
         references = sketches
     left_out = ~quadruplets.valid  # their rows need not exist
-    index = [x.masked_fill(left_out, 0).clamp_min(0) for x in quadruplets[:3]]
+    chosen = (quadruplets.positive, quadruplets.photo_negative, quadruplets.sketch_negative)
+    index = [x.masked_fill(left_out, 0).clamp_min(0) for x in chosen]
     rows = (sketches, photos[index[0]], photos[index[1]], references[index[2]])
     hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
     return torch.where(quadruplets.valid, hinges, 0.0)
