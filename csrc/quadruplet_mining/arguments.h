@@ -38,13 +38,19 @@ struct FilterArgs {
 struct EstimatesArgs {
   Address products;
   int64_t first, rows;
-  Address anchor_norms, reference_norms;
-  double error, tiny;
+  Address anchor_lengths, reference_lengths;
+  double product_error, norm_error, tiny;
 
   template <class T>
   Estimates<T> as() const {
-    return {at<const T>(products),        first,    rows,   at<const T>(anchor_norms),
-            at<const T>(reference_norms), T(error), T(tiny)};
+    return {at<const T>(products),
+            first,
+            rows,
+            at<const T>(anchor_lengths),
+            at<const T>(reference_lengths),
+            T(product_error),
+            T(norm_error),
+            T(tiny)};
   }
 };
 

@@ -20,9 +20,10 @@ void bind_arguments(py::module_& m) {
            py::arg("reference_labels"), py::arg("same_limit"), py::arg("forbidden"), py::arg("low"),
            py::arg("high"));
   py::class_<EstimatesArgs>(m, "Estimates")
-      .def(py::init<A, int64_t, int64_t, A, A, double, double>(), py::kw_only(),
-           py::arg("products"), py::arg("first"), py::arg("rows"), py::arg("anchor_norms"),
-           py::arg("reference_norms"), py::arg("error"), py::arg("tiny"));
+      .def(py::init<A, int64_t, int64_t, A, A, double, double, double>(), py::kw_only(),
+           py::arg("products"), py::arg("first"), py::arg("rows"), py::arg("anchor_lengths"),
+           py::arg("reference_lengths"), py::arg("product_error"), py::arg("norm_error"),
+           py::arg("tiny"));
   py::class_<MinedArgs>(m, "MinedRows")
       .def(py::init<RowsArgs, RowsArgs, RowsArgs, A, A, A, A>(), py::kw_only(), py::arg("sketches"),
            py::arg("photos"), py::arg("references"), py::arg("positive"), py::arg("photo_negative"),

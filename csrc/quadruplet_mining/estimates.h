@@ -16,11 +16,12 @@ struct Interval {
   T low, high;
 };
 
-// norms: the sum of those of both rows.
+// a, b: the lengths of both rows.
 template <class T>
-ZSBIR_HD Interval<T> raw_interval(bool dot, T norms, T product, T error, T tiny) {
+ZSBIR_HD Interval<T> raw_interval(const Estimates<T>& e, bool dot, T a, T b, T product) {
+  const T norms = a * a + b * b;
   const T middle = dot ? 1 - product : norms - 2 * product;
-  const T width = error * norms + tiny;
+  const T width = e.product_error * (a * b) + e.norm_error * norms + e.tiny;
   return {middle - width, middle + width};
 }
 

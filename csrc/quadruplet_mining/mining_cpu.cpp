@@ -58,11 +58,15 @@ struct Chosen {
   T distance[kChoices], raw[kChoices];
   int64_t index[kChoices] = {-1, -1, -1, -1};  // -1: nobody yet, and the distances are not set
 
-  // Whether a reference of this interval may still be chosen; sums of squares are not negative.
-  bool can_improve(bool same, bool dot, const Interval<T>& interval) const {
-    const int32_t nearest = same ? kNearestSame : kNearestOther;
+  // Whether a reference of this interval may still be chosen: not beyond the bound of its choice,
+  // and not surely as good as the best so far at most. Sums of squares are not negative.
+  bool can_improve(bool same, bool dot, const Interval<T>& interval,
+                   const T (&bound)[kChoices]) const {
+    const int32_t nearest = same ? kNearestSame : kNearestOther, farthest = nearest + 1;
     const T low = dot ? interval.low : std::max(T(0), interval.low);
-    return index[nearest] < 0 || !(low >= raw[nearest]) || !(interval.high <= raw[nearest + 1]);
+    const bool first = index[nearest] < 0;
+    return (!(interval.low > bound[nearest]) && (first || !(low >= raw[nearest]))) ||
+           (!(interval.high < bound[farthest]) && (first || !(interval.high <= raw[farthest])));
   }
   void take(bool same, int64_t reference, T of_raw, T d) {
     const int32_t nearest = same ? kNearestSame : kNearestOther, farthest = nearest + 1;
@@ -108,8 +112,8 @@ class Miner {
     for (int32_t i = 0; i < count; ++i) {
       const int32_t r = found[i];
       const Interval<T> raw =
-          raw_interval(row.dot, row.norm + row.norms[r], row.products[r], row.error, row.tiny);
-      if (best.can_improve(row.classes[r] == row.own, row.dot, raw)) group[size++] = r;
+          raw_interval(estimates_, row.dot, row.length, row.lengths[r], row.products[r]);
+      if (best.can_improve(row.classes[r] == row.own, row.dot, raw, bound)) group[size++] = r;
       if (size == kChains) take(row, anchor, group, std::exchange(size, 0), best);
     }
     take(row, anchor, group, size, best);
@@ -121,14 +125,15 @@ class Miner {
     const int64_t n = references_.count;
     const int32_t own = classes_.of(filter_.anchor_labels[anchor]);
     return {estimates_.products + (anchor - estimates_.first) * n,
-            estimates_.reference_norms,
+            estimates_.reference_lengths,
             classes_.references.data(),
             int32_t(n),
             int32_t(std::min(filter_.same_limit, n)),
             own,
             filter_.forbidden ? classes_.of(filter_.forbidden[anchor]) : own,
-            estimates_.anchor_norms[anchor],
-            estimates_.error,
+            estimates_.anchor_lengths[anchor],
+            estimates_.product_error,
+            estimates_.norm_error,
             estimates_.tiny,
             distance_ == Distance::one_minus_dot,
             window_of(filter_, anchor, distance_, estimates_.tiny)};

@@ -7,9 +7,9 @@
 //              may be as good, about one a choice in all unless distances are equal
 // Work         per pair 2 x 10 operations; per candidate D subtractions and fused multiply-adds in
 //              one chain, for which the other lanes of the warp wait
-// Memory       per pair and pass 16 bytes (product, norm, label), from L2: products of a few
+// Memory       per pair and pass 16 bytes (product, length, label), from L2: products of a few
 // anchors
-//              at a time, norms and labels the same for all
+//              at a time, lengths and labels the same for all
 // Determinism  bitwise, and the same for products rounded in any other way: distances are one chain
 //              of fused multiply-adds, choices are by (distance, index)
 // Limits       references < 2^31, blockDim.x a multiple of 32
@@ -67,7 +67,7 @@ class AnchorMiner {
         anchor_(anchor),
         dot_(distance == Distance::one_minus_dot),
         products_(estimates.products + (anchor - estimates.first) * references.count),
-        norm_(estimates.anchor_norms[anchor]),
+        length_(estimates.anchor_lengths[anchor]),
         window_(window_of(filter, anchor, distance, estimates.tiny)) {
     for (int32_t c = 0; c < kChoices; ++c) best_[c] = {0, 0, -1};
   }
@@ -148,8 +148,7 @@ class AnchorMiner {
 
  private:
   __device__ __forceinline__ Interval<T> interval(int32_t r) const {
-    return raw_interval(dot_, norm_ + estimates_.reference_norms[r], products_[r], estimates_.error,
-                        estimates_.tiny);
+    return raw_interval(estimates_, dot_, length_, estimates_.reference_lengths[r], products_[r]);
   }
 
   // kNearestSame or kNearestOther; the farthest is the next number. -1: counts as neither.
@@ -190,7 +189,7 @@ class AnchorMiner {
   int64_t anchor_;
   bool dot_;
   const T* products_;
-  T norm_;
+  T length_;
   Window<T> window_;
   T bound_[kChoices];
   Candidate<T> best_[kChoices];

@@ -23,30 +23,32 @@ struct Chunk {
   inline Chunk(const ScanRow<T>& row, int32_t first) {
     const int32_t left = row.references - first;
     if (left >= L::kCount) {
-      set(row, first, row.norms + first, row.products + first, row.classes + first);
+      set(row, first, row.lengths + first, row.products + first, row.classes + first);
       return;
     }
-    T norms[L::kCount] = {}, products[L::kCount] = {};  // reads nothing beyond the end
+    T lengths[L::kCount] = {}, products[L::kCount] = {};  // reads nothing beyond the end
     int32_t classes[L::kCount] = {};
     for (int32_t l = 0; l < left; ++l) {
-      norms[l] = row.norms[first + l];
+      lengths[l] = row.lengths[first + l];
       products[l] = row.products[first + l];
       classes[l] = row.classes[first + l];
     }
-    set(row, first, norms, products, classes);
+    set(row, first, lengths, products, classes);
   }
 
  private:
-  inline void set(const ScanRow<T>& row, int32_t first, const T* norms_at, const T* products_at,
+  inline void set(const ScanRow<T>& row, int32_t first, const T* lengths_at, const T* products_at,
                   const int32_t* classes_at) {
-    typename L::Vec norms, products;
+    typename L::Vec lengths, products;
     typename L::Class numbers;
-    std::memcpy(&norms, norms_at, sizeof(norms));
+    std::memcpy(&lengths, lengths_at, sizeof(lengths));
     std::memcpy(&products, products_at, sizeof(products));
     std::memcpy(&numbers, classes_at, sizeof(numbers));
-    norms += row.norm;
+    // As raw_interval does it.
+    const typename L::Vec norms = row.length * row.length + lengths * lengths;
     const typename L::Vec middle = row.dot ? T(1) - products : norms - T(2) * products;
-    const typename L::Vec width = row.error * norms + row.tiny;
+    const typename L::Vec width =
+        row.product_error * (row.length * lengths) + row.norm_error * norms + row.tiny;
     low = middle - width;
     high = middle + width;
     const auto classes = __builtin_convertvector(numbers, typename L::Mask);

@@ -9,11 +9,11 @@ namespace zsbir::quadruplet_mining {
 // One anchor and what is known of all references before any distance is.
 template <class T>
 struct ScanRow {
-  const T *products, *norms;  // [references]
-  const int32_t* classes;     // [references]
+  const T *products, *lengths;  // [references]
+  const int32_t* classes;       // [references]
   int32_t references, same_limit;
   int32_t own, forbidden;  // classes of the anchor; forbidden == own: none
-  T norm, error, tiny;
+  T length, product_error, norm_error, tiny;
   bool dot;
   Window<T> window;
 };

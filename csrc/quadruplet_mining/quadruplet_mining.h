@@ -66,14 +66,15 @@ struct SelectFilter {
 // What products of rows say of their distances. Rows may be shifted by a common vector before they
 // are multiplied, and the products may be rounded in any way: what counts is that the raw distance
 // (the sum of a chain over the given rows, before its square root) is within
-// error * (norms of both) + tiny of norm + norm - 2 product, or of 1 - product for one_minus_dot.
+// product_error |a| |b| + norm_error (|a|^2 + |b|^2) + tiny of |a|^2 + |b|^2 - 2 product, or of
+// 1 - product for one_minus_dot.
 template <class T>
 struct Estimates {
-  const T* products;         // [rows, references], of the anchors from `first` on
-  int64_t first, rows;       // a part of the anchors, whose products are there at a time
-  const T* anchor_norms;     // [anchors] squared lengths of the rows that were multiplied
-  const T* reference_norms;  // [references]
-  T error, tiny;
+  const T* products;           // [rows, references], of the anchors from `first` on
+  int64_t first, rows;         // a part of the anchors, whose products are there at a time
+  const T* anchor_lengths;     // [anchors] of the rows that were multiplied
+  const T* reference_lengths;  // [references]
+  T product_error, norm_error, tiny;
 };
 
 // The choices of anchors `first` to `first + rows`: index [kChoices, anchors], -1 where there is

@@ -116,10 +116,11 @@ class _Estimates(NamedTuple):
 
     anchors: Tensor
     references: Tensor
-    anchor_norms: Tensor
-    reference_norms: Tensor
+    anchor_lengths: Tensor
+    reference_lengths: Tensor
     precision: Precision
-    error: float
+    product_error: float
+    norm_error: float
     tiny: float
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
@@ -159,25 +160,27 @@ _FACTORS: dict[Precision, float] = {
 def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates:
     """How far distances from a product may be from the summed ones, in all circumstances.
 
-    With u half the spacing of numbers near 1, and norms the squared lengths |a|^2 + |b|^2:
+    With u half the spacing of numbers near 1:
 
-    - a product of D terms errs by at most p norms / 2, where p = D u, whatever the order of its
-      sums (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and more where
-      factors are rounded and matrix units cut sums off: p = 2^-9 + 2 D u, 2^-8 + 2 D u;
-    - the chain that is the distance errs by (D + 4) u of itself, and it is at most 2 norms;
-    - norms err by (D + 8) u, the shift, the sum of three terms and comparisons by a few u.
+    - a product of D terms errs by at most D u |a| |b|, whatever the order of its sums (Higham,
+      Accuracy and Stability of Numerical Algorithms, section 3.1), and by more where factors are
+      rounded and matrix units cut sums off; it counts twice in |a|^2 + |b|^2 - 2 a.b;
+    - the chain that is the distance errs by (D + 4) u of itself, at most 2 (|a|^2 + |b|^2); for
+      the cosine, by D u |a| |b| and the rounding of 1 - a.b;
+    - |a|^2 + |b|^2 errs by (D + 8) u, the shift, the sum of three terms and comparisons by a few u.
 
     Differences do not change with a common shift: rows are taken relative to their mean, or a mean
     much longer than the differences would leave every reference a candidate.
     """
     width = anchors.shape[1]
     info = torch.finfo(anchors.dtype)
+    u = info.eps / 2
     precision = _precision_on(anchors.device) if anchors.dtype == torch.float32 else "float32"
-    p = _FACTORS[precision] + width * info.eps / (2 if precision == "float32" else 1)
+    product = _FACTORS[precision] + width * u * (1 if precision == "float32" else 2)
     if distance == CODES["cosine"]:
-        error = p / 2 + (width + 40) * info.eps / 2
+        norm = (width + 40) * u
     else:
-        error = p + (3 * width + 40) * info.eps / 2
+        product, norm = 2 * product, (3 * width + 40) * u
         itself = anchors.data_ptr() == references.data_ptr() and len(anchors) == len(references)
         centre = references.mean(0)
         references = references - centre
@@ -185,10 +188,11 @@ def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates
     return _Estimates(
         anchors,
         references,
-        torch.linalg.vector_norm(anchors, dim=1).square_(),
-        torch.linalg.vector_norm(references, dim=1).square_(),
+        torch.linalg.vector_norm(anchors, dim=1),
+        torch.linalg.vector_norm(references, dim=1),
         precision,
-        1.25 * error,  # for terms of second order
+        1.25 * product,  # for terms of second order
+        1.25 * norm,
         8 * (width + 1) * info.tiny,  # for what underflows
     )
 
@@ -234,9 +238,10 @@ def _native(
             products=products.data_ptr(),
             first=first,
             rows=len(products),
-            anchor_norms=estimates.anchor_norms.data_ptr(),
-            reference_norms=estimates.reference_norms.data_ptr(),
-            error=estimates.error,
+            anchor_lengths=estimates.anchor_lengths.data_ptr(),
+            reference_lengths=estimates.reference_lengths.data_ptr(),
+            product_error=estimates.product_error,
+            norm_error=estimates.norm_error,
             tiny=estimates.tiny,
         )
         if anchors.is_cuda:

@@ -48,15 +48,16 @@ void select_pairs(Rows<T> host_anchors, Rows<T> host_references, const SelectFil
   const OnDevice forbidden(host.forbidden, count);
   const OnDevice low(host.low, count), high(host.high, count);
   const OnDevice products(given.products, given.rows * host_references.count);
-  const OnDevice anchor_norms(given.anchor_norms, count);
-  const OnDevice reference_norms(given.reference_norms, host_references.count);
+  const OnDevice anchor_lengths(given.anchor_lengths, count);
+  const OnDevice reference_lengths(given.reference_lengths, host_references.count);
   const OnDevice index(host_index, kChoices * count);
   const OnDevice chosen(host_chosen, kChoices * count);
   const SelectFilter<T> filter{anchor_labels.get(), reference_labels.get(),
                                host.same_limit,     forbidden.get(),
                                low.get(),           high.get()};
-  const Estimates<T> estimates{products.get(),        given.first, given.rows, anchor_norms.get(),
-                               reference_norms.get(), given.error, given.tiny};
+  const Estimates<T> estimates{
+      products.get(),          given.first,         given.rows,       anchor_lengths.get(),
+      reference_lengths.get(), given.product_error, given.norm_error, given.tiny};
   select_pairs_cuda(anchors.get(), references.get(), filter, estimates, distance, wanted,
                     index.get(), chosen.get(), 0, nullptr);
   index.copy_to(host_index);

@@ -82,10 +82,10 @@ void check_distances(const Batch<T>& b, const std::string& name) {
 // Products of a part of the anchors with all photos, as wrong as `error` lets them be.
 template <class T>
 struct Products {
-  std::vector<T> products, anchor_norms, reference_norms;
+  std::vector<T> products, anchor_lengths, reference_lengths;
   Estimates<T> get(int64_t first, int64_t rows, double error) const {
-    return {products.data(),        first,    rows,    anchor_norms.data(),
-            reference_norms.data(), T(error), T(1e-30)};
+    return {products.data(),          first,    rows,    anchor_lengths.data(),
+            reference_lengths.data(), T(error), T(1e-6), T(1e-30)};
   }
 
   Products(const Batch<T>& b, int64_t first, int64_t rows, double error, unsigned seed) {
@@ -97,12 +97,14 @@ struct Products {
       for (int64_t d = 0; d < b.width; ++d) sum += double(x[i * b.width + d]) * y[j * b.width + d];
       return sum;
     };
-    for (int64_t i = 0; i < b.sketches; ++i) anchor_norms.push_back(T(product(b.s, i, b.s, i)));
-    for (int64_t j = 0; j < b.photos; ++j) reference_norms.push_back(T(product(b.p, j, b.p, j)));
+    for (int64_t i = 0; i < b.sketches; ++i)
+      anchor_lengths.push_back(T(std::sqrt(product(b.s, i, b.s, i))));
+    for (int64_t j = 0; j < b.photos; ++j)
+      reference_lengths.push_back(T(std::sqrt(product(b.p, j, b.p, j))));
     for (int64_t i = first; i < first + rows; ++i) {
       for (int64_t j = 0; j < b.photos; ++j) {  // twice the product counts, so half the error
-        const double norms = double(anchor_norms[i]) + double(reference_norms[j]);
-        products.push_back(T(product(b.s, i, b.p, j) + 0.5 * wrong(random) * norms));
+        const double lengths = double(anchor_lengths[i]) * double(reference_lengths[j]);
+        products.push_back(T(product(b.s, i, b.p, j) + 0.5 * wrong(random) * lengths));
       }
     }
   }
