@@ -1,5 +1,6 @@
-// What the CUDA kernels of the room share: the valid words of a pair, and the two products of a
-// tile of rows with a tile of patches, as in products_cpu.h.
+// What the CUDA kernels of the room share: the valid words of a pair, what is left of a word after
+// the forward pass, the gradient of its pooled rows, and the two products of a tile of rows with a
+// tile of patches, as in products_cpu.h.
 #pragma once
 #include <math.h>
 
@@ -159,5 +160,92 @@ __device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
   sum = warp_sum(sum);
   return zero ? A(0) : A(1) / largest / sqrt(sum);
 }
+
+// What the forward pass of a pair leaves in memory.
+template <class S>
+struct PairResults {
+  using A = Accumulate<S>;
+  const Problem<S>& p;
+  const Forward<A>& out;
+  int64_t pair;
+
+  __device__ int64_t word(int32_t stat, int64_t j) const {
+    return (stat * p.pairs + pair) * p.words + j;
+  }
+  __device__ A* kept(int32_t side, int64_t j) const {
+    return pick(out.pooled, side) + (pair * p.words + j) * p.value_width;
+  }
+
+  // Statistics, and pooled rows if wanted, of padding. Every thread of the block calls.
+  __device__ void clear_padding(const uint8_t* mask) const {
+    for (int64_t j = 0; j < p.words; ++j) {
+      if (mask != nullptr && mask[j] != 0) continue;
+      if (threadIdx.x < kStats) out.stats[word(threadIdx.x, j)] = 0;
+      for (int32_t side = 0; out.keep == Keep::all && side < p.sides; ++side) {
+        A* row = kept(side, j);
+        for (int64_t d = threadIdx.x; d < p.value_width; d += blockDim.x) row[d] = 0;
+      }
+    }
+  }
+
+  // Statistics of a word from its pooled rows; a warp calls. With one side the photo's are unused.
+  __device__ void finish(int64_t j, const A* sketch, const A* photo, A sketch_log_sum,
+                         A photo_log_sum) const {
+    const int32_t lane = threadIdx.x % kWarp;
+    if (lane == 0) out.stats[word(kLogSum, j)] = sketch_log_sum;
+    if (p.sides < kSides) {
+      for (int32_t stat = kLogSum + 1 + lane; stat < kStats; stat += kWarp) {
+        out.stats[word(stat, j)] = 0;
+      }
+      return;
+    }
+    const A sketch_inverse = warp_inverse_norm<A>(sketch, p.value_width);
+    const A photo_inverse = warp_inverse_norm<A>(photo, p.value_width);
+    const bool zero = sketch_inverse == 0 || photo_inverse == 0;
+    A cosine = 0;
+    for (int64_t d = lane; !zero && d < p.value_width; d += kWarp) {
+      cosine = fma(sketch[d] * sketch_inverse, photo[d] * photo_inverse, cosine);
+    }
+    cosine = warp_sum(cosine);
+    if (lane != 0) return;
+    out.stats[word(kLogSum + kPhoto, j)] = photo_log_sum;
+    out.stats[word(kInverseNorm + kSketch, j)] = sketch_inverse;
+    out.stats[word(kInverseNorm + kPhoto, j)] = photo_inverse;
+    out.stats[word(kCosine, j)] = cosine;
+  }
+};
+
+// The gradient of one pooled row, column by column: through the cosine, and as given.
+template <class S>
+struct PooledGradient {
+  using A = Accumulate<S>;
+  const A *own, *partner, *given;  // partner, given: nullptr if nothing comes that way
+  A own_inverse = 0, other_inverse = 0, cosine = 0, factor = 0, log_sum;
+
+  __device__ PooledGradient(const Problem<S>& p, const Backward<S>& g, int64_t pair, int32_t side,
+                            int64_t j) {
+    const int64_t at = pair * p.words + j, stat = p.pairs * p.words;
+    const int32_t other = kSides - 1 - side;
+    own = pick(g.pooled, side) + at * p.value_width;
+    given = pick(g.grad_pooled, side);
+    if (given != nullptr) given += at * p.value_width;
+    partner = nullptr;
+    log_sum = g.stats[(kLogSum + side) * stat + at];
+    if (g.grad_scores == nullptr || p.sides < kSides) return;
+    partner = pick(g.pooled, other) + at * p.value_width;
+    own_inverse = g.stats[(kInverseNorm + side) * stat + at];
+    other_inverse = g.stats[(kInverseNorm + other) * stat + at];
+    cosine = g.stats[kCosine * stat + at];
+    factor = g.grad_scores[pair] * g.weights[p.labels[pair] * p.words + j] * own_inverse;
+  }
+
+  __device__ A operator()(int64_t d) const {
+    A x = given != nullptr ? given[d] : A(0);
+    if (partner != nullptr) {
+      x += factor * (partner[d] * other_inverse - cosine * (own[d] * own_inverse));
+    }
+    return x;
+  }
+};
 
 }  // namespace zsbir::token_weighting

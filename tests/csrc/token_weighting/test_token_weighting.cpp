@@ -29,6 +29,9 @@ struct Case {
   double padding = 0.3;    // share of words that are none
   bool zero_rows = false;  // the first pair's values are zero
   bool only_pooled = false;
+  Keep keep = Keep::all;
+  double scale = 0.5;
+  double gradient = 1;  // factor of all that comes from above
 };
 
 template <class V>
@@ -49,11 +52,14 @@ Vector<S> random(int64_t size, std::mt19937_64& generator) {
 }
 
 template <class S>
-void compare(const Case& c, const char* what, const Vector<S>& a, const Vector<S>& b) {
-  const double tolerance = sizeof(S) == 8 ? 1e-11 : sizeof(S) == 4 ? 2e-5 : 2e-2;
+void compare(const Case& c, const char* what, const Vector<S>& a, const Vector<S>& b,
+             double tolerance = sizeof(S) == 8   ? 1e-11
+                                : sizeof(S) == 4 ? 2e-5
+                                                 : 2e-2,
+             double unit = 1) {
   for (size_t i = 0; i < a.data.size(); ++i) {
     const double x = widen(a.data[i]), y = widen(b.data[i]);
-    if (std::abs(x - y) <= tolerance * (1 + std::abs(y))) continue;
+    if (std::abs(x - y) <= tolerance * (unit + std::abs(y))) continue;
     ++failures;
     std::printf("FAILED  %s: %s[%zu] is %g, on the CPU %g\n", c.name.c_str(), what, i, x, y);
     return;
@@ -87,8 +93,10 @@ struct Data {
     for (int64_t b = 0; b < c.pairs; ++b) labels.push_back(b == 3 ? c.classes : b % c.classes);
     weights = random<A>(c.classes * c.words, generator);
     grad_scores = random<A>(c.pairs, generator);
+    for (A& x : grad_scores.data) x *= A(c.gradient);
     for (int i = 0; i < 2; ++i) {
       grad_pooled.push_back(random<A>(c.pairs * c.words * c.value_width, generator));
+      for (A& x : grad_pooled.back().data) x *= A(c.gradient);
     }
     problem = {c.pairs,
                c.classes,
@@ -96,7 +104,7 @@ struct Data {
                c.width,
                c.value_width,
                c.sides,
-               A(0.5),
+               A(c.scale),
                inputs[0].get(),
                mask.data(),
                labels.data(),
@@ -127,11 +135,14 @@ struct Results {
 
   template <class RunForward, class RunBackward, class RunSums>
   void compute(const Case& c, Data<S>& d, RunForward forward, RunBackward backward, RunSums sums) {
-    forward(d.problem, Forward<A>{d.weights.get(),
-                                  scores.get(),
-                                  {sketch_pooled.get(), photo_pooled.get()},
-                                  stats.get(),
-                                  Keep::all});
+    const bool none = c.keep == Keep::scores;
+    forward(d.problem,
+            Forward<A>{d.weights.get(),
+                       scores.get(),
+                       {none ? nullptr : sketch_pooled.get(), none ? nullptr : photo_pooled.get()},
+                       stats.get(),
+                       c.keep});
+    if (none) return;  // nothing to go back from
     const bool pooled = c.only_pooled || c.sides == 1;
     backward(d.problem,
              Backward<S>{d.weights.get(),
@@ -156,8 +167,12 @@ void run_words(const Case& c) {
   cpu.compute(c, data, forward_cpu<S>, backward_cpu<S>, class_sums_cpu<A, S>);
   cuda.compute(
       c, data,
-      [&](const Problem<S>& p, const Forward<A>& out) { kernels::forward<S>(p, out, c.few); },
-      [&](const Problem<S>& p, const Backward<S>& g) { kernels::backward<S>(p, g, c.few); },
+      [&](const Problem<S>& p, const Forward<A>& out) {
+        kernels::forward<S>(p, out, c.few, Products::plain);
+      },
+      [&](const Problem<S>& p, const Backward<S>& g) {
+        kernels::backward<S>(p, g, c.few, Products::plain);
+      },
       [&](const ClassSums<A>& sums, S* out) { kernels::class_sums<A, S>(sums, out); });
   compare(c, "scores", cuda.scores, cpu.scores);
   compare(c, "sketch_pooled", cuda.sketch_pooled, cpu.sketch_pooled);
@@ -166,6 +181,62 @@ void run_words(const Case& c) {
   compare(c, "text", cuda.text, cpu.text);
   const char* names[] = {"sketch_keys", "sketch_values", "photo_keys", "photo_values"};
   for (int i = 0; i < 4; ++i) compare(c, names[i], cuda.patches[i], cpu.patches[i]);
+}
+
+// On tensor cores, or in the emulation of them. Halves: what is rounded on the way are weights and
+// gradients, so an error is measured by the largest element, however small that is.
+template <class S>
+void run_mma(const Case& c) {
+  Data<S> data(c);
+  Results<S> cpu(c), cuda(c);
+  cpu.compute(c, data, forward_cpu<S>, backward_cpu<S>, class_sums_cpu<float, S>);
+  const auto best = [&](const char* what) {
+    if (c.pairs == 0 || kernels::ran_best()) return;
+    ++failures;
+    std::printf("FAILED  %s: %s without tensor cores\n", c.name.c_str(), what);
+  };
+  cuda.compute(
+      c, data,
+      [&](const Problem<S>& p, const Forward<float>& out) {
+        kernels::forward<S>(p, out, c.few);
+        best("forward");
+      },
+      [&](const Problem<S>& p, const Backward<S>& g) {
+        kernels::backward<S>(p, g, c.few);
+        best("backward");
+      },
+      [&](const ClassSums<float>& sums, S* out) { kernels::class_sums<float, S>(sums, out); });
+  const auto near = [&](const char* what, const auto& a, const auto& b, double unit = 0) {
+    for (const auto& y : b.data) unit = std::max(unit, double(std::abs(widen(y))));
+    compare(c, what, a, b, std::is_same_v<S, Half> ? 2e-3 : 1e-2, unit);
+  };
+  near("scores", cuda.scores, cpu.scores);
+  near("sketch_pooled", cuda.sketch_pooled, cpu.sketch_pooled);
+  near("photo_pooled", cuda.photo_pooled, cpu.photo_pooled);
+  near("stats", cuda.stats, cpu.stats);
+  near("text_rows", cuda.text_rows, cpu.text_rows);
+  const double least = std::is_same_v<S, Half> ? 1e-4 : 0;  // below, a Half itself rounds
+  near("text", cuda.text, cpu.text, least);
+  const char* names[] = {"sketch_keys", "sketch_values", "photo_keys", "photo_values"};
+  for (int i = 0; i < 4; ++i) near(names[i], cuda.patches[i], cpu.patches[i], least);
+}
+
+template <class S>
+void run_product() {
+  std::mt19937_64 generator(1);
+  constexpr int64_t m = 16 * kernels::kProductM, n = 8 * kernels::kProductN,
+                    k = 16 * kernels::kProductK;
+  Vector<S> a = random<S>(m * k, generator), b = random<S>(k * n, generator);
+  Vector<float> sum = random<float>(m * n, generator), want = sum;
+  for (int64_t i = 0; i < m * n; ++i) {
+    double x = sum.data[i];
+    for (int64_t d = 0; d < k; ++d) {
+      x += double(widen(a.data[i / n * k + d])) * widen(b.data[d * n + i % n]);
+    }
+    want.data[i] = float(x);
+  }
+  kernels::mma_product<S>(a.get(), b.get(), sum.get());
+  compare({.name = "one product"}, "sum", sum, want);
 }
 
 template <class S>
@@ -243,6 +314,96 @@ std::vector<Case> cases() {
   };
 }
 
+// Widths are multiples of 8, so that tensor cores take them.
+std::vector<Case> mma_cases() {
+  std::vector<Case> all = {
+      {.name = "nothing", .pairs = 0, .width = 8, .value_width = 8},
+      {.name = "one of each",
+       .pairs = 1,
+       .classes = 1,
+       .words = 1,
+       .width = 8,
+       .value_width = 16,
+       .sketch_patches = 1,
+       .photo_patches = 1,
+       .padding = 0},
+      {.name = "no words", .words = 0, .width = 8, .value_width = 8},
+      {.name = "all padding", .width = 8, .value_width = 8, .padding = 1},
+      {.name = "small",
+       .pairs = 4,
+       .words = 5,
+       .width = 40,
+       .value_width = 72,
+       .sketch_patches = 17,
+       .photo_patches = 35},
+      {.name = "zero rows",
+       .pairs = 3,
+       .words = 4,
+       .width = 16,
+       .value_width = 24,
+       .zero_rows = true},
+      {.name = "scores alone",
+       .words = 5,
+       .width = 24,
+       .value_width = 72,
+       .photo_patches = 20,
+       .keep = Keep::scores},
+      {.name = "few",
+       .pairs = 1,
+       .words = 36,
+       .width = 72,
+       .value_width = 40,
+       .sketch_patches = 33,
+       .few = true,
+       .padding = 0.1,
+       .keep = Keep::valid},
+      {.name = "words by the mask",
+       .classes = 1,
+       .words = 70,
+       .width = 24,
+       .value_width = 8,
+       .padding = 0.9},
+      {.name = "more words than a tile",
+       .pairs = 1,
+       .classes = 1,
+       .words = 77,
+       .width = 88,
+       .value_width = 136,
+       .sketch_patches = 50,
+       .photo_patches = 18,
+       .padding = 0},
+      {.name = "pooling alone",
+       .pairs = 3,
+       .words = 17,
+       .width = 32,
+       .value_width = 40,
+       .sides = 1},
+      {.name = "gradient of pooled rows",
+       .words = 4,
+       .width = 8,
+       .value_width = 48,
+       .only_pooled = true},
+      {.name = "small gradients",
+       .words = 7,
+       .width = 16,
+       .value_width = 32,
+       .sketch_patches = 40,
+       .gradient = 1e-9},
+      {.name = "large gradients",
+       .words = 20,
+       .width = 16,
+       .value_width = 32,
+       .sketch_patches = 40,
+       .few = true,
+       .gradient = 300},
+  };
+  for (Case& c : all) {
+    c.name = "tensor cores, " + c.name;
+    c.scale = 1 / std::sqrt(double(c.width));
+  }
+  return all;
+}
+
 }  // namespace
 
 int main() {
@@ -255,8 +416,14 @@ int main() {
   run_words<double>(small);
   run_words<Half>(small);
   run_words<BFloat16>(small);
+  run_product<Half>();
+  run_product<BFloat16>();
+  for (const Case& c : mma_cases()) {
+    run_mma<Half>(c);
+    run_mma<BFloat16>(c);
+  }
   run_pairwise<double>(small, true);
   run_pairwise<BFloat16>(small, false);
-  std::printf("%zu cases, %d failures\n", all.size(), failures);
+  std::printf("%zu cases, %d failures\n", all.size() + mma_cases().size(), failures);
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
