@@ -83,34 +83,37 @@ __device__ __forceinline__ void stage_text(const Problem<S>& p, int64_t pair, co
   }
 }
 
-// What a warp learns of the gradient of a pooled row by reading all of it.
-struct RowMeasures {
-  float mean;  // <gradient, pooled row>
-  float unit;  // a power of two: gradient / unit is at most 2
-};
+// A power of two that makes a gradient of a pooled row at most 2 by division; a warp asks. A unit
+// for each row, because gradients may be so small (the weight of a word, the scale of a loss) that
+// float16 would lose them.
 template <class S>
-__device__ __forceinline__ RowMeasures measure(const PooledGradient<S>& gradient, int64_t width) {
-  float mean = 0, largest = 0;
+__device__ __forceinline__ float unit_of(const PooledGradient<S>& gradient, int64_t width) {
+  float largest = 0;
 #pragma unroll 4
   for (int64_t d = lane_id(); d < width; d += kWarp) {
-    const float x = gradient(d);
-    largest = max(largest, float(fabs(x)));
-    mean = fma(x, gradient.own[d], mean);
+    largest = max(largest, float(fabs(gradient(d))));
   }
-  return {warp_sum(mean), power_of_two(warp_max(largest))};
+  return power_of_two(warp_max(largest));
 }
 
-// A warp writes columns of the gradient over its unit. A unit for each row, because gradients may
-// be so small (the weight of a word, the scale of a loss) that a float16 would lose them.
+// A warp writes columns of the gradient over its unit, rounded. Returns <gradient, pooled row> over
+// these columns, of the rounded gradient: the slopes of a word then add up to 0 as they should, and
+// what was rounded is what came from above, no more.
 template <class S>
-__device__ __forceinline__ void stage_gradient(const PooledGradient<S>& gradient, float unit,
-                                               int64_t width, int64_t column, int32_t columns,
-                                               S* to) {
+__device__ __forceinline__ float stage_gradient(const PooledGradient<S>& gradient, float unit,
+                                                int64_t width, int64_t column, int32_t columns,
+                                                S* to) {
   const float inverse = inverse_power(unit);
-#pragma unroll 4
+  float mean = 0;
+#pragma unroll 2
   for (int32_t d = lane_id(); d < columns; d += kWarp) {
-    narrow(column + d < width ? gradient(column + d) * inverse : 0.0f, to[d]);
+    const bool inside = column + d < width;
+    S x;
+    narrow(inside ? gradient(column + d) * inverse : 0.0f, x);
+    if (inside) mean = fma(widen(x), gradient.own[column + d], mean);
+    to[d] = x;
   }
+  return unit * warp_sum(mean);
 }
 template <class S>
 __device__ __forceinline__ void stage_zeros(int32_t columns, S* to) {
@@ -151,6 +154,7 @@ __device__ __forceinline__ void mma_dots(const S* patches, int32_t count, int64_
     for (int32_t i = 0; i < 4; ++i) sum[0][j][i] = 0;
   }
   const int32_t end = int32_t(depth);
+#pragma unroll 1  // this and no more is under way
   for (int32_t first = 0; first < end; first += kAhead * kDepth) {
     uint4 x[kAhead], y[kAhead];
 #pragma unroll
@@ -183,7 +187,8 @@ __device__ __forceinline__ void mma_dots(const S* patches, int32_t count, int64_
 // sum[m][j] += sum_n weight[word, n] x[n, column], for the words 16 m ... 16 m + 15, m < tiles, and
 // kStripe columns: of lane (g, t) its words are 16 m + g and + 8, its columns 8 t ... 8 t + 7. A
 // warp calls. Weights are halves in shared memory, zero after the last patch up to a whole kDepth.
-template <int32_t M, class S>
+// Of a lane 8 kAhead loads of 8 bytes are under way.
+template <int32_t M, int32_t kAhead, class S>
 __device__ __forceinline__ void mma_columns(const S* weights, int32_t stride, const S* x,
                                             int64_t width, int64_t column, int32_t patches,
                                             int32_t tiles, float (&sum)[M][4][4]) {
@@ -191,13 +196,13 @@ __device__ __forceinline__ void mma_columns(const S* weights, int32_t stride, co
   const bool inside = column + 4 * g < width;
   const S* from = x + 8 * t * width + column + 4 * g;
   const S* row = weights + g * stride + 8 * t;
-#pragma unroll 2
+#pragma unroll kAhead
   for (int32_t first = 0; first < patches; first += kDepth) {
     uint2 v[8];  // of 8 patches 4 columns: column 4 g + j goes to tile j
 #pragma unroll
     for (int32_t i = 0; i < 8; ++i) {
       const bool there = inside && first + 8 * t + i < patches;
-      v[i] = there ? load_as<uint2>(from + i * width) : uint2{0, 0};
+      v[i] = there ? load_as<uint2>(from + i * int32_t(width)) : uint2{0, 0};
     }
     from += kDepth * width;
     uint32_t a[2][M][4], b[2][4][2];

@@ -105,11 +105,11 @@ struct PatchesMmaBlock {
         continue;
       }
       const PooledGradient<S> gradient(p, g, pair, side, row()[first + r]);
-      const RowMeasures of = measure(gradient, p.value_width);
-      stage_gradient(gradient, of.unit, p.value_width, 0, columns, to);
+      const float power = unit_of(gradient, p.value_width);
+      const float product = stage_gradient(gradient, power, p.value_width, 0, columns, to);
       if (lane_id() != 0) continue;
-      mean()[r] = of.mean;
-      unit()[first + r] = of.unit;
+      mean()[r] = product;
+      unit()[first + r] = power;
       log_sum()[r] = gradient.log_sum;
     }
   }

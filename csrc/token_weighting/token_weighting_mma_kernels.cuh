@@ -149,8 +149,8 @@ struct ForwardMmaBlock {
       const int64_t patches = pick(p.side, side).patches, column = i % stripes * kStripe;
       const S* values = pick(p.side, side).values + pair * patches * p.value_width;
       float sum[R / 16][4][4] = {};
-      mma_columns<R / 16>(reinterpret_cast<const S*>(logits_of(side, 0)), 2 * stride, values,
-                          p.value_width, column, int32_t(patches), tiles, sum);
+      mma_columns<R / 16, 2>(reinterpret_cast<const S*>(logits_of(side, 0)), 2 * stride, values,
+                             p.value_width, column, int32_t(patches), tiles, sum);
       each_column<R / 16>(sum, column, p.value_width,
                           [&](int32_t r, int64_t d, const float (&x)[8]) {
                             if (r >= s.words.count) return;
@@ -243,11 +243,11 @@ struct WordsMmaBlock {
         continue;
       }
       const PooledGradient<S> gradient(p, g, pair, side, s.words.row[r]);
-      const RowMeasures row = measure(gradient, p.value_width);
-      stage_gradient(gradient, row.unit, p.value_width, 0, columns, to);
+      const float unit = unit_of(gradient, p.value_width);
+      const float mean = stage_gradient(gradient, unit, p.value_width, 0, columns, to);
       if (lane_id() != 0) continue;
-      s.mean[r] = row.mean;
-      s.unit[r] = row.unit;
+      s.mean[r] = mean;
+      s.unit[r] = unit;
       s.log_sum[r] = gradient.log_sum;
     }
   }
@@ -294,9 +294,9 @@ struct WordsMmaBlock {
       float sum[R / 16][4][4] = {};
       for (int32_t side = 0; side < p.sides; ++side) {
         const int64_t patches = pick(p.side, side).patches;
-        mma_columns<R / 16>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
-                            pick(p.side, side).keys + pair * patches * p.width, p.width, column,
-                            int32_t(patches), tiles, sum);
+        mma_columns<R / 16, 1>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
+                               pick(p.side, side).keys + pair * patches * p.width, p.width, column,
+                               int32_t(patches), tiles, sum);
       }
       each_column<R / 16>(sum, column, p.width, [&](int32_t r, int64_t d, const float (&x)[8]) {
         if (r >= s.words.count) return;
