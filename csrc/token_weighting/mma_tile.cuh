@@ -193,18 +193,16 @@ __device__ __forceinline__ void mma_columns(const S* weights, int32_t stride, co
                                             int64_t width, int64_t column, int32_t patches,
                                             int32_t tiles, float (&sum)[M][4][4]) {
   const int32_t g = lane_id() / 4, t = lane_id() % 4;
-  const bool inside = column + 4 * g < width;
-  const S* from = x + 8 * t * width + column + 4 * g;
+  // What is not there is read where there is something: its weight is 0, or its column not stored.
+  const S* from = x + (column + 4 * g < width ? column + 4 * g : 0);
   const S* row = weights + g * stride + 8 * t;
 #pragma unroll kAhead
   for (int32_t first = 0; first < patches; first += kDepth) {
     uint2 v[8];  // of 8 patches 4 columns: column 4 g + j goes to tile j
 #pragma unroll
     for (int32_t i = 0; i < 8; ++i) {
-      const bool there = inside && first + 8 * t + i < patches;
-      v[i] = there ? load_as<uint2>(from + i * int32_t(width)) : uint2{0, 0};
+      v[i] = load_as<uint2>(from + min(first + 8 * t + i, patches - 1) * width);
     }
-    from += kDepth * width;
     uint32_t a[2][M][4], b[2][4][2];
 #pragma unroll
     for (int32_t m = 0; m < M; ++m) {

@@ -294,7 +294,7 @@ struct WordsMmaBlock {
       float sum[R / 16][4][4] = {};
       for (int32_t side = 0; side < p.sides; ++side) {
         const int64_t patches = pick(p.side, side).patches;
-        mma_columns<R / 16, 1>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
+        mma_columns<R / 16, R < 48 ? 2 : 1>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
                                pick(p.side, side).keys + pair * patches * p.width, p.width, column,
                                int32_t(patches), tiles, sum);
       }
