@@ -276,8 +276,9 @@ __global__ void __launch_bounds__(kMmaThreads)
   const int32_t count = block.count();
   float value_power[2] = {0, 0}, key_power[2] = {0, 0};
   for (int32_t next = 0; next < count; next += R) {
-    if (next > 0)
+    if (next > 0) {
       __syncthreads();  // rows of the last words are used before the next overwrite them
+    }
     const int32_t words = min(count - next, R);
     block.stage_words(next, words);
     __syncthreads();  // rows and measures of these words are complete before the products

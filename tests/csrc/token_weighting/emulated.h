@@ -117,8 +117,9 @@ void backward(const Problem<S>& p, const Backward<S>& g, bool few,
 
 // The 16 x 8 products of mma_product.h.
 template <class S>
-void mma_product(const S* a, const S* b, float* sum) {
+bool mma_product(const S* a, const S* b, float* sum) {
   emulation::launch(mma_product_kernel<S>, blocks_of(1), 32, 0, a, b, sum);
+  return true;
 }
 
 template <class A, class S>
