@@ -294,9 +294,10 @@ struct WordsMmaBlock {
       float sum[R / 16][4][4] = {};
       for (int32_t side = 0; side < p.sides; ++side) {
         const int64_t patches = pick(p.side, side).patches;
-        mma_columns<R / 16, R < 48 ? 2 : 1>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
-                               pick(p.side, side).keys + pair * patches * p.width, p.width, column,
-                               int32_t(patches), tiles, sum);
+        mma_columns < R / 16,
+            R<48 ? 2 : 1>(reinterpret_cast<const S*>(slopes_of(side, 0)), 2 * stride,
+                          pick(p.side, side).keys + pair * patches * p.width, p.width, column,
+                          int32_t(patches), tiles, sum);
       }
       each_column<R / 16>(sum, column, p.width, [&](int32_t r, int64_t d, const float (&x)[8]) {
         if (r >= s.words.count) return;
