@@ -89,7 +89,7 @@ __device__ __forceinline__ void stage_text(const Problem<S>& p, int64_t pair, co
 template <class S>
 __device__ __forceinline__ float unit_of(const PooledGradient<S>& gradient, int64_t width) {
   float largest = 0;
-#pragma unroll 4
+#pragma unroll 8
   for (int64_t d = lane_id(); d < width; d += kWarp) {
     largest = max(largest, float(fabs(gradient(d))));
   }
@@ -105,7 +105,7 @@ __device__ __forceinline__ float stage_gradient(const PooledGradient<S>& gradien
                                                 S* to) {
   const float inverse = inverse_power(unit);
   float mean = 0;
-#pragma unroll 2
+#pragma unroll 4
   for (int32_t d = lane_id(); d < columns; d += kWarp) {
     const bool inside = column + d < width;
     S x;

@@ -176,19 +176,21 @@ struct PairResults {
     return pick(out.pooled, side) + (pair * p.words + j) * p.value_width;
   }
 
-  // Statistics, and pooled rows if wanted, of padding. Every thread of the block calls.
+  // Statistics, and pooled rows if wanted, of padding: a warp per word.
   __device__ void clear_padding(const uint8_t* mask) const {
-    for (int64_t j = 0; j < p.words; ++j) {
+    const int32_t lane = threadIdx.x % kWarp;
+    for (int64_t j = threadIdx.x / kWarp; j < p.words; j += blockDim.x / kWarp) {
       if (mask != nullptr && mask[j] != 0) continue;
-      if (threadIdx.x < kStats) out.stats[word(threadIdx.x, j)] = 0;
+      if (lane < kStats) out.stats[word(lane, j)] = 0;
       for (int32_t side = 0; out.keep == Keep::all && side < p.sides; ++side) {
         A* row = kept(side, j);
-        for (int64_t d = threadIdx.x; d < p.value_width; d += blockDim.x) row[d] = 0;
+        for (int64_t d = lane; d < p.value_width; d += kWarp) row[d] = 0;
       }
     }
   }
 
   // Statistics of a word from its pooled rows; a warp calls. With one side the photo's are unused.
+  // Rows are scaled by their largest entries, and read twice.
   __device__ void finish(int64_t j, const A* sketch, const A* photo, A sketch_log_sum,
                          A photo_log_sum) const {
     const int32_t lane = threadIdx.x % kWarp;
@@ -199,19 +201,30 @@ struct PairResults {
       }
       return;
     }
-    const A sketch_inverse = warp_inverse_norm<A>(sketch, p.value_width);
-    const A photo_inverse = warp_inverse_norm<A>(photo, p.value_width);
-    const bool zero = sketch_inverse == 0 || photo_inverse == 0;
-    A cosine = 0;
-    for (int64_t d = lane; !zero && d < p.value_width; d += kWarp) {
-      cosine = fma(sketch[d] * sketch_inverse, photo[d] * photo_inverse, cosine);
+    A most_x = 0, most_y = 0;
+#pragma unroll 4
+    for (int64_t d = lane; d < p.value_width; d += kWarp) {
+      most_x = max(most_x, A(fabs(sketch[d])));
+      most_y = max(most_y, A(fabs(photo[d])));
     }
-    cosine = warp_sum(cosine);
+    most_x = warp_max(most_x), most_y = warp_max(most_y);
+    const bool no_x = most_x < A(kZeroRow), no_y = most_y < A(kZeroRow);
+    const A by_x = no_x ? A(0) : 1 / most_x, by_y = no_y ? A(0) : 1 / most_y;
+    A xx = 0, yy = 0, xy = 0;
+#pragma unroll 4
+    for (int64_t d = lane; d < p.value_width; d += kWarp) {
+      const A x = sketch[d] * by_x, y = photo[d] * by_y;
+      xx = fma(x, x, xx);
+      yy = fma(y, y, yy);
+      xy = fma(x, y, xy);
+    }
+    xx = warp_sum(xx), yy = warp_sum(yy), xy = warp_sum(xy);
     if (lane != 0) return;
+    const A norm_x = no_x ? A(1) : A(sqrt(xx)), norm_y = no_y ? A(1) : A(sqrt(yy));
     out.stats[word(kLogSum + kPhoto, j)] = photo_log_sum;
-    out.stats[word(kInverseNorm + kSketch, j)] = sketch_inverse;
-    out.stats[word(kInverseNorm + kPhoto, j)] = photo_inverse;
-    out.stats[word(kCosine, j)] = cosine;
+    out.stats[word(kInverseNorm + kSketch, j)] = by_x / norm_x;
+    out.stats[word(kInverseNorm + kPhoto, j)] = by_y / norm_y;
+    out.stats[word(kCosine, j)] = xy / norm_x / norm_y;
   }
 };
 
