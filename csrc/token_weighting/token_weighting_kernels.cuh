@@ -185,22 +185,17 @@ __device__ void load_gradients(const Problem<S>& p, const Backward<S>& g, int64_
   const int32_t lane = threadIdx.x % kWarp;
   for (int32_t r = threadIdx.x / kWarp; r < R; r += blockDim.x / kWarp) {
     const bool there = r < s.words.count;
-    A mean = 0, log_sum = 0;
-    if (there) {
-      const PooledGradient<S> gradient(p, g, pair, side, s.words.row[r]);
-      log_sum = gradient.log_sum;
-      for (int64_t d = lane; d < p.value_width; d += kWarp) {
-        const A x = gradient(d);
-        mean = fma(x, gradient.own[d], mean);
-        grad[r * p.value_width + d] = x;
-      }
-    } else {
-      for (int64_t d = lane; d < p.value_width; d += kWarp) grad[r * p.value_width + d] = 0;
+    const PooledGradient<S> gradient(p, g, pair, side, there ? s.words.row[r] : 0);
+    A mean = 0;
+    for (int64_t d = lane; d < p.value_width; d += kWarp) {
+      const A x = there ? gradient(d) : A(0);
+      if (there) mean = fma(x, gradient.own[d], mean);
+      grad[r * p.value_width + d] = x;
     }
     mean = warp_sum(mean);
     if (lane == 0) {
       s.mean[r] = mean;
-      s.log_sum[r] = log_sum;
+      s.log_sum[r] = there ? gradient.log_sum : A(0);
     }
   }
 }

@@ -41,7 +41,8 @@ def arguments(
     "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
 )
 @pytest.mark.parametrize(
-    ("words", "patches", "width"), [(1, 1, 64), (5, 49, 512), (77, 196, 512), (16, 257, 768)]
+    ("words", "patches", "width"),
+    [(1, 1, 64), (5, 49, 512), (77, 196, 512), (16, 257, 768), (77, 50, 520), (17, 33, 60)],
 )
 def test_cuda_equals_cpu(words: int, patches: int, width: int, dtype: torch.dtype) -> None:
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9 if dtype == torch.float64 else 2e-2
@@ -59,10 +60,11 @@ def test_cuda_equals_cpu(words: int, patches: int, width: int, dtype: torch.dtyp
         torch.testing.assert_close(cuda.cpu(), cpu, rtol=tolerance, atol=tolerance)
 
 
-def test_the_gradient_is_the_same_to_the_last_bit() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_gradient_is_the_same_to_the_last_bit(dtype: torch.dtype) -> None:
     gradients = []
     for _ in range(2):
-        given = arguments(77, 196, 512, torch.float32, "cuda")
+        given = arguments(77, 196, 512, dtype, "cuda")
         token_weighting(**given).sum().backward()
         gradients.append([given[name].grad for name in FLOATS])
     assert all(map(torch.equal, *gradients))
