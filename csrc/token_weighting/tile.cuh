@@ -88,16 +88,16 @@ __device__ __forceinline__ void tile_dots(const A* rows, const S* patches, int64
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   for (int32_t first = warp * P; first < count; first += blockDim.x / kWarp * P) {
     A sum[kWarp];
-    const S* patch[P];
+    int32_t patch[P];  // 32 bits are enough: `rows` are in shared memory, so depth is small
 #pragma unroll
     for (int32_t i = 0; i < kWarp; ++i) sum[i] = 0;
 #pragma unroll
-    for (int32_t p = 0; p < P; ++p) patch[p] = patches + min(first + p, count - 1) * depth;
+    for (int32_t p = 0; p < P; ++p) patch[p] = min(first + p, count - 1) * int32_t(depth);
 #pragma unroll(sizeof(A) == 8 ? 1 : 2)  // unrolled further, some architectures spill
     for (int64_t d = lane; d < depth; d += kWarp) {
       A x[P];
 #pragma unroll
-      for (int32_t p = 0; p < P; ++p) x[p] = widen(patch[p][d]);
+      for (int32_t p = 0; p < P; ++p) x[p] = widen(patches[patch[p] + d]);
 #pragma unroll
       for (int32_t r = 0; r < R; ++r) {
         const A y = rows[r * depth + d];
