@@ -13,7 +13,7 @@ cp -r tests/csrc "$work/tests/csrc"
 cmake -S "$work/tests/csrc" -B "$work/build" -DZSBIR_SANITIZE=thread >/dev/null
 run() { # ROOM
   cmake --build "$work/build" --target "test_$1" >/dev/null &&
-    TSAN_OPTIONS=halt_on_error=1 timeout 120 "$work/build/test_$1" >"$work/log" 2>&1
+    TSAN_OPTIONS=halt_on_error=1 timeout 240 "$work/build/test_$1" >"$work/log" 2>&1
 }
 rooms=("${@:-}") # names of rooms; none: all
 [ -n "${rooms[0]}" ] || mapfile -t rooms < <(find csrc -name '*_kernels.cuh' -exec dirname {} + | xargs -n 1 basename | sort -u)
