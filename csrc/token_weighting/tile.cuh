@@ -1,5 +1,6 @@
-// What the CUDA kernels of the room share: the valid words of a pair, and the two products of a
-// tile of rows with a tile of patches, as in products_cpu.h.
+// What the CUDA kernels of the room share: the valid words of a pair, what is left of a word after
+// the forward pass, the gradient of its pooled rows, and the two products of a tile of rows with a
+// tile of patches, as in products_cpu.h.
 #pragma once
 #include <math.h>
 
@@ -87,16 +88,16 @@ __device__ __forceinline__ void tile_dots(const A* rows, const S* patches, int64
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   for (int32_t first = warp * P; first < count; first += blockDim.x / kWarp * P) {
     A sum[kWarp];
-    const S* patch[P];
+    int32_t patch[P];  // 32 bits are enough: `rows` are in shared memory, so depth is small
 #pragma unroll
     for (int32_t i = 0; i < kWarp; ++i) sum[i] = 0;
 #pragma unroll
-    for (int32_t p = 0; p < P; ++p) patch[p] = patches + min(first + p, count - 1) * depth;
+    for (int32_t p = 0; p < P; ++p) patch[p] = min(first + p, count - 1) * int32_t(depth);
 #pragma unroll(sizeof(A) == 8 ? 1 : 2)  // unrolled further, some architectures spill
     for (int64_t d = lane; d < depth; d += kWarp) {
       A x[P];
 #pragma unroll
-      for (int32_t p = 0; p < P; ++p) x[p] = widen(patch[p][d]);
+      for (int32_t p = 0; p < P; ++p) x[p] = widen(patches[patch[p] + d]);
 #pragma unroll
       for (int32_t r = 0; r < R; ++r) {
         const A y = rows[r * depth + d];
@@ -159,5 +160,105 @@ __device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
   sum = warp_sum(sum);
   return zero ? A(0) : A(1) / largest / sqrt(sum);
 }
+
+// What the forward pass of a pair leaves in memory.
+template <class S>
+struct PairResults {
+  using A = Accumulate<S>;
+  const Problem<S>& p;
+  const Forward<A>& out;
+  int64_t pair;
+
+  __device__ int64_t word(int32_t stat, int64_t j) const {
+    return (stat * p.pairs + pair) * p.words + j;
+  }
+  __device__ A* kept(int32_t side, int64_t j) const {
+    return pick(out.pooled, side) + (pair * p.words + j) * p.value_width;
+  }
+
+  // Statistics, and pooled rows if wanted, of padding: a warp per word.
+  __device__ void clear_padding(const uint8_t* mask) const {
+    const int32_t lane = threadIdx.x % kWarp;
+    for (int64_t j = threadIdx.x / kWarp; j < p.words; j += blockDim.x / kWarp) {
+      if (mask != nullptr && mask[j] != 0) continue;
+      if (lane < kStats) out.stats[word(lane, j)] = 0;
+      for (int32_t side = 0; out.keep == Keep::all && side < p.sides; ++side) {
+        A* row = kept(side, j);
+        for (int64_t d = lane; d < p.value_width; d += kWarp) row[d] = 0;
+      }
+    }
+  }
+
+  // Statistics of a word from its pooled rows; a warp calls. With one side the photo's are unused.
+  // Rows are scaled by their largest entries, and read twice.
+  __device__ void finish(int64_t j, const A* sketch, const A* photo, A sketch_log_sum,
+                         A photo_log_sum) const {
+    const int32_t lane = threadIdx.x % kWarp;
+    if (lane == 0) out.stats[word(kLogSum, j)] = sketch_log_sum;
+    if (p.sides < kSides) {
+      for (int32_t stat = kLogSum + 1 + lane; stat < kStats; stat += kWarp) {
+        out.stats[word(stat, j)] = 0;
+      }
+      return;
+    }
+    A most_x = 0, most_y = 0;
+#pragma unroll 4
+    for (int64_t d = lane; d < p.value_width; d += kWarp) {
+      most_x = max(most_x, A(fabs(sketch[d])));
+      most_y = max(most_y, A(fabs(photo[d])));
+    }
+    most_x = warp_max(most_x), most_y = warp_max(most_y);
+    const bool no_x = most_x < A(kZeroRow), no_y = most_y < A(kZeroRow);
+    const A by_x = no_x ? A(0) : 1 / most_x, by_y = no_y ? A(0) : 1 / most_y;
+    A xx = 0, yy = 0, xy = 0;
+#pragma unroll 4
+    for (int64_t d = lane; d < p.value_width; d += kWarp) {
+      const A x = sketch[d] * by_x, y = photo[d] * by_y;
+      xx = fma(x, x, xx);
+      yy = fma(y, y, yy);
+      xy = fma(x, y, xy);
+    }
+    xx = warp_sum(xx), yy = warp_sum(yy), xy = warp_sum(xy);
+    if (lane != 0) return;
+    const A norm_x = no_x ? A(1) : A(sqrt(xx)), norm_y = no_y ? A(1) : A(sqrt(yy));
+    out.stats[word(kLogSum + kPhoto, j)] = photo_log_sum;
+    out.stats[word(kInverseNorm + kSketch, j)] = by_x / norm_x;
+    out.stats[word(kInverseNorm + kPhoto, j)] = by_y / norm_y;
+    out.stats[word(kCosine, j)] = xy / norm_x / norm_y;
+  }
+};
+
+// The gradient of one pooled row, column by column: through the cosine, and as given.
+template <class S>
+struct PooledGradient {
+  using A = Accumulate<S>;
+  const A *own, *partner, *given;  // partner, given: nullptr if nothing comes that way
+  A own_inverse = 0, other_inverse = 0, cosine = 0, factor = 0, log_sum;
+
+  __device__ PooledGradient(const Problem<S>& p, const Backward<S>& g, int64_t pair, int32_t side,
+                            int64_t j) {
+    const int64_t at = pair * p.words + j, stat = p.pairs * p.words;
+    const int32_t other = kSides - 1 - side;
+    own = pick(g.pooled, side) + at * p.value_width;
+    given = pick(g.grad_pooled, side);
+    if (given != nullptr) given += at * p.value_width;
+    partner = nullptr;
+    log_sum = g.stats[(kLogSum + side) * stat + at];
+    if (g.grad_scores == nullptr || p.sides < kSides) return;
+    partner = pick(g.pooled, other) + at * p.value_width;
+    own_inverse = g.stats[(kInverseNorm + side) * stat + at];
+    other_inverse = g.stats[(kInverseNorm + other) * stat + at];
+    cosine = g.stats[kCosine * stat + at];
+    factor = g.grad_scores[pair] * g.weights[p.labels[pair] * p.words + j] * own_inverse;
+  }
+
+  __device__ A operator()(int64_t d) const {
+    A x = given != nullptr ? given[d] : A(0);
+    if (partner != nullptr) {
+      x += factor * (partner[d] * other_inverse - cosine * (own[d] * own_inverse));
+    }
+    return x;
+  }
+};
 
 }  // namespace zsbir::token_weighting

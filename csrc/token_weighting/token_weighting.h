@@ -137,12 +137,16 @@ void pairwise_backward_cpu(const Pairwise<S>& problem, const PairwiseBackward<S>
 // The same on a CUDA device: every pointer is device memory, work is queued on `stream` (a
 // cudaStream_t), nothing is allocated and nothing waits. Throw std::runtime_error if a launch
 // fails.
+//
+// Products::best: float16 and bfloat16 on tensor cores where the device has them and the shape
+// allows it (mma_launch.h); a test may ask for the plain products instead.
+enum class Products : int32_t { best = 0, plain = 1 };
 template <class S>
 void forward_cuda(const Problem<S>& problem, const Forward<Accumulate<S>>& out, int device,
-                  void* stream);
+                  void* stream, Products products = Products::best);
 template <class S>
 void backward_cuda(const Problem<S>& problem, const Backward<S>& gradients, int device,
-                   void* stream);
+                   void* stream, Products products = Products::best);
 template <class A, class S>
 void class_sums_cuda(const ClassSums<A>& sums, S* out, int device, void* stream);
 template <class S>

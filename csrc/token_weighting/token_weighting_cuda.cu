@@ -1,14 +1,17 @@
-// Launchers of token_weighting on CUDA: how many words a block takes, grid and shared memory,
-// nothing else.
+// Launchers of token_weighting on CUDA: tensor cores or not, how many words a block takes, grid and
+// shared memory, nothing else.
 #include <algorithm>
 #include <cstdint>
 #include <string>
 #include <type_traits>
 
 #include "common/cuda_guard.h"
+#include "common/mma.cuh"
+#include "token_weighting/grid.h"
 #include "token_weighting/pairwise_kernels.cuh"
 #include "token_weighting/token_weighting.h"
 #include "token_weighting/token_weighting_kernels.cuh"
+#include "token_weighting/token_weighting_mma.h"
 
 namespace zsbir::token_weighting {
 
@@ -16,17 +19,6 @@ namespace {
 
 constexpr int32_t kWords = 8, kFewWords = 2;      // of a block: as many as its shared memory holds
 constexpr int32_t kPatches = 8, kFewPatches = 4;  // of a block of patches_kernel
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-dim3 grid_of(int64_t blocks, const char* kernel) {
-  constexpr int64_t kMost = 2147483647;  // hardware limit
-  if (blocks > kMost) {
-    throw std::runtime_error(std::string(kernel) + ": at most 2^31 - 1 blocks, got " +
-                             std::to_string(blocks));
-  }
-  return dim3(unsigned(blocks));
-}
 
 bool fits(const DeviceGuard& device, size_t bytes) {
   return bytes <= size_t(device.attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
@@ -51,21 +43,62 @@ size_t patches_bytes(const Problem<S>& p) {
   return sizeof(PatchesShared<A, R, P>) + sizeof(A) * (R + P) * (p.width + p.value_width);
 }
 
+template <class S>
+void plain_forward(const DeviceGuard& device, const Problem<S>& problem,
+                   const Forward<Accumulate<S>>& out, void* stream) {
+  const auto run = [&](auto rows) {
+    const int64_t tiles = std::max<int64_t>(ceil_div(problem.words, rows()), 1);
+    launch(device, "forward_kernel", forward_kernel<S, rows()>,
+           grid_of(problem.pairs * tiles, "forward_kernel"), kThreads,
+           forward_bytes<S, rows()>(problem), stream, problem, out, tiles);
+  };
+  fits(device, forward_bytes<S, kWords>(problem)) ? run(Constant<kWords>())
+                                                  : run(Constant<kFewWords>());
+}
+
+template <class S>
+void plain_words(const DeviceGuard& device, const Problem<S>& problem, const Backward<S>& gradients,
+                 void* stream) {
+  const auto run = [&](auto rows) {
+    const int64_t tiles = ceil_div(problem.words, rows());
+    if (tiles == 0) return;
+    launch(device, "words_kernel", words_kernel<S, rows()>,
+           grid_of(problem.pairs * tiles, "words_kernel"), kThreads,
+           words_bytes<S, rows()>(problem), stream, problem, gradients, tiles);
+  };
+  fits(device, words_bytes<S, kWords>(problem)) ? run(Constant<kWords>())
+                                                : run(Constant<kFewWords>());
+}
+
+template <class S>
+void plain_patches(const DeviceGuard& device, const Problem<S>& problem,
+                   const Backward<S>& gradients, void* stream) {
+  const auto run = [&](auto rows, auto patches) {
+    const int64_t sketch = ceil_div(problem.side[kSketch].patches, patches());
+    const int64_t photo =
+        problem.sides < kSides ? 0 : ceil_div(problem.side[kPhoto].patches, patches());
+    launch(device, "patches_kernel", patches_kernel<S, rows(), patches()>,
+           grid_of(problem.pairs * (sketch + photo), "patches_kernel"), kThreads,
+           patches_bytes<S, rows(), patches()>(problem), stream, problem, gradients, sketch,
+           sketch + photo);
+  };
+  fits(device, patches_bytes<S, kWords, kPatches>(problem))
+      ? run(Constant<kWords>(), Constant<kPatches>())
+      : run(Constant<kFewWords>(), Constant<kFewPatches>());
+}
+
 }  // namespace
 
 template <class S>
 void forward_cuda(const Problem<S>& problem, const Forward<Accumulate<S>>& out, int device,
-                  void* stream) {
+                  void* stream, Products products) {
   if (problem.pairs == 0) return;
   const DeviceGuard guard(device);
-  const auto run = [&](auto rows) {
-    const int64_t tiles = std::max<int64_t>(ceil_div(problem.words, rows()), 1);
-    launch(guard, "forward_kernel", forward_kernel<S, rows()>,
-           grid_of(problem.pairs * tiles, "forward_kernel"), kThreads,
-           forward_bytes<S, rows()>(problem), stream, problem, out, tiles);
-  };
-  fits(guard, forward_bytes<S, kWords>(problem)) ? run(Constant<kWords>())
-                                                 : run(Constant<kFewWords>());
+  bool done = false;
+  if constexpr (kHasMma<S>) {
+    done = products == Products::best && forward_mma(guard, problem, out, stream);
+  }
+  if (!done) plain_forward(guard, problem, out, stream);
   if (problem.sides < kSides) return;
   launch(guard, "scores_kernel", scores_kernel<S>,
          grid_of(ceil_div(problem.pairs, kWarp), "scores_kernel"), kWarp, 0, stream, problem, out);
@@ -73,30 +106,16 @@ void forward_cuda(const Problem<S>& problem, const Forward<Accumulate<S>>& out, 
 
 template <class S>
 void backward_cuda(const Problem<S>& problem, const Backward<S>& gradients, int device,
-                   void* stream) {
+                   void* stream, Products products) {
   if (problem.pairs == 0) return;
   const DeviceGuard guard(device);
-  const auto words = [&](auto rows) {
-    const int64_t tiles = ceil_div(problem.words, rows());
-    if (tiles == 0) return;
-    launch(guard, "words_kernel", words_kernel<S, rows()>,
-           grid_of(problem.pairs * tiles, "words_kernel"), kThreads,
-           words_bytes<S, rows()>(problem), stream, problem, gradients, tiles);
-  };
-  fits(guard, words_bytes<S, kWords>(problem)) ? words(Constant<kWords>())
-                                               : words(Constant<kFewWords>());
-  const auto patches = [&](auto rows, auto patches) {
-    const int64_t sketch = ceil_div(problem.side[kSketch].patches, patches());
-    const int64_t photo =
-        problem.sides < kSides ? 0 : ceil_div(problem.side[kPhoto].patches, patches());
-    launch(guard, "patches_kernel", patches_kernel<S, rows(), patches()>,
-           grid_of(problem.pairs * (sketch + photo), "patches_kernel"), kThreads,
-           patches_bytes<S, rows(), patches()>(problem), stream, problem, gradients, sketch,
-           sketch + photo);
-  };
-  fits(guard, patches_bytes<S, kWords, kPatches>(problem))
-      ? patches(Constant<kWords>(), Constant<kPatches>())
-      : patches(Constant<kFewWords>(), Constant<kFewPatches>());
+  bool words = false, patches = false;
+  if constexpr (kHasMma<S>) {
+    words = products == Products::best && words_mma(guard, problem, gradients, stream);
+    patches = products == Products::best && patches_mma(guard, problem, gradients, stream);
+  }
+  if (!words) plain_words(guard, problem, gradients, stream);
+  if (!patches) plain_patches(guard, problem, gradients, stream);
 }
 
 template <class A, class S>
@@ -148,8 +167,9 @@ void pairwise_backward_cuda(const Pairwise<S>& problem, const PairwiseBackward<S
 }
 
 #define ZSBIR_INSTANTIATE(S)                                                                   \
-  template void forward_cuda<S>(const Problem<S>&, const Forward<Accumulate<S>>&, int, void*); \
-  template void backward_cuda<S>(const Problem<S>&, const Backward<S>&, int, void*);           \
+  template void forward_cuda<S>(const Problem<S>&, const Forward<Accumulate<S>>&, int, void*,  \
+                                Products);                                                     \
+  template void backward_cuda<S>(const Problem<S>&, const Backward<S>&, int, void*, Products); \
   template void class_sums_cuda<Accumulate<S>, S>(const ClassSums<Accumulate<S>>&, S*, int,    \
                                                   void*);                                      \
   template void pairwise_forward_cuda<S>(const Pairwise<S>&,                                   \

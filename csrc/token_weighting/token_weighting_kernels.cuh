@@ -53,21 +53,6 @@ struct ForwardBlock {
   __device__ A* pooled(int32_t side) const {
     return query + R * p.width + side * R * p.value_width;
   }
-  __device__ int64_t word(int32_t stat, int64_t j) const {
-    return (stat * p.pairs + pair) * p.words + j;
-  }
-
-  // Statistics, and pooled rows if wanted, of padding.
-  __device__ void clear_padding(const uint8_t* mask) const {
-    for (int64_t j = 0; j < p.words; ++j) {
-      if (mask != nullptr && mask[j] != 0) continue;
-      if (threadIdx.x < kStats) out.stats[word(threadIdx.x, j)] = 0;
-      for (int32_t side = 0; out.keep == Keep::all && side < p.sides; ++side) {
-        A* row = pick(out.pooled, side) + (pair * p.words + j) * p.value_width;
-        for (int64_t d = threadIdx.x; d < p.value_width; d += blockDim.x) row[d] = 0;
-      }
-    }
-  }
 
   __device__ void begin() {
     load_queries<R>(p, pair, s.words, query);
@@ -127,41 +112,21 @@ struct ForwardBlock {
     return s.most[side][r] + A(log(s.sum[side][r]));
   }
 
-  __device__ void copy_row(const A* row, A* rows, int64_t j) const {
-    A* to = rows + (pair * p.words + j) * p.value_width;
+  __device__ void copy_row(const A* row, A* to) const {
     for (int64_t d = threadIdx.x % kWarp; d < p.value_width; d += kWarp) to[d] = row[d];
   }
 
   // A warp per word: statistics, and the pooled rows if they are kept.
   __device__ void finish() {
-    const int32_t lane = threadIdx.x % kWarp;
+    const PairResults<S> results{p, out, pair};
     for (int32_t r = threadIdx.x / kWarp; r < s.words.count; r += blockDim.x / kWarp) {
       const int64_t j = s.words.row[r];
       const A *sketch = pooled(kSketch) + r * p.value_width, *photo = sketch + R * p.value_width;
       if (out.keep != Keep::scores) {
-        copy_row(sketch, out.pooled[kSketch], j);
-        if (p.sides == kSides) copy_row(photo, out.pooled[kPhoto], j);
+        copy_row(sketch, results.kept(kSketch, j));
+        if (p.sides == kSides) copy_row(photo, results.kept(kPhoto, j));
       }
-      if (lane == 0) out.stats[word(kLogSum, j)] = log_sum(kSketch, r);
-      if (p.sides < kSides) {
-        for (int32_t stat = kLogSum + 1 + lane; stat < kStats; stat += kWarp) {
-          out.stats[word(stat, j)] = 0;
-        }
-        continue;
-      }
-      const A sketch_inverse = warp_inverse_norm<A>(sketch, p.value_width);
-      const A photo_inverse = warp_inverse_norm<A>(photo, p.value_width);
-      const bool zero = sketch_inverse == 0 || photo_inverse == 0;
-      A cosine = 0;
-      for (int64_t d = lane; !zero && d < p.value_width; d += kWarp) {
-        cosine = fma(sketch[d] * sketch_inverse, photo[d] * photo_inverse, cosine);
-      }
-      cosine = warp_sum(cosine);
-      if (lane != 0) continue;
-      out.stats[word(kLogSum + kPhoto, j)] = log_sum(kPhoto, r);
-      out.stats[word(kInverseNorm + kSketch, j)] = sketch_inverse;
-      out.stats[word(kInverseNorm + kPhoto, j)] = photo_inverse;
-      out.stats[word(kCosine, j)] = cosine;
+      results.finish(j, sketch, photo, log_sum(kSketch, r), log_sum(kPhoto, r));
     }
   }
 };
@@ -176,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   const int64_t pair = blockIdx.x / tiles, tile = blockIdx.x % tiles;
   const uint8_t* mask = mask_of(p, pair);
   ForwardBlock<S, R> block{p, out, shared, reinterpret_cast<A*>(&shared + 1), pair};
-  if (tile == 0) block.clear_padding(mask);
+  if (tile == 0) PairResults<S>{p, out, pair}.clear_padding(mask);
   shared.words.find(mask, p.words, tile * R);
   if (shared.words.count == 0) return;
   block.begin();
@@ -217,36 +182,20 @@ __device__ void load_gradients(const Problem<S>& p, const Backward<S>& g, int64_
                                int32_t side, WordsShared<Accumulate<S>, R>& s,
                                Accumulate<S>* grad) {
   using A = Accumulate<S>;
-  const int32_t lane = threadIdx.x % kWarp, other = kSides - 1 - side;
+  const int32_t lane = threadIdx.x % kWarp;
   for (int32_t r = threadIdx.x / kWarp; r < R; r += blockDim.x / kWarp) {
     const bool there = r < s.words.count;
-    const int64_t j = there ? s.words.row[r] : 0, at = pair * p.words + j;
-    const int64_t stat = p.pairs * p.words;
-    const bool scored = there && g.grad_scores != nullptr && p.sides == kSides;
-    const A own_inverse = scored ? g.stats[(kInverseNorm + side) * stat + at] : A(0);
-    const A other_inverse = scored ? g.stats[(kInverseNorm + other) * stat + at] : A(0);
-    const A cosine = scored ? g.stats[kCosine * stat + at] : A(0);
-    const A weight = scored ? g.weights[p.labels[pair] * p.words + j] : A(0);
-    const A factor = scored ? g.grad_scores[pair] * weight * own_inverse : A(0);
+    const PooledGradient<S> gradient(p, g, pair, side, there ? s.words.row[r] : 0);
     A mean = 0;
     for (int64_t d = lane; d < p.value_width; d += kWarp) {
-      A x = 0;
-      if (there) {
-        const A own = pick(g.pooled, side)[at * p.value_width + d];
-        if (pick(g.grad_pooled, side) != nullptr)
-          x = pick(g.grad_pooled, side)[at * p.value_width + d];
-        if (scored) {
-          const A partner = pick(g.pooled, other)[at * p.value_width + d];
-          x += factor * (partner * other_inverse - cosine * (own * own_inverse));
-        }
-        mean = fma(x, own, mean);
-      }
+      const A x = there ? gradient(d) : A(0);
+      if (there) mean = fma(x, gradient.own[d], mean);
       grad[r * p.value_width + d] = x;
     }
     mean = warp_sum(mean);
     if (lane == 0) {
       s.mean[r] = mean;
-      s.log_sum[r] = there ? g.stats[(kLogSum + side) * stat + at] : A(0);
+      s.log_sum[r] = there ? gradient.log_sum : A(0);
     }
   }
 }

@@ -35,6 +35,12 @@ struct int2 {
 struct alignas(16) int4 {
   int x, y, z, w;
 };
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -79,8 +85,13 @@ class Barrier {
 };
 
 struct Warp {
+  struct Registers {
+    unsigned char bytes[256];
+  };
   Barrier barrier{32};
   uint64_t slot[32];
+  Registers shown[2][32];  // by turns, so that one barrier is enough
+  bool turn[32] = {};      // of each lane
 };
 inline std::unique_ptr<unsigned char[]> dynamic_shared;
 inline std::optional<Barrier> block_barrier;
@@ -140,9 +151,24 @@ auto exchange(V value, Read read) {
   return result;
 }
 
+// Every lane shows two arrays of registers; those of all lanes, and the number of this one. They
+// stay until the lane shows others for the second time.
+inline std::pair<const Warp::Registers*, unsigned> show(const void* first, size_t first_bytes,
+                                                        const void* second, size_t second_bytes) {
+  Warp& warp = own_warp();
+  const unsigned lane = threadIdx.x % 32;
+  auto& all = warp.shown[warp.turn[lane]];
+  warp.turn[lane] = !warp.turn[lane];
+  std::memcpy(all[lane].bytes, first, first_bytes);
+  std::memcpy(all[lane].bytes + first_bytes, second, second_bytes);
+  warp.barrier.arrive_and_wait();
+  return {all, lane};
+}
+
 }  // namespace emulation
 
 inline void __syncthreads() { emulation::block_barrier->arrive_and_wait(); }
+inline void __syncwarp() { emulation::own_warp().barrier.arrive_and_wait(); }
 
 template <class V>
 V __shfl_sync(unsigned, V value, int source) {

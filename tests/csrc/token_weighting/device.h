@@ -1,5 +1,6 @@
 // The CUDA kernels on a GPU, with host memory in and out: what emulated.h does on CPU threads.
 #pragma once
+#include "mma_product.h"
 #include "on_device.h"
 #include "token_weighting/token_weighting.h"
 
@@ -32,9 +33,13 @@ struct ProblemOnDevice {
   }
 };
 
-// The launcher chooses the variant of the kernels, whatever the test asks for.
+// The launcher chooses the variant of the kernels, whatever the test asks for, but for the
+// products. Which those were only the launcher knows.
+inline bool ran_best() { return true; }
+
 template <class S>
-void forward(const Problem<S>& p, const Forward<Accumulate<S>>& host, bool) {
+void forward(const Problem<S>& p, const Forward<Accumulate<S>>& host, bool,
+             Products products = Products::best) {
   using A = Accumulate<S>;
   const ProblemOnDevice<S> device(p);
   const int64_t rows = p.pairs * p.words * p.value_width;
@@ -46,7 +51,7 @@ void forward(const Problem<S>& p, const Forward<Accumulate<S>>& host, bool) {
   forward_cuda<S>(
       device.problem,
       {weights.get(), scores.get(), {sketch.get(), photo.get()}, stats.get(), host.keep}, 0,
-      nullptr);
+      nullptr, products);
   scores.copy_to(host.scores);
   sketch.copy_to(host.pooled[0]);
   photo.copy_to(host.pooled[1]);
@@ -54,7 +59,8 @@ void forward(const Problem<S>& p, const Forward<Accumulate<S>>& host, bool) {
 }
 
 template <class S>
-void backward(const Problem<S>& p, const Backward<S>& host, bool) {
+void backward(const Problem<S>& p, const Backward<S>& host, bool,
+              Products products = Products::best) {
   using A = Accumulate<S>;
   const ProblemOnDevice<S> device(p);
   const int64_t rows = p.pairs * p.words * p.value_width;
@@ -79,12 +85,26 @@ void backward(const Problem<S>& p, const Backward<S>& host, bool) {
                     text_rows.get(),
                     {keys[0].get(), keys[1].get()},
                     {values[0].get(), values[1].get()}},
-                   0, nullptr);
+                   0, nullptr, products);
   text_rows.copy_to(host.text_rows);
   for (int side = 0; side < kSides; ++side) {
     keys[side].copy_to(host.keys[side]);
     values[side].copy_to(host.values[side]);
   }
+}
+
+// The products of mma_product.h; false where there are no tensor cores.
+template <class S>
+bool mma_product(const S* host_a, const S* host_b, float* host_sum) {
+  const DeviceGuard guard(0);
+  if (guard.attribute(cudaDevAttrComputeCapabilityMajor) < kMmaCapability) return false;
+  constexpr int64_t m = 16 * kProductM, n = 8 * kProductN, k = 16 * kProductK;
+  const OnDevice<S> a(host_a, m * k), b(host_b, k * n);
+  const OnDevice<float> sum(host_sum, m * n);
+  launch(guard, "mma_product_kernel", mma_product_kernel<S>, dim3(1), 32, 0, nullptr,
+         static_cast<const S*>(a.get()), static_cast<const S*>(b.get()), sum.get());
+  sum.copy_to(host_sum);
+  return true;
 }
 
 template <class A, class S>

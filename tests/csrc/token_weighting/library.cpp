@@ -81,4 +81,7 @@ void emulated_pairwise(int32_t dtype, const int64_t* size, bool all_pairs, bool 
                [&](auto element) { patches<decltype(element)>(size, all_pairs, few, in, out); });
 }
 
+// Whether the last pass ran the tensor-core kernels.
+bool emulated_tensor_cores() { return kernels::ran_best(); }
+
 }  // extern "C"

@@ -15,7 +15,7 @@ from torch import Tensor
 from zsbir_fast.reference import token_weighting as reference
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-# Halves: the inputs are exact, sums are float32, only gradients are rounded.
+# Halves: inputs are exact, sums float32; rounded are gradients and, on tensor cores, weights.
 TOLERANCE = {
     torch.float32: 1e-4,
     torch.float64: 1e-10,
@@ -26,7 +26,9 @@ TOLERANCE = {
 
 @pytest.fixture(scope="module")
 def kernels(emulated_library: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
-    return emulated_library("token_weighting")
+    library = emulated_library("token_weighting")
+    library.emulated_tensor_cores.restype = ctypes.c_bool
+    return library
 
 
 def addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
@@ -43,30 +45,34 @@ def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
     torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
-    draw = data.draw
-    dtype = draw(st.sampled_from(DTYPES))
-    pairs, classes = draw(st.integers(0, 2)), draw(st.integers(1, 3))
-    words = draw(st.sampled_from([1, 5, 10]))
-    width, value_width = draw(st.sampled_from([1, 6, 33])), draw(st.sampled_from([1, 7, 40]))
-    patches = [draw(st.sampled_from([1, 5, 35])) for _ in range(2)]
-    few, temperature = draw(st.booleans()), draw(st.sampled_from([1.0, 0.3]))
-    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+def check_words(
+    kernels: ctypes.CDLL,
+    dtype: torch.dtype,
+    mask: Tensor,
+    labels: Tensor,
+    patches: tuple[int, int],
+    width: int,
+    value_width: int,
+    *,
+    few: bool,
+    temperature: float,
+    seed: int,
+    zero_rows: bool = False,
+) -> None:
+    """Forward and backward pass of the emulated kernels against the reference in float64."""
+    pairs, (classes, words) = len(labels), mask.shape
+    g = torch.Generator().manual_seed(seed)
     accumulator = reference.accumulation_dtype(dtype)
 
     def random(*shape: int, of: torch.dtype = dtype) -> Tensor:
         return torch.randn(shape, generator=g, dtype=torch.float64).to(of)
 
     text = random(classes, words, width)
-    mask = torch.rand(classes, words, generator=g) < 0.7
-    labels = torch.randint(0, classes, (pairs,), generator=g)
     inputs = [text]
     for n in patches:
         inputs += [random(pairs, n, width), random(pairs, n, value_width)]
-    if draw(st.booleans()) and pairs:
-        inputs[2][0] = 0  # zero rows
+    if zero_rows and pairs:
+        inputs[2][0] = 0
     weights = reference.word_weights(text, mask, None, "uniform")
     shape = (pairs, words, value_width)
     grads = [random(pairs, of=accumulator), *(random(*shape, of=accumulator) for _ in range(2))]
@@ -78,6 +84,7 @@ def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataO
     ]
     out += [torch.full_like(t, torch.nan) for t in inputs]
     given_tensors = addresses([text, mask, labels, weights, *inputs[1:], *grads])
+    half = dtype in (torch.float16, torch.bfloat16)
     for backward in (False, True):
         kernels.emulated_words(
             ctypes.c_int32(DTYPES.index(dtype)),
@@ -88,6 +95,8 @@ def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataO
             addresses(out),
             ctypes.c_bool(backward),
         )
+        tensor_cores = half and width % 8 == 0 and value_width % 8 == 0
+        assert not pairs or kernels.emulated_tensor_cores() == tensor_cores
     exact = [t.double().requires_grad_() for t in inputs]
     wanted = reference.token_weighting(exact[0], mask, *exact[1:], labels, temperature=temperature)
     for got, want in zip(out, wanted[:3], strict=False):
@@ -96,6 +105,70 @@ def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataO
     gradients = torch.autograd.grad(total, exact, allow_unused=True)
     for got, want in zip(out[5:], gradients, strict=True):
         close(got, torch.zeros_like(got) if want is None else want, dtype)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_emulated_words_equal_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
+    draw = data.draw
+    pairs, classes = draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    words = draw(st.sampled_from([1, 5, 10]))
+    seed = draw(st.integers(0, 2**31))
+    g = torch.Generator().manual_seed(seed)
+    check_words(
+        kernels,
+        draw(st.sampled_from(DTYPES)),
+        torch.rand(classes, words, generator=g) < 0.7,
+        torch.randint(0, classes, (pairs,), generator=g),
+        (draw(st.sampled_from([1, 5, 35])), draw(st.sampled_from([1, 5, 35]))),
+        draw(st.sampled_from([1, 6, 33])),
+        draw(st.sampled_from([1, 7, 40])),
+        few=draw(st.booleans()),
+        temperature=draw(st.sampled_from([1.0, 0.3])),
+        seed=seed,
+        zero_rows=draw(st.booleans()),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("words", "patches", "width", "value_width", "share", "few"),
+    [
+        (1, (1, 49), 64, 64, 1.0, False),
+        (5, (49, 50), 512, 64, 0.6, False),
+        (16, (50, 1), 64, 520, 1.0, False),
+        (17, (197, 196), 64, 64, 0.7, False),
+        (77, (49, 50), 520, 512, 0.2, False),
+        (77, (50, 49), 64, 64, 1.0, True),
+        (77, (196, 197), 64, 520, 1.0, False),
+        (5, (196, 197), 512, 512, 0.8, False),
+    ],
+)
+def test_emulated_tensor_cores_equal_the_reference(
+    kernels: ctypes.CDLL,
+    words: int,
+    patches: tuple[int, int],
+    width: int,
+    value_width: int,
+    share: float,
+    few: bool,
+    dtype: torch.dtype,
+) -> None:
+    g = torch.Generator().manual_seed(words)
+    mask = torch.rand(2, words, generator=g) < share
+    mask[1] = False  # a text without words
+    check_words(
+        kernels,
+        dtype,
+        mask,
+        torch.tensor([0, 1]),
+        patches,
+        width,
+        value_width,
+        few=few,
+        temperature=1.0,
+        seed=words,
+    )
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)

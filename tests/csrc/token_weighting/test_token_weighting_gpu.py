@@ -42,7 +42,8 @@ def arguments(
     "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
 )
 @pytest.mark.parametrize(
-    ("words", "patches", "width"), [(1, 1, 64), (5, 49, 512), (77, 196, 512), (16, 257, 768)]
+    ("words", "patches", "width"),
+    [(1, 1, 64), (5, 49, 512), (77, 196, 512), (16, 257, 768), (77, 50, 520), (17, 33, 60)],
 )
 def test_cuda_equals_cpu(words: int, patches: int, width: int, dtype: torch.dtype) -> None:
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9 if dtype == torch.float64 else 2e-2
@@ -107,9 +108,10 @@ def test_two_runs_are_equal(name: str, dtype: torch.dtype) -> None:
         assert_equal(with_gradients(function, inputs), first)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", SCORINGS)
-def test_work_is_queued_on_the_current_stream(name: str) -> None:
-    function, inputs = scorings(arguments(5, 49, 64, torch.float32, "cuda"))[name]
+def test_work_is_queued_on_the_current_stream(name: str, dtype: torch.dtype) -> None:
+    function, inputs = scorings(arguments(5, 49, 64, dtype, "cuda"))[name]
     expected = with_gradients(function, inputs)
     static = [torch.zeros_like(x) for x in inputs]
     side = torch.cuda.Stream()
@@ -123,9 +125,10 @@ def test_work_is_queued_on_the_current_stream(name: str) -> None:
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", SCORINGS)
-def test_a_cuda_graph_of_scores_and_gradients(name: str) -> None:
-    function, inputs = scorings(arguments(5, 49, 64, torch.float32, "cuda"))[name]
+def test_a_cuda_graph_of_scores_and_gradients(name: str, dtype: torch.dtype) -> None:
+    function, inputs = scorings(arguments(5, 49, 64, dtype, "cuda"))[name]
     expected = with_gradients(function, inputs)
     static = [torch.ones_like(x) for x in inputs]
     side = torch.cuda.Stream()
