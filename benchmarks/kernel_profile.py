@@ -4,8 +4,8 @@
 ``python -m benchmarks.kernel_profile --show FILE.csv``   of ``ncu --import ... --page raw --csv``
 
 The kernels: rank counting (batched_map, QuickDraw size), selection (quadruplet_mining, B = 4,096)
-and forward and backward of the token weighting (bfloat16, 5 to 20 words). ``--kernels`` prints
-their names as a regular expression for ``ncu --kernel-name``.
+and forward and backward of the token weighting (bfloat16 on tensor cores, 5 to 20 words).
+``--kernels`` prints their names as a regular expression for ``ncu --kernel-name``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 KERNELS = (
     "rank_counts_kernel",
     "select_kernel",
-    "forward_kernel",
-    "words_kernel",
-    "patches_kernel",
+    "forward_mma_kernel",
+    "words_mma_kernel",
+    "patches_mma_kernel",
 )
 
 # --- launches ------------------------------------------------------------------------------------
