@@ -32,7 +32,7 @@ Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_oth
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
 _WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
-_LEAST_ANCHORS = 64  # at a time: a product of fewer rows is slower for each
+_LEAST_ANCHORS = 64  # at a time: a product of fewer rows takes longer for each
 
 
 class Selected(NamedTuple):
@@ -128,6 +128,7 @@ class _Estimates(NamedTuple):
         count = len(self.references)
         row_bytes = count * self.references.element_size()
         rows = max(_LEAST_ANCHORS, _WORKSPACE[self.anchors.device.type] // row_bytes)
+        rows = max(rows, self.references.shape[1] // 2)  # half as much as a large bank holds
         rows = min(rows, len(self.anchors))
         workspace = self.anchors.new_empty(rows, count)
         with torch.autocast(self.anchors.device.type, enabled=False):
@@ -157,6 +158,21 @@ _FACTORS: dict[Precision, float] = {
 }
 
 
+def _centred(anchors: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Both relative to the references' mean; on the CPU only if it is long beside them.
+
+    A bank takes longer to copy than to multiply. On CUDA looking would wait for the GPU.
+    """
+    itself = anchors.data_ptr() == references.data_ptr() and len(anchors) == len(references)
+    centre = references.mean(0)
+    if not references.is_cuda:
+        sample = references[:: max(1, len(references) // 64)]
+        if centre.square().sum() <= sample.square().sum() / (2 * len(sample)):
+            return anchors, references
+    references = references - centre
+    return references if itself else anchors - centre, references
+
+
 def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates:
     """How far distances from a product may be from the summed ones, in all circumstances.
 
@@ -181,10 +197,7 @@ def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates
         norm = (width + 40) * u
     else:
         product, norm = 2 * product, (3 * width + 40) * u
-        itself = anchors.data_ptr() == references.data_ptr() and len(anchors) == len(references)
-        centre = references.mean(0)
-        references = references - centre
-        anchors = references if itself else anchors - centre
+        anchors, references = _centred(anchors, references)
     return _Estimates(
         anchors,
         references,
