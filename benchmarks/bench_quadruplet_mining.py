@@ -81,7 +81,9 @@ def _mined_triplets(references: Tensor | None, labels: Tensor, impl: Any, data: 
         x = F.normalize(features, dim=1)
         others = x if references is None else references
         with torch.no_grad():
-            mined = zf.mine_quadruplets(x, others, data.labels, labels, impl=impl)
+            mined = zf.mine_quadruplets(
+                x, others, data.labels, labels, sketch_negative="none", impl=impl
+            )
         return zf.quadruplet_loss(
             x,
             others,

@@ -13,22 +13,24 @@ using namespace quadruplet_mining;
 
 void bind_arguments(py::module_& m) {
   using A = Address;
-  py::class_<RowsArgs>(m, "Rows").def(py::init<A, int64_t, int64_t>(), py::kw_only(),
-                                      py::arg("data"), py::arg("count"), py::arg("width"));
-  py::class_<FilterArgs>(m, "SelectFilter")
+  const py::module_local local;  // tests load a second module with the same types
+  py::class_<RowsArgs>(m, "Rows", local)
+      .def(py::init<A, int64_t, int64_t>(), py::kw_only(), py::arg("data"), py::arg("count"),
+           py::arg("width"));
+  py::class_<FilterArgs>(m, "SelectFilter", local)
       .def(py::init<A, A, int64_t, A, A, A>(), py::kw_only(), py::arg("anchor_labels"),
            py::arg("reference_labels"), py::arg("same_limit"), py::arg("forbidden"), py::arg("low"),
            py::arg("high"));
-  py::class_<EstimatesArgs>(m, "Estimates")
+  py::class_<EstimatesArgs>(m, "Estimates", local)
       .def(py::init<A, int64_t, int64_t, A, A, double, double, double>(), py::kw_only(),
            py::arg("products"), py::arg("first"), py::arg("rows"), py::arg("anchor_lengths"),
            py::arg("reference_lengths"), py::arg("product_error"), py::arg("norm_error"),
            py::arg("tiny"));
-  py::class_<MinedArgs>(m, "MinedRows")
+  py::class_<MinedArgs>(m, "MinedRows", local)
       .def(py::init<RowsArgs, RowsArgs, RowsArgs, A, A, A, A>(), py::kw_only(), py::arg("sketches"),
            py::arg("photos"), py::arg("references"), py::arg("positive"), py::arg("photo_negative"),
            py::arg("sketch_negative"), py::arg("valid"));
-  py::class_<FormArgs>(m, "HingeForm")
+  py::class_<FormArgs>(m, "HingeForm", local)
       .def(py::init([](const py::sequence& c, const py::sequence& margins, double share) {
              FormArgs form{{}, {}, share};
              for (int32_t k = 0; k < kHinges; ++k) {
@@ -39,24 +41,24 @@ void bind_arguments(py::module_& m) {
            }),
            py::kw_only(), py::arg("coefficients"), py::arg("margins"),
            py::arg("cross_modal_share"));
-  py::class_<HingeRowsArgs>(m, "HingeRows")
+  py::class_<HingeRowsArgs>(m, "HingeRows", local)
       .def(py::init<A, A, int64_t, int64_t, int64_t, A, A, A, A, A, double, bool>(), py::kw_only(),
            py::arg("thresholds"), py::arg("values"), py::arg("rows"), py::arg("threshold_columns"),
            py::arg("value_columns"), py::arg("row_labels"), py::arg("threshold_labels"),
            py::arg("value_labels"), py::arg("row_weights"), py::arg("value_weights"),
            py::arg("margin"), py::arg("skip_self"));
-  py::class_<ProbesArgs>(m, "Probes")
+  py::class_<ProbesArgs>(m, "Probes", local)
       .def(py::init<A, int64_t, int64_t, A, A, A, A, A, A, A, A, int64_t>(), py::kw_only(),
            py::arg("values"), py::arg("rows"), py::arg("columns"), py::arg("row_class"),
            py::arg("column_class"), py::arg("thresholds"), py::arg("threshold_sums"),
            py::arg("by_class"), py::arg("by_class_sums"), py::arg("class_offsets"),
            py::arg("count"), py::arg("capacity"));
-  py::class_<UnionArgs>(m, "UnionRows")
+  py::class_<UnionArgs>(m, "UnionRows", local)
       .def(py::init<A, A, A, int64_t, int64_t, int64_t, A, A, A, double, double>(), py::kw_only(),
            py::arg("pairs"), py::arg("first"), py::arg("second"), py::arg("rows"),
            py::arg("columns"), py::arg("values"), py::arg("row_labels"), py::arg("column_labels"),
            py::arg("value_labels"), py::arg("first_margin"), py::arg("second_margin"));
-  py::class_<ProbeUnionArgs>(m, "ProbeUnion")
+  py::class_<ProbeUnionArgs>(m, "ProbeUnion", local)
       .def(py::init<A, A, int64_t, int64_t, A, A, A, A, A, A, A, A, A, A, int32_t, int64_t, A, A,
                     A>(),
            py::kw_only(), py::arg("values"), py::arg("photos"), py::arg("sketch_count"),

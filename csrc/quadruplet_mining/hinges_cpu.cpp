@@ -123,6 +123,7 @@ void quadruplet_hinges_backward_cpu(const MinedRows<T>& m, Distance distance, co
                                     T* references_grad) {
   const auto gather = [&](int64_t rows, std::initializer_list<int> roles, const auto& row_of,
                           T* grad) {
+    if (grad == nullptr) return;
     Incidence(m, rows, slopes, roles, row_of).accumulate(m, distance, slopes, upstream, grad);
   };
   gather(m.sketches.count, {kSketch}, [](int, int64_t a) { return a; }, sketches_grad);

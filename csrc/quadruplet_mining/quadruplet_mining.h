@@ -121,7 +121,14 @@ void quadruplet_hinges_cpu(const MinedRows<T>& rows, const HingeForm& form, Dist
                            T* hinges, T* slopes);
 
 // Gradients of sum(upstream * hinges): [sketches.count, D], [photos.count, D] and
-// [references.count, D]. Every row gathers its own terms in the order of the anchors.
+// [references.count, D]; nullptr: not wanted. Every row gathers its own terms in the order of the
+// anchors.
+template <class T>
+int64_t rows_with_gradient(const MinedRows<T>& rows, const T* sketches_grad, const T* photos_grad,
+                           const T* references_grad) {
+  return (sketches_grad ? rows.sketches.count : 0) + (photos_grad ? rows.photos.count : 0) +
+         (references_grad ? rows.references.count : 0);
+}
 template <class T>
 void quadruplet_hinges_backward_cpu(const MinedRows<T>& rows, Distance distance, const T* slopes,
                                     const T* upstream, T* sketches_grad, T* photos_grad,

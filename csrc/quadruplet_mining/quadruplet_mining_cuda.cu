@@ -71,7 +71,7 @@ template <class T>
 void quadruplet_hinges_backward_cuda(const MinedRows<T>& rows, Distance distance, const T* slopes,
                                      const T* upstream, T* sketches_grad, T* photos_grad,
                                      T* references_grad, int device, void* stream) {
-  const int64_t all = rows.sketches.count + rows.photos.count + rows.references.count;
+  const int64_t all = rows_with_gradient(rows, sketches_grad, photos_grad, references_grad);
   if (all == 0) return;
   launch(DeviceGuard(device), "quadruplet_hinges_backward_kernel",
          quadruplet_hinges_backward_kernel<T>, grid_of(all, 1, "quadruplet_hinges_backward"),

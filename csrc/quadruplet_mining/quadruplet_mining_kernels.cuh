@@ -154,8 +154,9 @@ __device__ void add_terms(const MinedRows<T>& m, Distance distance, const T* slo
   }
 }
 
-// One block per row of sketches, then of photos, then of references. A block looks through all
-// anchors for its row and adds the terms in their order: no float atomics, and no list to build.
+// One block per row of sketches, then of photos, then of references, of those whose gradient is
+// wanted. A block looks through all anchors for its row and adds the terms in their order: no float
+// atomics, and no list to build.
 template <class T>
 __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance distance,
                                                   const T* slopes, const T* upstream,
@@ -163,11 +164,12 @@ __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance dista
                                                   T* references_grad) {
   __shared__ unsigned found[2][kMaxWarps];  // of 32 anchors each; in turn, one barrier a turn
   const int64_t width = m.sketches.width, anchors = m.sketches.count;
+  const int64_t photos = photos_grad ? m.photos.count : 0;
   int64_t row = blockIdx.x;
-  const bool is_sketch = row < anchors;
-  if (!is_sketch) row -= anchors;
-  const bool is_photo = !is_sketch && row < m.photos.count;
-  if (!is_sketch && !is_photo) row -= m.photos.count;
+  const bool is_sketch = sketches_grad && row < anchors;
+  if (sketches_grad && !is_sketch) row -= anchors;
+  const bool is_photo = !is_sketch && row < photos;
+  if (!is_sketch && !is_photo) row -= photos;
   T* out = (is_sketch ? sketches_grad : is_photo ? photos_grad : references_grad) + row * width;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) out[i] = 0;
   if (is_sketch) {

@@ -85,6 +85,8 @@ def hinge_backward_samples():
         given = [x.detach() if isinstance(x, torch.Tensor) else x for x in sample]
         hinges, slopes = torch.ops.zsbir.quadruplet_hinges(*given)
         yield torch.rand_like(hinges), slopes, *given[:7], given[-1]
+    yield torch.rand_like(hinges), slopes, *given[:7], given[-1], True, False, False
+    yield torch.rand_like(hinges), slopes, *given[:7], given[-1], False, True, True
 
 
 def hinge_row_samples():

@@ -84,7 +84,8 @@ LIB.define(
 LIB.define(
     "quadruplet_hinges_backward(Tensor grad, Tensor slopes, Tensor sketches, Tensor photos, "
     "Tensor references, Tensor positive, Tensor photo_negative, Tensor sketch_negative, "
-    "Tensor valid, int distance) -> (Tensor, Tensor, Tensor)"
+    "Tensor valid, int distance, bool sketches_grad=True, bool photos_grad=True, "
+    "bool references_grad=True) -> (Tensor, Tensor, Tensor)"
 )
 _EDGES = 6  # distances of a quadruplet
 
@@ -169,6 +170,9 @@ def _backward(
     sketch_negative: Tensor,
     valid: Tensor,
     distance: int,
+    sketches_grad: bool = True,
+    photos_grad: bool = True,
+    references_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     mined = _Mined(
         "quadruplet_hinges_backward",
@@ -178,20 +182,34 @@ def _backward(
     )
     grad = mined.of_anchors("grad", grad, sketches.dtype)
     slopes = mined.of_anchors("slopes", slopes, sketches.dtype, _EDGES)
-    out = tuple(torch.empty_like(x) for x in mined.rows)
-    pointers = (x.data_ptr() for x in (slopes, grad, *out))
-    mined.run(distance, *pointers)
+    wanted = sketches_grad, photos_grad, references_grad
+    out = [x.new_empty(x.shape if w else 0) for x, w in zip(mined.rows, wanted, strict=True)]
+    pointers = [x.data_ptr() if w else 0 for x, w in zip(out, wanted, strict=True)]
+    mined.run(distance, slopes.data_ptr(), grad.data_ptr(), *pointers)
     return out[0], out[1], out[2]
 
 
 def _backward_fake(
-    grad: Tensor, slopes: Tensor, sketches: Tensor, photos: Tensor, references: Tensor, *_: object
+    grad: Tensor,
+    slopes: Tensor,
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    positive: Tensor,
+    photo_negative: Tensor,
+    sketch_negative: Tensor,
+    valid: Tensor,
+    distance: int,
+    sketches_grad: bool = True,
+    photos_grad: bool = True,
+    references_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del grad, slopes
-    contiguous = torch.contiguous_format
-    rows = (torch.empty_like(x, memory_format=contiguous) for x in (sketches, photos, references))
-    first, second, third = rows
-    return first, second, third
+    del grad, slopes, positive, photo_negative, sketch_negative, valid, distance
+    return (
+        sketches.new_empty(sketches.shape if sketches_grad else 0),
+        photos.new_empty(photos.shape if photos_grad else 0),
+        references.new_empty(references.shape if references_grad else 0),
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -201,8 +219,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _autograd(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    grads = torch.ops.zsbir.quadruplet_hinges_backward(grad, *ctx.saved_tensors, ctx.distance)
-    return (*grads, *(None,) * 8)
+    wanted = ctx.needs_input_grad[:3]  # a bank's gradient would be as large as the bank
+    grads = torch.ops.zsbir.quadruplet_hinges_backward(
+        grad, *ctx.saved_tensors, ctx.distance, *wanted
+    )
+    return *(x if w else None for x, w in zip(grads, wanted, strict=True)), *(None,) * 8
 
 
 LIB.impl("quadruplet_hinges", _native, "CPU")

@@ -46,7 +46,7 @@ template <class T>
 void quadruplet_hinges_backward(const MinedRows<T>& rows, Distance distance, const T* slopes,
                                 const T* upstream, T* sketches_grad, T* photos_grad,
                                 T* references_grad) {
-  const int64_t all = rows.sketches.count + rows.photos.count + rows.references.count;
+  const int64_t all = rows_with_gradient(rows, sketches_grad, photos_grad, references_grad);
   if (all == 0) return;
   emulation::launch(quadruplet_hinges_backward_kernel<T>, {unsigned(all)}, kThreads, 0, rows,
                     distance, slopes, upstream, sketches_grad, photos_grad, references_grad);

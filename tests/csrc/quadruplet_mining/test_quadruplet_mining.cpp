@@ -1,6 +1,7 @@
 // The CUDA kernels of quadruplet_mining, emulated or on a GPU, against the CPU kernels: distances
 // and choices bit for bit, counts exactly, sums to rounding.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
@@ -203,7 +204,7 @@ void check_hinges(const Batch<T>& b, const std::string& name) {
     kernels::quadruplet_hinges(rows, form, distance, hinges.data(), slopes.data());
     quadruplet_hinges_cpu(rows, form, distance, expected.data(), expected_slopes.data());
     check(close(hinges, expected) && close(slopes, expected_slopes), name + " hinges");
-    std::vector<T> grads[2][3];
+    std::array<std::vector<T>, 3> grads[2];
     for (auto& side : grads) {
       side[0].assign(b.s.size(), T(-7));
       side[1].assign(b.p.size(), T(-7));
@@ -214,6 +215,19 @@ void check_hinges(const Batch<T>& b, const std::string& name) {
     quadruplet_hinges_backward_cpu(rows, distance, expected_slopes.data(), upstream.data(),
                                    grads[1][0].data(), grads[1][1].data(), grads[1][2].data());
     for (int i = 0; i < 3; ++i) check(close(grads[0][i], grads[1][i]), name + " gradients");
+    for (int unwanted = 0; unwanted < 3; ++unwanted) {
+      auto some = grads[0];
+      T* to[3];
+      for (int i = 0; i < 3; ++i) {
+        std::fill(some[i].begin(), some[i].end(), T(-7));
+        to[i] = i == unwanted ? nullptr : some[i].data();
+      }
+      kernels::quadruplet_hinges_backward(rows, distance, expected_slopes.data(), upstream.data(),
+                                          to[0], to[1], to[2]);
+      for (int i = 0; i < 3; ++i) {
+        if (i != unwanted) check(some[i] == grads[0][i], name + " gradients of some");
+      }
+    }
   }
 }
 
