@@ -98,12 +98,13 @@ void bind_cpu(py::module_& m) {
         nogil);
   m.def("select_pairs_cpu",
         typed<const RowsArgs&, const RowsArgs&, const FilterArgs&, const EstimatesArgs&, int32_t,
-              int32_t, A, A>([](auto zero, const RowsArgs& anchors, const RowsArgs& references,
-                                const FilterArgs& filter, const EstimatesArgs& estimates,
-                                int32_t distance, int32_t wanted, A index, A chosen) {
+              int32_t, A, A, A>([](auto zero, const RowsArgs& anchors, const RowsArgs& references,
+                                   const FilterArgs& filter, const EstimatesArgs& estimates,
+                                   int32_t distance, int32_t wanted, A index, A chosen, A summed) {
           using T = decltype(zero);
-          select_pairs_cpu(anchors.as<T>(), references.as<T>(), filter.as<T>(), estimates.as<T>(),
-                           Distance(distance), wanted, at<int64_t>(index), at<T>(chosen));
+          *at<int64_t>(summed) = select_pairs_cpu(
+              anchors.as<T>(), references.as<T>(), filter.as<T>(), estimates.as<T>(),
+              Distance(distance), wanted, at<int64_t>(index), at<T>(chosen));
         }),
         nogil);
   m.def("quadruplet_hinges_cpu",

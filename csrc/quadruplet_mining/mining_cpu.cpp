@@ -9,6 +9,7 @@
 // Memory       one index a reference and thread
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -97,8 +98,8 @@ class Miner {
         wanted_(wanted),
         classes_(filter.reference_labels, references.count) {}
 
-  // found: scratch, one entry a reference.
-  Chosen<T> choose(int64_t anchor, int32_t* found) const {
+  // found: scratch, one entry a reference; summed: distances, added to.
+  Chosen<T> choose(int64_t anchor, int32_t* found, int64_t& summed) const {
     const ScanRow<T> row = row_of(anchor);
     T bound[kChoices];
     loops_.bounds(row, bound);
@@ -114,9 +115,12 @@ class Miner {
       const Interval<T> raw =
           raw_interval(estimates_, row.dot, row.length, row.lengths[r], row.products[r]);
       if (best.can_improve(row.classes[r] == row.own, row.dot, raw, bound)) group[size++] = r;
-      if (size == kChains) take(row, anchor, group, std::exchange(size, 0), best);
+      if (size < kChains) continue;
+      take(row, anchor, group, std::exchange(size, 0), best);
+      summed += kChains;
     }
     take(row, anchor, group, size, best);
+    summed += size;
     return best;
   }
 
@@ -168,20 +172,20 @@ class Miner {
 }  // namespace
 
 template <class T>
-void select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                      const Estimates<T>& estimates, Distance distance, int32_t wanted,
-                      int64_t* index, T* chosen) {
-  if (estimates.rows == 0) return;
+int64_t select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
+                         const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                         int64_t* index, T* chosen) {
+  if (estimates.rows == 0) return 0;
   const Miner<T> miner(anchors, references, filter, estimates, distance, wanted);
   std::vector<std::vector<int32_t>> scratch(max_threads());
-  const int64_t tasks = (estimates.rows + kAnchorsOfTask - 1) / kAnchorsOfTask;
-  parallel_rows(tasks, [&](int64_t task, int thread) {
+  std::vector<int64_t> summed((estimates.rows + kAnchorsOfTask - 1) / kAnchorsOfTask, 0);
+  parallel_rows(int64_t(summed.size()), [&](int64_t task, int thread) {
     std::vector<int32_t>& found = scratch[thread];
     found.resize(references.count);
     const int64_t begin = estimates.first + task * kAnchorsOfTask;
     const int64_t end = std::min(begin + kAnchorsOfTask, estimates.first + estimates.rows);
     for (int64_t a = begin; a < end; ++a) {
-      const Chosen<T> best = miner.choose(a, found.data());
+      const Chosen<T> best = miner.choose(a, found.data(), summed[task]);
       for (int32_t c = 0; c < kChoices; ++c) {
         const bool there = (wanted >> c & 1) && best.index[c] >= 0;
         index[c * anchors.count + a] = there ? best.index[c] : -1;
@@ -189,11 +193,12 @@ void select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>
       }
     }
   });
+  return std::accumulate(summed.begin(), summed.end(), int64_t(0));
 }
 
-#define ZSBIR_INSTANTIATE(T)                                                                       \
-  template void select_pairs_cpu<T>(Rows<T>, Rows<T>, const SelectFilter<T>&, const Estimates<T>&, \
-                                    Distance, int32_t, int64_t*, T*);
+#define ZSBIR_INSTANTIATE(T)                                                     \
+  template int64_t select_pairs_cpu<T>(Rows<T>, Rows<T>, const SelectFilter<T>&, \
+                                       const Estimates<T>&, Distance, int32_t, int64_t*, T*);
 ZSBIR_INSTANTIATE(float)
 ZSBIR_INSTANTIATE(double)
 #undef ZSBIR_INSTANTIATE

@@ -81,11 +81,11 @@ struct Estimates {
 // none (the distance is then 0) or where bit `choice` of `wanted` is not set, and distance
 // [kChoices, anchors]. Among equal distances the lowest index is chosen. Products only say which
 // pairs are worth a look: distances, and so choices, are those of the given rows, in all bits.
-// references.count < 2^31.
+// references.count < 2^31. Returns how many distances were summed.
 template <class T>
-void select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                      const Estimates<T>& estimates, Distance distance, int32_t wanted,
-                      int64_t* index, T* chosen);
+int64_t select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
+                         const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                         int64_t* index, T* chosen);
 
 // --- hinges of given quadruplets ----------------------------------------------------------------
 

@@ -254,8 +254,8 @@ def test_distances_lie_where_the_estimates_say(generator, monkeypatch, scale, di
         kernel_rows(SCALES[scale](torch.randn(n, 300, generator=generator)), distance)
         for n in (20, 50)
     )
-    estimates = ops._estimates(anchors, references, CODES[distance])
-    ((_, products),) = estimates.blocks()
+    estimates = ops._Estimates(anchors, references, CODES[distance])
+    products = torch.cat([block.clone() for _, block in estimates.blocks()])
     middle, allowed = middle_and_width(estimates, products, distance)
     chain = "cosine" if distance == "cosine" else "squared_euclidean"
     wrong = (pair_distances(anchors, references, chain).double() - middle).abs()
@@ -273,8 +273,8 @@ def test_few_distances_are_summed(generator, monkeypatch, rounding, most):
     sums = 0
     rows = torch.nn.functional.normalize(torch.randn(600, 256, generator=generator))
     labels = torch.arange(600) // 6
-    estimates = ops._estimates(rows, rows, CODES["euclidean"])
-    ((_, products),) = estimates.blocks()
+    estimates = ops._Estimates(rows, rows, CODES["euclidean"])
+    products = torch.cat([block.clone() for _, block in estimates.blocks()])
     middle, width = middle_and_width(estimates, products, "euclidean")
     for allowed in (labels[:, None] == labels, labels[:, None] != labels):
         for low, high in ((middle - width, middle + width), (-middle - width, -middle + width)):
@@ -312,3 +312,26 @@ def test_labels_of_any_size(generator, offset):
         *rows, labels + offset, other_labels + offset, limit, forbidden + offset, low, high, code
     )
     assert all(map(torch.equal, found, expected))
+
+
+def test_float32_products_where_bfloat16_rules_out_too_little(generator, monkeypatch):
+    """Rows in two tight clusters far from each other, all classes in both."""
+    seen = []
+
+    def product(out, left, right, *, precision):
+        seen.append((len(left), precision))
+        return rounded_product(out, left, right, precision=precision)
+
+    monkeypatch.setattr(ops, "_precision_on", lambda _: "bfloat16")
+    monkeypatch.setattr(ops, "matmul_into", product)
+    far = torch.randn(1, 64, generator=generator) * (1 - 2 * (torch.arange(700) % 2))[:, None]
+    labels = torch.arange(700) // 4
+    for spread, expected in ((0.05, "float32"), (3.0, "bfloat16")):
+        rows = far + spread * torch.randn(700, 64, generator=generator)
+        seen.clear()
+        given = (rows, rows, labels, labels, 700, None, None, None, CODES["euclidean"], 6)
+        found = torch.ops.zsbir.select_pairs(*given)
+        assert seen == [(64, "bfloat16"), (636, expected)]
+        monkeypatch.setattr(ops, "_precision_on", lambda _: "float32")
+        assert all(map(torch.equal, found, torch.ops.zsbir.select_pairs(*given)))
+        monkeypatch.setattr(ops, "_precision_on", lambda _: "bfloat16")

@@ -32,6 +32,7 @@ Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_oth
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
 _WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
+_SUM = 32  # a summed distance takes about as long as the float32 products of so many references
 _LEAST_ANCHORS = 64  # at a time: a product of fewer rows takes longer for each
 
 
@@ -111,33 +112,6 @@ LIB.define(
 )
 
 
-class _Estimates(NamedTuple):
-    """Products of rows and how far the distances that follow from them may be wrong."""
-
-    anchors: Tensor
-    references: Tensor
-    anchor_lengths: Tensor
-    reference_lengths: Tensor
-    precision: Precision
-    product_error: float
-    norm_error: float
-    tiny: float
-
-    def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """The first anchor of a block, and its products with all references."""
-        count = len(self.references)
-        row_bytes = count * self.references.element_size()
-        rows = max(_LEAST_ANCHORS, _WORKSPACE[self.anchors.device.type] // row_bytes)
-        rows = max(rows, self.references.shape[1] // 2)  # half as much as a large bank holds
-        rows = min(rows, len(self.anchors))
-        workspace = self.anchors.new_empty(rows, count)
-        with torch.autocast(self.anchors.device.type, enabled=False):
-            for first in range(0, len(self.anchors), rows):
-                block = self.anchors[first : first + rows]
-                out = workspace[: len(block)]
-                yield first, matmul_into(out, block, self.references.mT, precision=self.precision)
-
-
 def _precision_on(device: torch.device) -> Precision:
     """The fastest product: results are exact with any, and few pairs more are looked at.
 
@@ -173,8 +147,8 @@ def _centred(anchors: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     return references if itself else anchors - centre, references
 
 
-def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates:
-    """How far distances from a product may be from the summed ones, in all circumstances.
+class _Estimates:
+    """Products of rows, and how far distances from them may be from the summed ones.
 
     With u half the spacing of numbers near 1:
 
@@ -188,26 +162,50 @@ def _estimates(anchors: Tensor, references: Tensor, distance: int) -> _Estimates
     Differences do not change with a common shift: rows are taken relative to their mean, or a mean
     much longer than the differences would leave every reference a candidate.
     """
-    width = anchors.shape[1]
-    info = torch.finfo(anchors.dtype)
-    u = info.eps / 2
-    precision = _precision_on(anchors.device) if anchors.dtype == torch.float32 else "float32"
-    product = _FACTORS[precision] + width * u * (1 if precision == "float32" else 2)
-    if distance == CODES["cosine"]:
-        norm = (width + 40) * u
-    else:
-        product, norm = 2 * product, (3 * width + 40) * u
-        anchors, references = _centred(anchors, references)
-    return _Estimates(
-        anchors,
-        references,
-        torch.linalg.vector_norm(anchors, dim=1),
-        torch.linalg.vector_norm(references, dim=1),
-        precision,
-        1.25 * product,  # for terms of second order
-        1.25 * norm,
-        8 * (width + 1) * info.tiny,  # for what underflows
-    )
+
+    def __init__(self, anchors: Tensor, references: Tensor, distance: int) -> None:
+        info = torch.finfo(anchors.dtype)
+        width = anchors.shape[1]
+        self._unit, self._width = info.eps / 2, width
+        self._cosine = distance == CODES["cosine"]
+        if not self._cosine:
+            anchors, references = _centred(anchors, references)
+        self.anchors, self.references = anchors, references
+        self.anchor_lengths = torch.linalg.vector_norm(anchors, dim=1)
+        self.reference_lengths = torch.linalg.vector_norm(references, dim=1)
+        single = anchors.dtype == torch.float32
+        self.precision: Precision = _precision_on(anchors.device) if single else "float32"
+        # 1.25: for terms of second order. tiny: for what underflows.
+        self.norm_error = 1.25 * ((width if self._cosine else 3 * width) + 40) * self._unit
+        self.tiny = 8 * (width + 1) * info.tiny
+
+    @property
+    def product_error(self) -> float:
+        """Of a distance, by the lengths of both rows."""
+        sums = self._width * self._unit * (1 if self.precision == "float32" else 2)
+        return 1.25 * (1 if self._cosine else 2) * (_FACTORS[self.precision] + sums)
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The first anchor of a block, and its products with all references."""
+        count, anchors = len(self.references), len(self.anchors)
+        row_bytes = count * self.references.element_size()
+        rows = max(_LEAST_ANCHORS, _WORKSPACE[self.anchors.device.type] // row_bytes)
+        rows = min(anchors, max(rows, self._width // 2))  # half as much as a large bank holds
+        workspace = self.anchors.new_empty(rows, count)
+        first = 0
+        with torch.autocast(self.anchors.device.type, enabled=False):
+            while first < anchors:
+                # A small block shows whether bfloat16 is good enough.
+                size = _LEAST_ANCHORS if first == 0 and self.precision == "bfloat16" else rows
+                block = self.anchors[first : first + size]
+                out = workspace[: len(block)]
+                yield first, matmul_into(out, block, self.references.mT, precision=self.precision)
+                first += len(block)
+
+    def look_again(self, block: int, summed: int) -> None:
+        """Go on in float32 if too many distances of a block were worth summing."""
+        if self.precision == "bfloat16" and summed * _SUM > block * len(self.references):
+            self.precision = "float32"
 
 
 def _native(
@@ -245,7 +243,8 @@ def _native(
     conditions = _C.SelectFilter(same_limit=same_limit, **addresses)
     rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), conditions)
     out = (distance, wanted, index.data_ptr(), chosen.data_ptr())
-    estimates = _estimates(anchors, references, distance)
+    estimates = _Estimates(anchors, references, distance)
+    summed = torch.zeros((), dtype=torch.int64, device="cpu")
     for first, products in estimates.blocks():
         block = _C.Estimates(
             products=products.data_ptr(),
@@ -261,7 +260,8 @@ def _native(
             device = anchors.get_device()
             _C.select_pairs_cuda(*rows, block, *out, device, current_stream(anchors.device))
         else:
-            _C.select_pairs_cpu(*rows, block, *out)
+            _C.select_pairs_cpu(*rows, block, *out, summed.data_ptr())
+            estimates.look_again(len(products), int(summed))
     return index, chosen
 
 

@@ -28,10 +28,11 @@ void distance_weights_cpu(const T*, const T*, int64_t, int64_t, Distance, T*, T*
 }
 
 template <class T>
-void select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
-                      const Estimates<T>& estimates, Distance distance, int32_t wanted,
-                      int64_t* index, T* chosen) {
+int64_t select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
+                         const Estimates<T>& estimates, Distance distance, int32_t wanted,
+                         int64_t* index, T* chosen) {
   kernels::select_pairs(anchors, references, filter, estimates, distance, wanted, index, chosen);
+  return 0;  // a GPU does not count
 }
 
 template <class T>
@@ -98,8 +99,8 @@ int64_t probe_union_cpu(const ProbeUnion<T>& given) {
   template void pair_distances_cpu<T>(Rows<T>, Rows<T>, Distance, T*);                             \
   template void distance_weights_cpu<T>(const T*, const T*, int64_t, int64_t, Distance, T*, T*,    \
                                         T*);                                                       \
-  template void select_pairs_cpu<T>(Rows<T>, Rows<T>, const SelectFilter<T>&, const Estimates<T>&, \
-                                    Distance, int32_t, int64_t*, T*);                              \
+  template int64_t select_pairs_cpu<T>(Rows<T>, Rows<T>, const SelectFilter<T>&,                   \
+                                       const Estimates<T>&, Distance, int32_t, int64_t*, T*);      \
   template void quadruplet_hinges_cpu<T>(const MinedRows<T>&, const HingeForm&, Distance, T*, T*); \
   template void quadruplet_hinges_backward_cpu<T>(const MinedRows<T>&, Distance, const T*,         \
                                                   const T*, T*, T*, T*);                           \
