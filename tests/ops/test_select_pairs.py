@@ -268,19 +268,15 @@ def test_distances_lie_where_the_estimates_say(generator, monkeypatch, scale, di
 @pytest.mark.parametrize(("rounding", "most"), [("float32", 1.2), ("tf32", 2), ("bfloat16", 4)])
 def test_few_distances_are_summed(generator, monkeypatch, rounding, most):
     """Of random rows hardly more than one a choice; the product would be in vain otherwise."""
+    counts = []
     monkeypatch.setattr(ops, "_precision_on", lambda _: rounding)
     monkeypatch.setattr(ops, "matmul_into", rounded_product)
-    sums = 0
+    monkeypatch.setattr(ops._Estimates, "look_again", lambda *given: counts.append(given[1:]))
     rows = torch.nn.functional.normalize(torch.randn(600, 256, generator=generator))
     labels = torch.arange(600) // 6
-    estimates = ops._Estimates(rows, rows, CODES["euclidean"])
-    products = torch.cat([block.clone() for _, block in estimates.blocks()])
-    middle, width = middle_and_width(estimates, products, "euclidean")
-    for allowed in (labels[:, None] == labels, labels[:, None] != labels):
-        for low, high in ((middle - width, middle + width), (-middle - width, -middle + width)):
-            bound = high.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
-            sums += int((allowed & (low <= bound)).sum())
-    assert 4 * 600 <= sums < most * 4 * 600
+    select_pairs(rows, rows, labels, labels, distance="euclidean")
+    assert sum(anchors for anchors, _ in counts) == 600
+    assert 4 * 600 <= sum(summed for _, summed in counts) < most * 4 * 600
 
 
 def test_only_what_is_wanted_is_chosen(generator):

@@ -18,13 +18,7 @@ from zsbir_fast.losses.batches import (
     side_of,
     split_labels,
 )
-from zsbir_fast.losses.gathering import (
-    Gather,
-    ProcessGroup,
-    process_count,
-    share_rows,
-    shared_seed,
-)
+from zsbir_fast.losses.gathering import Gather, ProcessGroup, process_count, share_rows, shared_seed
 from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice, five_numbers
 from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
