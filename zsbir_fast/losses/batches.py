@@ -53,38 +53,16 @@ class JoinedBatch(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One modality: the batch, and what is mined from it (batch first, then bank; no gradient)."""
+    """One modality: the batch, and what is mined from it (batch first, then bank; no gradient).
+
+    ``banked`` says whether there is a bank.
+    """
 
     features: Tensor
     labels: Tensor
     pool: Tensor
     pool_labels: Tensor
-
-    @property
-    def banked(self) -> bool:
-        """Whether there is a bank."""
-        return self.pool_labels is not self.labels
-
-    def chosen(self, *indices: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Find rows of the pool that were mined among fewer rows.
-
-        Args:
-            indices: int64 [B] rows of the pool, -1 for none.
-
-        Returns:
-            The batch and the bank's rows among them, [n + B * len(indices), D], and where those
-            rows are in it. Gradients of a whole bank, which nobody wants, are never made.
-        """
-        if not self.banked:
-            return self.features, list(indices)
-        rows, moved, batch = [self.features], [], len(self.features)
-        for index in indices:
-            past = index >= batch
-            places = sum(map(len, rows)) + torch.arange(len(index), device=index.device)
-            moved.append(torch.where(past, places, index))
-            if len(self.pool) > 0:
-                rows.append(self.pool[torch.where(past, index, 0)])
-        return torch.cat(rows), moved
+    banked: bool
 
 
 def side_of(
@@ -92,13 +70,37 @@ def side_of(
 ) -> Side:
     """Put a batch of one modality and the bank's features together."""
     if past is None or past_labels is None:
-        return Side(features, labels, features.detach(), labels)
+        return Side(features, labels, features.detach(), labels, False)
     return Side(
         features,
         labels,
         torch.cat([features.detach(), past.to(features.dtype)]),
         torch.cat([labels, past_labels]),
+        True,
     )
+
+
+def chosen_rows(side: Side, *indices: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Find rows of the pool that were mined among fewer rows.
+
+    Args:
+        side: of which modality.
+        indices: int64 [B] rows of the pool, -1 for none.
+
+    Returns:
+        The batch and the bank's rows among them, [n + B * len(indices), D], and where those rows
+        are in it. Gradients of a whole bank, which nobody wants, are never made.
+    """
+    if not side.banked:
+        return side.features, list(indices)
+    rows, moved, batch = [side.features], [], len(side.features)
+    for index in indices:
+        past = index >= batch
+        places = sum(map(len, rows)) + torch.arange(len(index), device=index.device)
+        moved.append(torch.where(past, places, index))
+        if len(side.pool) > 0:
+            rows.append(side.pool[torch.where(past, index, 0)])
+    return torch.cat(rows), moved
 
 
 def split_labels(

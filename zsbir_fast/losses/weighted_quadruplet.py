@@ -15,6 +15,7 @@ from zsbir_fast.losses.batches import (
     Labels,
     Side,
     check_batch,
+    chosen_rows,
     side_of,
     split_labels,
 )
@@ -358,8 +359,10 @@ class WeightedQuadrupletLoss(nn.Module):
     def _loss(
         self, anchor: Side, other: Side, quadruplets: Quadruplets, weights: Tensor | None
     ) -> Tensor:
-        rows, (positive, negative) = other.chosen(quadruplets.positive, quadruplets.photo_negative)
-        references, (sketch_negative,) = anchor.chosen(quadruplets.sketch_negative)
+        rows, (positive, negative) = chosen_rows(
+            other, quadruplets.positive, quadruplets.photo_negative
+        )
+        references, (sketch_negative,) = chosen_rows(anchor, quadruplets.sketch_negative)
         return quadruplet_loss(
             anchor.features,
             rows,
