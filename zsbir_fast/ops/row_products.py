@@ -10,6 +10,8 @@ None of the operators is differentiable.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,21 +34,37 @@ def panel_rows(dtype: torch.dtype) -> int:
     return int(_C.panel_bytes) // dtype.itemsize
 
 
-def pack_rows(rows: Tensor) -> Tensor:
+def packed_like(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for the packed form of ``rows`` rows, its elements not set."""
+    if device.type != "cpu":
+        return torch.empty(rows, width, dtype=dtype, device=device)
+    size = panel_rows(dtype)
+    shape = (-(-rows // size), width, size)
+    extra = _ALIGNMENT // dtype.itemsize
+    memory = torch.empty(math.prod(shape) + extra, dtype=dtype, device=device)
+    start = -memory.data_ptr() % _ALIGNMENT // dtype.itemsize
+    return memory[start : start + math.prod(shape)].view(shape)
+
+
+def pack_rows(rows: Tensor, out: Tensor | None = None) -> Tensor:
     """The right side of products, made ready once for many of them.
 
     Args:
         rows: [n, D], float32 or float64.
+        out: Where to, as from :func:`packed_like`, or whole panels of such; None: new memory.
 
     Returns:
         On the CPU panels [ceil(n / P), D, P] with P = ``panel_rows(dtype)``, whose missing rows are
-        0; on other devices the rows themselves, contiguous.
+        0, aligned to 64 bytes; on other devices the rows themselves, contiguous.
 
     Raises:
-        ValueError: If rows is not a matrix.
+        ValueError: If rows is not a matrix, or out does not fit.
         TypeError: If it is neither float32 nor float64.
     """
-    out: Tensor = torch.ops.zsbir.pack_rows(rows)
+    if out is None:
+        _matrix("pack_rows", "rows", rows)
+        out = packed_like(len(rows), rows.shape[1], rows.dtype, rows.device)
+    torch.ops.zsbir.pack_rows(out, rows)
     return out
 
 
@@ -97,7 +115,7 @@ def row_squares(rows: Tensor) -> Tensor:
 
 # --- operators ------------------------------------------------------------------------------------
 
-LIB.define("pack_rows(Tensor rows) -> Tensor")
+LIB.define("pack_rows(Tensor(a!) out, Tensor rows) -> ()")
 LIB.define(
     "row_products(Tensor(a!) out, Tensor left, Tensor right, int first, Tensor? scale, "
     "Tensor? offset) -> ()"
@@ -119,46 +137,49 @@ def _struct(rows: Tensor) -> _C.Matrix:
     return _C.Matrix(data=rows.data_ptr(), count=count, width=width, stride=rows.stride(0))
 
 
-def _panels_for(rows: Tensor) -> Tensor:
-    """Aligned memory for the panels of some rows."""
+def _pack_rows_cpu(out: Tensor, rows: Tensor) -> None:
+    op = "pack_rows"
+    rows = _matrix(op, "rows", rows)
+    check_one_device(op, rows=rows, out=out)
     size = panel_rows(rows.dtype)
     shape = (-(-len(rows) // size), rows.shape[1], size)
-    elements = shape[0] * shape[1] * shape[2]
-    extra = _ALIGNMENT // rows.element_size()
-    memory = torch.empty(elements + extra, dtype=rows.dtype, device="cpu")
-    start = -memory.data_ptr() % _ALIGNMENT // rows.element_size()
-    return memory[start : start + elements].view(shape)
+    if as_kernel_input(op, "out", out, rows.dtype, shape) is not out:
+        raise ValueError(f"{op}: out must be contiguous, got strides {out.stride()}")
+    if out.data_ptr() % _ALIGNMENT:
+        raise ValueError(f"{op}: out must be aligned to {_ALIGNMENT} bytes, as from packed_like")
+    _C.pack_rows_cpu(rows.dtype == torch.float64, _struct(rows), out.data_ptr())
 
 
-def _pack_rows_cpu(rows: Tensor) -> Tensor:
+def _pack_rows_elsewhere(out: Tensor, rows: Tensor) -> None:
     rows = _matrix("pack_rows", "rows", rows)
-    panels = _panels_for(rows)
-    _C.pack_rows_cpu(rows.dtype == torch.float64, _struct(rows), panels.data_ptr())
-    return panels
-
-
-def _pack_rows_elsewhere(rows: Tensor) -> Tensor:
-    out = _matrix("pack_rows", "rows", rows).contiguous()
-    return out.clone() if out is rows else out  # an operator must not return its argument
+    if out.shape != rows.shape:
+        raise ValueError(
+            f"pack_rows: out must be {list(rows.shape)} like rows, got {list(out.shape)}"
+        )
+    out.copy_(rows)
 
 
 def _packed(left: Tensor, right: Tensor) -> Tensor:
     """``right`` as panels that fit ``left``."""
-    op = "row_products"
-    if right.dim() == 3:
-        size = panel_rows(left.dtype)
-        right = as_kernel_input(op, "right", right, left.dtype, (len(right), left.shape[1], size))
-        return right if right.data_ptr() % _ALIGNMENT == 0 else _copy_aligned(right)
-    return _pack_rows_cpu(right)
-
-
-def _copy_aligned(panels: Tensor) -> Tensor:
-    rows = panels.new_empty(len(panels) * panels.shape[2], panels.shape[1])
-    return _panels_for(rows).copy_(panels)
+    if right.dim() == 2:
+        return pack_rows(right)
+    size = panel_rows(left.dtype)
+    panels = as_kernel_input(
+        "row_products", "right", right, left.dtype, (len(right), left.shape[1], size)
+    )
+    if panels.data_ptr() % _ALIGNMENT:
+        aligned = packed_like(len(right) * size, left.shape[1], left.dtype, left.device)
+        panels = aligned.copy_(panels)
+    return panels
 
 
 def _check(
-    out: Tensor, left: Tensor, right: Tensor, first: int, scale: Tensor | None, offset: Tensor | None
+    out: Tensor,
+    left: Tensor,
+    right: Tensor,
+    first: int,
+    scale: Tensor | None,
+    offset: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     op = "row_products"
     left = _matrix(op, "left", left)
@@ -178,7 +199,7 @@ def _check(
     if out.dim() != 2 or len(out) != len(left):
         raise ValueError(f"{op}: out must be [{len(left)}, G], got shape {list(out.shape)}")
     columns = out.shape[1]
-    if columns > 1 and out.stride(1) != 1 or len(out) > 1 and out.stride(0) < columns:
+    if (columns > 1 and out.stride(1) != 1) or (len(out) > 1 and out.stride(0) < columns):
         raise ValueError(f"{op}: out must have columns side by side, got strides {out.stride()}")
     rows = len(right) if right.dim() == 2 else len(right) * right.shape[2]
     if not 0 <= first <= rows - columns:
@@ -194,7 +215,12 @@ def _check(
 
 
 def _row_products_cpu(
-    out: Tensor, left: Tensor, right: Tensor, first: int, scale: Tensor | None, offset: Tensor | None
+    out: Tensor,
+    left: Tensor,
+    right: Tensor,
+    first: int,
+    scale: Tensor | None,
+    offset: Tensor | None,
 ) -> None:
     left, scale, offset = _check(out, left, right, first, scale, offset)
     if right.dim() == 2:
@@ -214,7 +240,12 @@ def _row_products_cpu(
 
 
 def _row_products_cuda(
-    out: Tensor, left: Tensor, right: Tensor, first: int, scale: Tensor | None, offset: Tensor | None
+    out: Tensor,
+    left: Tensor,
+    right: Tensor,
+    first: int,
+    scale: Tensor | None,
+    offset: Tensor | None,
 ) -> None:
     left, scale, offset = _check(out, left, right, first, scale, offset)
     right = _matrix("row_products", "right", right)[first : first + out.shape[1]]
@@ -232,7 +263,12 @@ def _row_products_cuda(
 
 
 def _row_products_reference(
-    out: Tensor, left: Tensor, right: Tensor, first: int, scale: Tensor | None, offset: Tensor | None
+    out: Tensor,
+    left: Tensor,
+    right: Tensor,
+    first: int,
+    scale: Tensor | None,
+    offset: Tensor | None,
 ) -> None:
     left, scale, offset = _check(out, left, right, first, scale, offset)
     out.copy_(reference.row_products(left, right[first : first + out.shape[1]], scale, offset))
@@ -267,14 +303,7 @@ if _C.built_with_cuda:
     LIB.impl("row_squares", _row_squares_native, "CUDA")
 
 
-def _pack_rows_fake(rows: Tensor) -> Tensor:
-    if rows.device.type != "cpu":
-        return rows.new_empty(rows.shape)
-    size = panel_rows(rows.dtype)
-    return rows.new_empty((rows.shape[0] + size - 1) // size, rows.shape[1], size)
-
-
-torch.library.register_fake("zsbir::pack_rows", _pack_rows_fake, lib=LIB)
+torch.library.register_fake("zsbir::pack_rows", lambda *_: None, lib=LIB)
 torch.library.register_fake("zsbir::row_products", lambda *_: None, lib=LIB)
 torch.library.register_fake(
     "zsbir::row_squares", lambda rows: rows.new_empty(rows.shape[0], dtype=torch.float64), lib=LIB

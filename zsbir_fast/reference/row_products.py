@@ -40,7 +40,8 @@ def row_squares(rows: Tensor) -> Tensor:
     Sixteen chains, one for each remainder of the feature's number, are added in a tree.
     """
     lanes = torch.zeros(len(rows), 16, dtype=torch.float64, device=rows.device)
-    for chunk in rows.double().split(16, dim=1):
+    for first in range(0, rows.shape[1], 16):
+        chunk = rows[:, first : first + 16].double()
         lanes[:, : chunk.shape[1]] += chunk * chunk
     while lanes.shape[1] > 1:
         half = lanes.shape[1] // 2
