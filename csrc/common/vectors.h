@@ -1,5 +1,6 @@
 // Vectors of the SIMD levels under one name: simd::<level>::Vector<T> has Vec, kLanes, load (from
-// aligned memory), loadu, store (to any), set, zero, sub, fma, sqrt.
+// aligned memory), loadu, strided (elements `stride` apart), store (to any), set, zero, sub, fma,
+// sqrt.
 //
 // Code for a level is written once in an .inl that is included between the pragmas of each level
 // (row_products/product_tiles.inl); a function without them cannot inline these.
@@ -23,6 +24,7 @@ struct Vector {
   static constexpr int64_t kLanes = 1;
   static Vec load(const T* from) { return *from; }
   static Vec loadu(const T* from) { return *from; }
+  static Vec strided(const T* from, int64_t) { return *from; }
   static void store(T* to, Vec v) { *to = v; }
   static Vec set(T x) { return x; }
   static Vec zero() { return 0; }
@@ -48,6 +50,10 @@ struct Vector<float> {
   static constexpr int64_t kLanes = 8;
   static Vec load(const float* from) { return _mm256_load_ps(from); }
   static Vec loadu(const float* from) { return _mm256_loadu_ps(from); }
+  static Vec strided(const float* from, int64_t stride) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_i32gather_ps(from, _mm256_mullo_epi32(lane, _mm256_set1_epi32(int(stride))), 4);
+  }
   static void store(float* to, Vec v) { _mm256_storeu_ps(to, v); }
   static Vec set(float x) { return _mm256_set1_ps(x); }
   static Vec zero() { return _mm256_setzero_ps(); }
@@ -61,6 +67,10 @@ struct Vector<double> {
   static constexpr int64_t kLanes = 4;
   static Vec load(const double* from) { return _mm256_load_pd(from); }
   static Vec loadu(const double* from) { return _mm256_loadu_pd(from); }
+  static Vec strided(const double* from, int64_t stride) {
+    const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);
+    return _mm256_i32gather_pd(from, _mm_mullo_epi32(lane, _mm_set1_epi32(int(stride))), 8);
+  }
   static void store(double* to, Vec v) { _mm256_storeu_pd(to, v); }
   static Vec set(double x) { return _mm256_set1_pd(x); }
   static Vec zero() { return _mm256_setzero_pd(); }
@@ -82,6 +92,10 @@ struct Vector<float> {
   static constexpr int64_t kLanes = 16;
   static Vec load(const float* from) { return _mm512_load_ps(from); }
   static Vec loadu(const float* from) { return _mm512_loadu_ps(from); }
+  static Vec strided(const float* from, int64_t stride) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_i32gather_ps(_mm512_mullo_epi32(lane, _mm512_set1_epi32(int(stride))), from, 4);
+  }
   static void store(float* to, Vec v) { _mm512_storeu_ps(to, v); }
   static Vec set(float x) { return _mm512_set1_ps(x); }
   static Vec zero() { return _mm512_setzero_ps(); }
@@ -95,6 +109,10 @@ struct Vector<double> {
   static constexpr int64_t kLanes = 8;
   static Vec load(const double* from) { return _mm512_load_pd(from); }
   static Vec loadu(const double* from) { return _mm512_loadu_pd(from); }
+  static Vec strided(const double* from, int64_t stride) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_i32gather_pd(_mm256_mullo_epi32(lane, _mm256_set1_epi32(int(stride))), from, 8);
+  }
   static void store(double* to, Vec v) { _mm512_storeu_pd(to, v); }
   static Vec set(double x) { return _mm512_set1_pd(x); }
   static Vec zero() { return _mm512_setzero_pd(); }

@@ -1,8 +1,8 @@
-// A panel of products with the vectors of one SIMD level; included once for each level by
+// The loops of the room with the vectors of one SIMD level; included once for each level by
 // row_products_cpu.cpp, which names ZSBIR_VECTOR (common/vectors.h), ZSBIR_TILE_ROWS and
 // ZSBIR_TILE_VECTORS.
 //
-// Mapping: ZSBIR_TILE_ROWS rows by ZSBIR_TILE_VECTORS vectors of columns are summed in registers.
+// Mapping of products: ZSBIR_TILE_ROWS rows by ZSBIR_TILE_VECTORS vectors of columns are summed in registers.
 // One element of the width costs a load for each vector and, for each row, a broadcast and a fused
 // multiply-add for each vector: with 8 x 3 on AVX-512 it is 11 loads for 24 multiply-adds, so that
 // the arithmetic is the limit. A panel (96 KB at width 512) stays in the second-level cache for all
@@ -62,3 +62,31 @@ static void panel_products(Rows<T> a, const T* panel, const T* next, const Scori
   rows(std::integral_constant<int, 2>());
   rows(std::integral_constant<int, 1>());
 }
+
+// kPanel whole rows as a panel: vectors of elements that are a row apart.
+template <class T>
+static void pack_panel(Rows<T> rows, T* out) {
+  using V = ZSBIR_VECTOR<T>;
+  for (int64_t d = 0; d < rows.width; ++d) {
+    for (int64_t c = 0; c < kPanel<T>; c += V::kLanes) {
+      V::store(out + d * kPanel<T> + c, V::strided(rows.data + c * rows.stride + d, rows.stride));
+    }
+  }
+}
+
+template <class T>
+static double row_square(const T* row, int64_t width) {
+  double lanes[kSquareLanes] = {};
+  int64_t d = 0;
+  for (; d + kSquareLanes <= width; d += kSquareLanes) {
+    for (int32_t i = 0; i < kSquareLanes; ++i) lanes[i] += double(row[d + i]) * double(row[d + i]);
+  }
+  for (int32_t i = 0; d + i < width; ++i) lanes[i] += double(row[d + i]) * double(row[d + i]);
+  for (int32_t step = kSquareLanes / 2; step > 0; step /= 2) {
+    for (int32_t i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+  }
+  return lanes[0];
+}
+
+template <class T>
+constexpr Loops<T> kLoops{panel_products<T>, pack_panel<T>, row_square<T>};

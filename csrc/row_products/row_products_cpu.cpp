@@ -24,6 +24,13 @@ template <class T>
 using PanelProducts = void (*)(Rows<T> a, const T* panel, const T* next, const Scoring<T>& scoring,
                                T* out, int64_t row_stride);
 
+template <class T>
+struct Loops {
+  PanelProducts<T> products;
+  void (*pack_panel)(Rows<T> rows, T* panel);
+  double (*row_square)(const T* row, int64_t width);
+};
+
 // Asks for memory in even shares while rows are worked on.
 class Prefetch {
  public:
@@ -82,13 +89,13 @@ namespace avx512 {
 #endif
 
 template <class T>
-PanelProducts<T> panel_products_of_this_cpu() {
+const Loops<T>& loops_of_this_cpu() {
 #if defined(ZSBIR_X86)
   const Simd level = simd_level();
-  if (level == Simd::avx512) return avx512::panel_products<T>;
-  if (level == Simd::avx2) return avx2::panel_products<T>;
+  if (level == Simd::avx512) return avx512::kLoops<T>;
+  if (level == Simd::avx2) return avx2::kLoops<T>;
 #endif
-  return baseline::panel_products<T>;
+  return baseline::kLoops<T>;
 }
 
 // One panel of which only rows [begin, end) take part: through a buffer, in the same arithmetic.
@@ -113,15 +120,19 @@ void part_of_panel(PanelProducts<T> products, Rows<T> a, const T* panel, const S
 
 template <class T>
 void pack_rows_cpu(Rows<T> rows, T* panels) {
+  const Loops<T>& loops = loops_of_this_cpu<T>();
+  const bool in_reach = rows.stride < INT32_MAX / kPanel<T>;  // of the offsets of a vector
   parallel_rows((rows.count + kPanel<T> - 1) / kPanel<T>, [&](int64_t p, int) {
     const int64_t begin = p * kPanel<T>, columns = std::min(kPanel<T>, rows.count - begin);
+    const T* from = rows.data + begin * rows.stride;
     T* out = panels + begin * rows.width;
-    constexpr int64_t kRun = 16;  // of the width: reads and writes stay within the first cache
-    for (int64_t from = 0; from < rows.width; from += kRun) {
-      const int64_t to = std::min(from + kRun, rows.width);
+    if (columns == kPanel<T> && in_reach) {
+      loops.pack_panel({from, columns, rows.width, rows.stride}, out);
+      return;
+    }
+    for (int64_t d = 0; d < rows.width; ++d) {
       for (int64_t c = 0; c < kPanel<T>; ++c) {
-        const T* row = rows.data + (begin + c) * rows.stride;
-        for (int64_t d = from; d < to; ++d) out[d * kPanel<T> + c] = c < columns ? row[d] : T(0);
+        out[d * kPanel<T> + c] = c < columns ? from[c * rows.stride + d] : T(0);
       }
     }
   });
@@ -131,7 +142,7 @@ template <class T>
 void row_products_cpu(Rows<T> left, const Panels<T>& right, const Scoring<T>& scoring, T* out,
                       int64_t row_stride) {
   if (left.count == 0 || right.count == 0) return;
-  const PanelProducts<T> products = panel_products_of_this_cpu<T>();
+  const PanelProducts<T> products = loops_of_this_cpu<T>().products;
   const int64_t last = right.first + right.count, first_panel = right.first / kPanel<T>;
   const int64_t end_panel = (last + kPanel<T> - 1) / kPanel<T>, panels = end_panel - first_panel;
   // A task is a few panels that follow each other, with all rows of the left side; where there are
@@ -164,24 +175,11 @@ void row_products_cpu(Rows<T> left, const Panels<T>& right, const Scoring<T>& sc
 
 template <class T>
 void row_squares_cpu(Rows<T> rows, double* out) {
+  const auto row_square = loops_of_this_cpu<T>().row_square;
   constexpr int64_t kTask = 64;  // rows
   parallel_rows((rows.count + kTask - 1) / kTask, [&](int64_t task, int) {
     for (int64_t r = task * kTask; r < std::min(rows.count, (task + 1) * kTask); ++r) {
-      const T* row = rows.data + r * rows.stride;
-      double lanes[kSquareLanes] = {};
-      int64_t d = 0;
-      for (; d + kSquareLanes <= rows.width; d += kSquareLanes) {
-        for (int32_t i = 0; i < kSquareLanes; ++i) {
-          lanes[i] += double(row[d + i]) * double(row[d + i]);
-        }
-      }
-      for (int32_t i = 0; d + i < rows.width; ++i) {
-        lanes[i] += double(row[d + i]) * double(row[d + i]);
-      }
-      for (int32_t step = kSquareLanes / 2; step > 0; step /= 2) {
-        for (int32_t i = 0; i < step; ++i) lanes[i] += lanes[i + step];
-      }
-      out[r] = lanes[0];
+      out[r] = row_square(rows.data + r * rows.stride, rows.width);
     }
   });
 }

@@ -96,6 +96,9 @@ def row_products(
 
     Cost: Q G D fused multiply-adds; ``right`` is packed again unless it is packed already.
     """
+    check_one_device(
+        "row_products", left=left, right=right, scale=scale, offset=offset, out=out
+    )  # the dispatcher looks at any of them
     torch.ops.zsbir.row_products(out, left, right, first, scale, offset)
     return out
 
