@@ -25,11 +25,6 @@ BAD_RETRIEVAL = [
     ),
     (but(gallery=torch.zeros(3, 0)), ValueError, r"gallery must not be empty, got shape \[3, 0\]"),
     (
-        but(gallery=torch.ones(3, 4, device="meta")),
-        ValueError,
-        "queries must be on meta like the gallery, got cpu",
-    ),
-    (
         but(gallery=torch.ones(3, 4, dtype=torch.complex64)),
         TypeError,
         "gallery must be real numbers, got torch.complex64",
@@ -98,7 +93,23 @@ BAD_RETRIEVAL = [
     ),
     (but(protocol=None), TypeError, "protocol must be a name or a Protocol, got None"),
     (but(ks=(5, 0)), ValueError, "every k of ks must be at least 1, got 0"),
+    (but(ks=(2**63,)), ValueError, r"every k of ks must be below 2\^63, got 9223372036854775808"),
     (but(ks=(2.5,)), TypeError, "ks must be integers, got 2.5"),
+    (
+        but(gallery=torch.ones(3, 4, device="meta")),
+        TypeError,
+        "gallery must hold numbers, got a tensor on the meta device",
+    ),
+    (
+        but(gallery=np.ma.masked_equal(np.ones((3, 4)), 0)),
+        TypeError,
+        "gallery must have all its values, got a masked array",
+    ),
+    (
+        but(gallery_labels=[1, 2, 2**70]),
+        TypeError,
+        "gallery_labels must be a tensor or an array of numbers, got list",
+    ),
     (but(ks=(True,)), TypeError, "ks must be integers, got True"),
     (but(ks="100"), TypeError, "ks must be integers, got '100'"),
     (but(ks=2.5), TypeError, "ks must be integers, got 2.5"),

@@ -23,21 +23,43 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{caller}: {name} must be a dense tensor, got layout {value.layout}")
+        if value.is_meta:
+            raise TypeError(f"{caller}: {name} must hold numbers, got a tensor on the meta device")
         return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{caller}: {name} must have all its values, got a masked array")
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
         if any(stride < 0 for stride in value.strides):
             value = value.copy()
+        value = _as_if_writable(value)
     try:
-        with warnings.catch_warnings():
-            # Read-only arrays and memory maps: what is made of them here is only ever read.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.as_tensor(value, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+        return torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
             f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"
         ) from error
+
+
+class _Interface:
+    """Somebody's memory as NumPy sees it; keeps its owner alive."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._owner = array
+        interface = dict(array.__array_interface__)
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def _as_if_writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array without its mark of being read-only, of which torch would warn.
+
+    What is made of it here is only ever read. To silence the warning would change the filters of
+    the whole process, in which other threads may be at work.
+    """
+    if array.flags.writeable or array.dtype.hasobject:
+        return array
+    return np.asarray(_Interface(array))
 
 
 def check_matrix(caller: str, name: str, value: Any, *, shape: str) -> Tensor:
@@ -80,8 +102,9 @@ def check_ks(
     for k in ks:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
             raise TypeError(f"{caller}: ks must be integers, got {k!r}")
-        if k < 1:
-            raise ValueError(f"{caller}: every k of ks must be at least 1, got {k}")
+        if not 1 <= k < 2**63:
+            bound = "at least 1" if k < 1 else "below 2^63"
+            raise ValueError(f"{caller}: every k of ks must be {bound}, got {k}")
         if int(k) not in out:
             out.append(int(k))
     beyond = [k for k in out if k > gallery]
