@@ -4,7 +4,8 @@
 ``python -m benchmarks.kernel_profile --show FILE.csv``   of ``ncu --import ... --page raw --csv``
 
 The kernels: rank counting (batched_map, QuickDraw size), products (row_products, the same),
-selection (quadruplet_mining, B = 4,096), and forward and backward of the token weighting (bfloat16 on tensor cores, 5 to 20 words).
+selection (quadruplet_mining, B = 4,096), and forward and backward of the token weighting (bfloat16
+on tensor cores, 5 to 20 words).
 ``--kernels`` prints their names as a regular expression for ``ncu --kernel-name``.
 """
 
