@@ -84,7 +84,7 @@ def check_labels(caller: str, name: str, value: Any, length: int, *, of: str) ->
             f"{caller}: {name} must be [{length}], one label for each row of {of}, "
             f"got shape {list(labels.shape)}"
         )
-    out = labels.to("cpu", torch.int64)
+    out = labels.to("cpu", torch.int64).contiguous()
     if labels.dtype == torch.uint64 and length > 0 and int(out.min()) < 0:
         raise ValueError(f"{caller}: {name} must be below 2^63, got larger integers")
     return out
@@ -94,7 +94,7 @@ def check_ks(
     caller: str, ks: int | Iterable[int], gallery: int, *, stacklevel: int
 ) -> tuple[int, ...]:
     """Cut-offs as a tuple without repeats; one warning if some exceed the gallery."""
-    if isinstance(ks, (int, np.integer)):
+    if isinstance(ks, (int, np.integer)) and not isinstance(ks, bool):
         ks = (int(ks),)
     elif isinstance(ks, (str, bytes)) or not isinstance(ks, Iterable):
         raise TypeError(f"{caller}: ks must be integers, got {ks!r}")
@@ -158,12 +158,16 @@ def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> 
 
 
 def largest_norm(matrix: Tensor) -> float:
-    """The largest Euclidean norm of a row of a finite matrix; inf if it overflows."""
-    norms = (
-        torch.linalg.vector_norm(block.to(work_dtype(block.dtype)), dim=1).max()
-        for _, block in row_blocks(matrix)
-    )
-    return max(float(x) for x in norms)
+    """The largest Euclidean norm of a row of a finite matrix, as float64 holds it."""
+    most = 0.0
+    for _, block in row_blocks(matrix):
+        rows = block.double()
+        norm = float(torch.linalg.vector_norm(rows, dim=1).max())
+        if math.isinf(norm):  # squares beyond the range
+            size = rows.abs().max()
+            norm = float(size) * float(torch.linalg.vector_norm(rows / size, dim=1).max())
+        most = max(most, norm)
+    return most
 
 
 def check_product_range(
