@@ -203,3 +203,36 @@ def test_given_features():
 def test_given_features_that_do_not_fit_are_refused(tokens, options, message):
     with pytest.raises(ValueError, match=f"ClassText.from_tensors: .*{message}"):
         ClassText.from_tensors(["a", "b"], tokens, **options)
+
+
+def test_names_that_differ_in_signs_have_vectors_of_their_own():
+    names = [
+        "c",
+        "c++",
+        "c#",
+        "\u092c\u0947\u0932",
+        "\u092c\u093e\u0932",
+        "\U0001f431",
+        "\U0001f436",
+    ]
+    text = ClassText(names, descriptions={})
+    assert text.origins == ["hash"] * len(names)
+    similarity = text.global_ @ text.global_.T - torch.eye(len(names))
+    assert float(similarity.abs().max()) < 0.3
+
+
+def test_composed_and_decomposed_names_are_one_class():
+    composed, decomposed = "pi\u00f1ata", "pin\u0303ata"
+    described = {decomposed: ("A dog.",)}
+    assert ClassText([composed], descriptions=described).words[0][1:] == ["dog"]
+    with pytest.raises(ValueError, match=r"ClassText: .* 'pi\\xf1ata' and 'pin\\u0303ata'"):
+        ClassText([composed, decomposed])
+    with pytest.raises(ValueError, match=r"from_tensors: classes must .* got 'Cat' and 'cat'"):
+        ClassText.from_tensors(["Cat", "cat"], torch.ones(2, 1, 3))
+    with pytest.raises(ValueError, match=r"classes of descriptions must .* got 'a b' and 'a_b'"):
+        ClassText(["x"], descriptions={"a b": (), "a_b": ()})
+
+
+def test_classes_that_text_cannot_tell_apart_are_named():
+    with pytest.warns(UserWarning, match=r"2 classes have one and .* same: 'cat \(x\)', 'cat \(y"):
+        ClassText(["cat (x)", "dog", "cat (y)"], descriptions={})

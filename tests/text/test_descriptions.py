@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from zsbir_fast.data.names import plain_name
 from zsbir_fast.data.splits import load_split
 from zsbir_fast.text.descriptions import (
     bundled_descriptions,
@@ -65,3 +66,13 @@ def test_every_class_gets_a_sentence():
 def test_without_a_fallback_every_class_must_be_described():
     with pytest.raises(ValueError, match="must cover every class, got none for 'yeti', 'cat'"):
         describe_classes(["yeti", "piano", "cat"], {"piano": ("x",), "cat": ()}, fallback=())
+
+
+def test_classes_that_are_spelt_alike_are_refused(tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps({"hot dog": ["A."], "Hot_Dog": ["B."]}))
+    with pytest.raises(ValueError, match=r"classes of .*d\.json must .* got 'hot dog' and 'Hot_D"):
+        load_descriptions(tmp_path / "d.json")
+    with pytest.raises(ValueError, match="describe_classes: classes of descriptions must differ"):
+        describe_classes(["x"], {"hot dog": ("A.",), "Hot_Dog": ("B.",)})
+    plain = [plain_name(name) for name in bundled_descriptions()]
+    assert len(set(plain)) == len(plain)

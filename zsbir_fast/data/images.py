@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zsbir_fast.data.decode import decode_image
-from zsbir_fast.data.names import listing
+from zsbir_fast.data.names import by_plain_name, check_distinct, plain_name, with_nearest
 
 Modality = Literal["sketch", "photo"]
 Transform = Callable[[Tensor], Tensor]
@@ -132,23 +132,27 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         """Return the images of some classes, labelled by their place in ``names``.
 
         Args:
-            names: class names, each in ``classes``.
+            names: class names, each in ``classes`` in any spelling.
 
         Returns:
             A set with ``classes == tuple(names)``, in the order of this set.
 
         Raises:
-            ValueError: a name is not among the classes.
+            ValueError: a name is not among the classes, or is there twice.
         """
-        unknown = [name for name in names if name not in self.classes]
+        function = "ImageSet.of_classes"
+        check_distinct(function, "names", names)
+        labelled = ((name, label) for label, name in enumerate(self.classes))
+        place = by_plain_name(function, "classes", labelled)
+        unknown = [name for name in names if plain_name(name) not in place]
         if unknown:
             raise ValueError(
-                f"ImageSet.of_classes: names must be among the {len(self.classes)} classes, got "
-                f"{listing(unknown)}"
+                f"{function}: names must be among the {len(self.classes)} classes, got "
+                f"{with_nearest(unknown, self.classes)}"
             )
         new_label = torch.full((len(self.classes),), -1)
         for label, name in enumerate(names):
-            new_label[self.classes.index(name)] = label
+            new_label[place[plain_name(name)]] = label
         labels = new_label[self.labels]
         other = self.subset(torch.nonzero(labels >= 0).flatten())
         other.labels = labels[labels >= 0]
@@ -208,11 +212,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                 f"ImageSet: paths and labels must be of equal length, got {len(self.paths)} paths "
                 f"and labels of shape {list(self.labels.shape)}"
             )
-        if len(set(self.classes)) != len(self.classes):
-            twice = {name for name in self.classes if self.classes.count(name) > 1}
-            raise ValueError(
-                f"ImageSet: classes must differ, got {listing(sorted(twice))} more than once"
-            )
+        check_distinct("ImageSet", "classes", self.classes)
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():
             first = int(torch.nonzero(wrong)[0])

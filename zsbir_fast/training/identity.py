@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zsbir_fast.data.names import same_names
 from zsbir_fast.text.class_text import ClassText
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
@@ -119,7 +120,7 @@ class ModelIdentity:
                     f"checkpoint must be of a {self.method} model with {key}={mine!r}, "
                     f"got one with {key}={its!r}"
                 )
-        if other.classes != self.classes:
+        if not same_names(other.classes, self.classes):
             raise ValueError(
                 f"checkpoint must be of a {self.method} model trained on the same "
                 f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
