@@ -18,8 +18,10 @@ def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE
 
     Returns:
         ``" (did you mean 'sketchy-25'?)"``, to be put behind the word in a message; empty if
-        nothing is near.
+        the word is one of them or nothing is near.
     """
+    if word in (choices := tuple(choices)):
+        return ""
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""

@@ -90,7 +90,7 @@ def test_check_images_names_ten_and_counts_the_rest(tmp_path, draw, image_set):
         broken.check_images()
     lines = str(error.value).splitlines()
     assert lines[1] == f"  {bad[0]}: missing"
-    assert lines[2].startswith(f"  {bad[1]}: cannot identify image file")
+    assert lines[2].startswith(f"  {bad[1]}: a file that is damaged or none of PNG, JPEG")
     assert len(lines) == 12
     assert lines[-1] == "  and 2 more"
     with pytest.warns(UserWarning, match="(?s)12 of 13 that are not.*They are left out"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zsbir_fast.data import bundled
+from zsbir_fast.data.filelists import read_text
 from zsbir_fast.data.names import by_plain_name, listing, plain_name
 from zsbir_fast.text.prompts import PHOTO, SKETCH, fill_prompts
 
@@ -33,10 +34,10 @@ def load_descriptions(path: str | Path) -> Descriptions:
             names the class.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"load_descriptions: no such file: {path}") from None
-    except ValueError as error:  # also text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8
         raise ValueError(f"load_descriptions: {path} must be JSON, got: {error}") from error
     if not isinstance(stored, dict):
         raise ValueError(
