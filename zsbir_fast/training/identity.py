@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zsbir_fast.data.names import same_names
+from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.text.class_text import ClassText
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
@@ -34,11 +34,15 @@ class ModelIdentity:
         method: key of ``METHODS``.
         arguments: constructor arguments, plain values only.
         classes: names of the classes it was trained on.
+        chosen_by: seen classes that were held out and chose its checkpoint.
+        benchmark: name of the benchmark it was trained on; empty if unknown.
     """
 
     method: str
     arguments: Mapping[str, Any]
     classes: tuple[str, ...]
+    chosen_by: tuple[str, ...] = ()
+    benchmark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON and for a checkpoint."""
@@ -47,6 +51,8 @@ class ModelIdentity:
             "method": self.method,
             "arguments": dict(self.arguments),
             "classes": list(self.classes),
+            "chosen_by": list(self.chosen_by),
+            "benchmark": self.benchmark,
         }
 
     @staticmethod
@@ -91,6 +97,8 @@ class ModelIdentity:
             method=str(stored["method"]),
             arguments=dict(stored["arguments"]),
             classes=tuple(stored["classes"]),
+            chosen_by=tuple(stored.get("chosen_by", ())),
+            benchmark=str(stored.get("benchmark", "")),
         )
 
     def require_same(self, stored: Mapping[str, Any] | None) -> None:
@@ -125,6 +133,12 @@ class ModelIdentity:
                 f"checkpoint must be of a {self.method} model trained on the same "
                 f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
                 f"({', '.join(other.classes[:3])}, ...)"
+            )
+        if "chosen_by" in stored and not same_names(other.chosen_by, self.chosen_by):
+            raise ValueError(
+                "checkpoint must be of a run that holds out the classes "
+                f"{listing(self.chosen_by) or 'none'}, got one that holds out "
+                f"{listing(other.chosen_by) or 'none'}"
             )
 
 

@@ -16,6 +16,7 @@ from zsbir_fast.report.retrieval import retrieval_rows
 from zsbir_fast.training.curves import Points
 from zsbir_fast.training.explain import ExplainedPairs
 from zsbir_fast.training.fit import Embedded
+from zsbir_fast.training.leaks import leak_note
 from zsbir_fast.training.results import result_table
 
 PRETRAINING_NOTE = (
@@ -77,7 +78,9 @@ def report_run(
         tables=[
             result_table(
                 f"Zero-shot retrieval on {benchmark.name}: {len(trained.queries)} sketches, "
-                f"{len(trained.gallery)} photos, {len(names)} unseen classes",
+                f"{len(trained.gallery)} photos, {len(names)} unseen classes"
+                + f" ({len(trained.seen)} of them seen in training)"
+                * bool(trained.seen),
                 results,
                 highlight="trained",
             )
@@ -108,7 +111,7 @@ def report_run(
         definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
         settings=settings,
         versions=versions(),
-        notes=notes,
+        notes=[*filter(None, [leak_note(trained.seen, len(names))]), *notes],
     )
 
 
