@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_CLOSE = 0.6
+_CLOSE = 0.5
 
 
 def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE) -> str:

@@ -85,4 +85,4 @@ def test_unknown_config_lists_the_shipped_ones(capsys):
     assert main(["train", "--config", "dmwan-sketchi-25"]) == 2
     err = capsys.readouterr().err
     assert f"--config must be a file or one of {', '.join(NAMES)}" in err
-    assert "did you mean dmwan-sketchy-25.yaml?" in err
+    assert "(did you mean 'dmwan-sketchy-25.yaml'?)" in err

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zsbir_fast._words import did_you_mean
 from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.text.class_text import ClassText
 
@@ -155,7 +156,10 @@ def model_class(method: str) -> type[nn.Module]:
         ValueError: no such method.
     """
     if method not in METHODS:
-        raise ValueError(f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(
+            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
+            f"{did_you_mean(method, METHODS)}"
+        )
     module, name = METHODS[method].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), name)
     return found
