@@ -174,3 +174,24 @@ def test_images_are_known_by_their_first_bytes(tmp_path, draw):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"decode_image: no such image file: .*gone\.png"):
         decode_image(tmp_path / "gone.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".ppm"])
+def test_damage_is_a_picture_or_an_error_that_names_the_file(tmp_path, draw, suffix):
+    whole = draw(tmp_path / f"whole{suffix}", size=(40, 30)).read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"damaged{suffix}"
+    for _ in range(60):
+        raw = bytearray(whole)
+        for place in rng.integers(0, len(raw), rng.integers(1, 8)):
+            raw[place] = rng.integers(0, 256)
+        path.write_bytes(raw[: rng.integers(1, len(raw) + 1)])
+        fault = ""
+        try:
+            pixels = decode_image(path)
+        except ValueError as error:
+            fault = str(error)
+        else:
+            assert (pixels.dtype, pixels.shape[0]) == (torch.uint8, 3)
+        assert not fault or f"{path} must be a readable image, got: " in fault

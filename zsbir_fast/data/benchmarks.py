@@ -64,9 +64,10 @@ class Benchmark:
         for name, classes in (
             *(("train_sketches", self.seen), ("train_photos", self.seen)),
             *(("test_sketches", self.unseen), ("test_photos", self.unseen)),
+            ("validation_sketches", self.seen),
         ):
-            its: ImageSet = getattr(self, name)
-            if not same_names(its.classes, classes):
+            its: ImageSet | None = getattr(self, name)
+            if its is not None and not same_names(its.classes, classes):
                 raise ValueError(
                     f"Benchmark: {name} must have the classes {listing(classes, limit=3)} of the "
                     f"benchmark, got {listing(its.classes, limit=3)}"

@@ -174,4 +174,7 @@ def _write(function: str, path: str | Path, names: list[str], labels: list[int])
                 f"label from 0 on, got {name!r} {label}"
             )
     text = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_atomically(
+        Path(path).expanduser(),
+        lambda temporary: Path(temporary).write_text(text, encoding="utf-8"),
+    )

@@ -111,7 +111,9 @@ class ClassText:
             The text, in float32; masked tokens are zero.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or a class has neither token nor ``global_``.
+            TypeError: something else than tensors.
+            ValueError: shapes or dtypes do not fit, a number is not finite, or a class has neither
+                token nor ``global_``.
         """
         check_distinct("ClassText.from_tensors", "classes", classes)
         names = tuple(classes)
@@ -119,9 +121,16 @@ class ClassText:
         text = cls.__new__(cls)
         text.classes = names
         text.mask = torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-        text.tokens = tokens.float() * text.mask[:, :, None]
+        text.tokens = tokens.float().masked_fill(~text.mask[:, :, None], 0)  # padding may be NaN
         counts = text.mask.sum(1)
         text.global_ = text.tokens.sum(1) / counts[:, None] if global_ is None else global_.float()
+        for name, value in (("tokens", text.tokens), ("global_", text.global_)):
+            finite = torch.isfinite(value.flatten(1)).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"ClassText.from_tensors: {name} must be finite in float32, got others for "
+                    f"{names[int((~finite).nonzero()[0])]!r}"
+                )
         text.words = words or [[n] * int(k) for n, k in zip(names, counts, strict=True)]
         text.origins = ["given"] * len(names)
         return text
@@ -182,6 +191,11 @@ def _check_given(
     words: list[list[str]] | None,
 ) -> None:
     function = "ClassText.from_tensors"
+    for name, value in (("tokens", tokens), ("mask", mask), ("global_", global_)):
+        if not isinstance(value, Tensor) and not (value is None and name != "tokens"):
+            raise TypeError(f"{function}: {name} must be a tensor, got {type(value).__name__}")
+    if not classes:
+        raise ValueError(f"{function}: classes must be at least one, got none")
     if tokens.ndim != 3 or len(tokens) != len(classes) or not tokens.is_floating_point():
         raise ValueError(
             f"{function}: tokens must be float [C, L, D] for {len(classes)} classes, got "
@@ -196,6 +210,11 @@ def _check_given(
         raise ValueError(
             f"{function}: global_ must be {[len(classes), tokens.shape[2]]}, got "
             f"{list(global_.shape)}"
+        )
+    if 0 in tokens.shape:
+        raise ValueError(
+            f"{function}: tokens must have at least one token and one column, got "
+            f"{list(tokens.shape)}"
         )
     counts = torch.full((len(classes),), tokens.shape[1]) if mask is None else mask.sum(1)
     if global_ is None and bool((counts == 0).any()):
