@@ -182,6 +182,16 @@ def test_a_run_is_not_resumed_with_other_held_out_classes(run):
         other.require_same(identity.to_dict())
 
 
+@pytest.mark.parametrize("text", ["", "[1, 2]", "data: {nam: x}", "a: [", "data: 3", "\0"])
+def test_a_config_that_is_none_is_named(run, tmp_path, capsys, text):
+    os.symlink(run / "model", tmp_path / "model")
+    (tmp_path / "config.yaml").write_text(text)
+    assert main(["eval", "--model", str(tmp_path / "model")]) == 1
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'config.yaml'}, beside the model, must be the config of its run" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("argv", "near"),
     [

@@ -171,8 +171,15 @@ def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
     run = folder if model.is_dir() else folder.parent  # <run>/model, <run>/checkpoints/x.ckpt
     chosen: dict[str, Any] = dict.fromkeys(keys)
     chosen.update(name=trained_on or None, layout="auto")
-    if (run / "config.yaml").is_file():
-        data = read_settings(run / "config.yaml").data
+    config = run / "config.yaml"
+    if config.is_file():
+        try:
+            data = read_settings(config).data
+        except Exception as error:  # YAML of strangers: any type of error
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"eval: {config}, beside the model, must be the config of its run, got: {reason}"
+            ) from error
         if given.name in (None, data.name):
             chosen = {key: getattr(data, key) for key in keys}
     chosen.update({key: given[key] for key in keys if given[key] is not None})

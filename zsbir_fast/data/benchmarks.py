@@ -258,6 +258,7 @@ def _check_arguments(
     if layout not in ("auto", "lists", "folders"):
         raise ValueError(
             f"load_benchmark: layout must be 'auto', 'lists' or 'folders', got {layout!r}"
+            f"{did_you_mean(layout, ('auto', 'lists', 'folders'))}"
         )
     for what, names in (("seen classes", seen), ("unseen classes", unseen)):
         if names is not None:
@@ -344,7 +345,9 @@ def _from_lists(name: str, lists: FoundLists, split: Split | None, *, cache: boo
     classes = {"train": seen, "test": seen, "zero": unseen}
     tree = FileTree(lists.base)
     images = {
-        (modality, part): layouts.read_images(file, tree, classes[part], modality)
+        (modality, part): layouts.read_images(
+            file, tree, classes[part], modality, complete=part != "test"
+        )
         for (modality, part), file in lists.files.items()
         if (modality, part) != ("photo", "test")
     }

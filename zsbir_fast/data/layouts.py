@@ -79,7 +79,9 @@ def find_lists(root: Path) -> list[FoundLists]:
     return found
 
 
-def read_images(file: Path, tree: FileTree, classes: Sequence[str], what: str) -> Labelled:
+def read_images(
+    file: Path, tree: FileTree, classes: Sequence[str], what: str, *, complete: bool
+) -> Labelled:
     """Read one list of images and check that it fits the folder.
 
     Args:
@@ -87,6 +89,7 @@ def read_images(file: Path, tree: FileTree, classes: Sequence[str], what: str) -
         tree: the folder that its paths start from.
         classes: class names by id.
         what: ``"sketch"`` or ``"photo"``, for messages.
+        complete: refuse classes without an image.
 
     Returns:
         Files and labels.
@@ -106,7 +109,7 @@ def read_images(file: Path, tree: FileTree, classes: Sequence[str], what: str) -
         )
     with_images = set(listed.labels)
     empty = [name for label, name in enumerate(classes) if label not in with_images]
-    if empty:
+    if empty and complete:
         raise ValueError(
             f"load_benchmark: every class must have at least one {what}, got none in {file} for "
             f"{listing(empty)} ({len(empty)} of {len(classes)} classes)"
