@@ -18,6 +18,7 @@ from zsbir_fast.training.export import export_model, load_model
 from zsbir_fast.training.features import embed_benchmark
 from zsbir_fast.training.fit import evaluate_unseen
 from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.training.leaks import Leak
 from zsbir_fast.training.run_report import report_run
 
 CLASSES = ["cat", "Hot_Dog", "owl", "bee", "fox"]
@@ -98,16 +99,16 @@ def test_classes_that_the_model_knows_are_an_error_that_names_them(run, tmp_path
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "zsbir: error: embed_benchmark: unseen classes must be new to the model, got 2 of 3 that "
-        "it was trained on or chosen by: 'Hot-Dog', 'owl'; allow_seen=True (--allow-seen) goes on "
-        "and says so in every output\n"
+        "zsbir: error: embed_benchmark: unseen classes must be new to the model, got 1 of 3 that "
+        "it was trained on ('Hot-Dog') and 1 of 3 that its checkpoint was chosen by ('owl'); "
+        "allow_seen=True (--allow-seen) goes on and says so in every output\n"
     )
     assert not (tmp_path / "out").exists()
 
     assert main([*argv, *out, "--allow-seen"]) == 0
     note = (
-        "NOT ZERO-SHOT: the model was trained on or chosen by 2 of these 3 classes: 'Hot-Dog', "
-        "'owl'."
+        "NOT ZERO-SHOT: the model was tested on 1 of 3 that it was trained on ('Hot-Dog') and 1 of "
+        "3 that its checkpoint was chosen by ('owl')."
     )
     assert note in capsys.readouterr().out
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -134,16 +135,16 @@ def test_the_same_in_python(run, tmp_path):
     model, identity = load_model(run / "model")
     leaky = load_benchmark("x", run / "data", unseen=["hot dog", "bee"])
     sets = (leaky.test_sketches, leaky.test_photos)
-    message = "got 1 of 2 that it was trained on or chosen by: 'hot dog'; allow_seen=True"
+    message = r"got 1 of 2 that it was trained on \('hot dog'\); allow_seen=True"
     with pytest.raises(ValueError, match=f"evaluate_unseen: .*{message}"):
         evaluate_unseen(model, *sets)
     with pytest.raises(ValueError, match=f"embed_benchmark: .*{message}"):
         embed_benchmark(model, identity, leaky)
-    assert embed_benchmark(model, identity, leaky, allow_seen=True).seen == ("hot dog",)
+    assert embed_benchmark(model, identity, leaky, allow_seen=True).leak.names == ("hot dog",)
     found = evaluate_unseen(model, *sets, allow_seen=True)
-    assert found.seen == ("hot dog",)
+    assert found.leak == Leak(("hot dog",), (), 2)
     honest = load_benchmark("x", run / "data", unseen=["fox", "bee"])
-    assert evaluate_unseen(model, honest.test_sketches, honest.test_photos).seen == ()
+    assert evaluate_unseen(model, honest.test_sketches, honest.test_photos).leak.names == ()
 
     page = report_run(
         tmp_path / "report.html",
@@ -155,8 +156,8 @@ def test_the_same_in_python(run, tmp_path):
         curves={},
         settings={},
     ).read_text(encoding="utf-8")
-    assert "NOT ZERO-SHOT: the model was trained on or chosen by 1 of these 2 classes" in page
-    assert "2 unseen classes (1 of them seen in training)" in page
+    assert "NOT ZERO-SHOT: the model was tested on 1 of 2 that it was trained on" in page
+    assert "2 unseen classes, 1 of them known to the model" in page
 
 
 def test_sketches_and_photos_of_other_classes_are_refused(run):

@@ -95,7 +95,6 @@ def main(argv: Sequence[str]) -> None:
     from zsbir_fast.metrics.compare import compare_definitions
     from zsbir_fast.metrics.evaluate import evaluate_retrieval
     from zsbir_fast.training.assess import chance_level, usual_ks
-    from zsbir_fast.training.leaks import leak_note
     from zsbir_fast.training.results import (
         result_table,
         table_text,
@@ -119,9 +118,9 @@ def main(argv: Sequence[str]) -> None:
     print_ = sys.stdout.write
     print_(f"{sizes}\n\n{table_text(result_table('', {row: result}))}\n\n{result.definition}\n")
     more: dict[str, Any] = {}
-    if pair.seen:
-        print_(f"\n{leak_note(pair.seen, len(pair.names))}\n")
-        more.update(zero_shot=False, seen_classes=list(pair.seen))
+    if pair.leak.names:
+        print_(f"\n{pair.leak.note}\n")
+        more.update(zero_shot=False, seen_classes=pair.leak.names)
     if arguments.compare:
         table = compare_definitions(*parts, metric=arguments.metric, ks=ks)
         print_(f"\nthe same ranking under every definition in use:\n\n{table}\n")
@@ -130,7 +129,7 @@ def main(argv: Sequence[str]) -> None:
         out = Path(arguments.out).expanduser()
         seconds = round(time.perf_counter() - start, 1)
         write_metrics(out / "metrics.json", results, **more, seconds=seconds)
-        write_per_class(out / "per_class.csv", result, pair.names, seen=pair.seen)
+        write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
         print_(f"\n{out / 'metrics.json'}\n{out / 'per_class.csv'}\n")
 
 

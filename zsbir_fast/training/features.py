@@ -16,7 +16,7 @@ from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.names import by_plain_name, plain_name
 from zsbir_fast.training.embedding import embed_pair
 from zsbir_fast.training.identity import ModelIdentity
-from zsbir_fast.training.leaks import check_unseen
+from zsbir_fast.training.leaks import NO_LEAK, Leak, check_unseen
 
 _KEYS = ("embeddings", "labels")
 _FUNCTION = "read_feature_pair"
@@ -32,7 +32,7 @@ class FeaturePair:
         query_labels: int64 [Q].
         gallery_labels: int64 [G].
         names: label -> its name.
-        seen: classes that the model was trained on or chosen by; empty in a zero-shot test, and
+        leak: classes that the model was trained on or chosen by; none in a zero-shot test, and
             where the model is not known.
     """
 
@@ -41,7 +41,7 @@ class FeaturePair:
     query_labels: Tensor
     gallery_labels: Tensor
     names: dict[int, str]
-    seen: tuple[str, ...] = ()
+    leak: Leak = NO_LEAK
 
 
 def embed_benchmark(
@@ -58,7 +58,7 @@ def embed_benchmark(
         model: the model, as ``load_model`` gives it.
         identity: what it is, from there, too.
         benchmark: its test sketches are the queries, its test photos the gallery.
-        allow_seen: do so on classes that the model was trained on, too; ``seen`` of the result
+        allow_seen: do so on classes that the model was trained on, too; ``leak`` of the result
             names them.
         options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
 
@@ -69,8 +69,13 @@ def embed_benchmark(
         ValueError: the model was trained on some of the unseen classes, or its checkpoint was
             chosen by them.
     """
-    known = (*identity.classes, *identity.chosen_by)
-    seen = check_unseen("embed_benchmark", known, benchmark.unseen, allow_seen=allow_seen)
+    leak = check_unseen(
+        "embed_benchmark",
+        benchmark.unseen,
+        trained=identity.classes,
+        chosen_by=identity.chosen_by,
+        allow_seen=allow_seen,
+    )
     queries, gallery = embed_pair(model, benchmark.test_sketches, benchmark.test_photos, **options)
     return FeaturePair(
         queries=queries,
@@ -78,7 +83,7 @@ def embed_benchmark(
         query_labels=benchmark.test_sketches.labels,
         gallery_labels=benchmark.test_photos.labels,
         names=dict(enumerate(benchmark.unseen)),
-        seen=seen,
+        leak=leak,
     )
 
 

@@ -22,7 +22,7 @@ from zsbir_fast.training.data_module import SeenClasses
 from zsbir_fast.training.embedding import embed_pair
 from zsbir_fast.training.export import export_model
 from zsbir_fast.training.identity import ModelIdentity, build_model
-from zsbir_fast.training.leaks import check_unseen
+from zsbir_fast.training.leaks import NO_LEAK, Leak, check_unseen
 from zsbir_fast.training.module import RetrievalModule
 from zsbir_fast.training.streams import derive_seed, seed_everything
 from zsbir_fast.training.trainer import Fitted, Validate, keep_freed_memory, run_trainer
@@ -36,13 +36,13 @@ class Embedded:
         queries: sketches, float32 [Q, D].
         gallery: photos, float32 [G, D].
         result: evaluation under the protocol ``standard``, cosine.
-        seen: classes of the test that the model was trained on; empty in a zero-shot test.
+        leak: classes of the test that the model was trained on; none in a zero-shot test.
     """
 
     queries: Tensor
     gallery: Tensor
     result: RetrievalResult
-    seen: tuple[str, ...] = ()
+    leak: Leak = NO_LEAK
 
 
 def train(settings: Settings, *, resume: bool = False) -> tuple[nn.Module, Benchmark, Fitted]:
@@ -118,7 +118,7 @@ def evaluate_unseen(
         model: gives ``embed`` and ``encoder``, and, in ``classes``, what it was trained on.
         sketches: the queries.
         photos: the gallery.
-        allow_seen: evaluate on classes that the model was trained on, too; ``seen`` of the result
+        allow_seen: evaluate on classes that the model was trained on, too; ``leak`` of the result
             names them.
         options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
 
@@ -134,12 +134,12 @@ def evaluate_unseen(
             "evaluate_unseen: sketches and photos must have the same classes, got "
             f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"
         )
-    known = getattr(model, "classes", ())
-    seen = check_unseen("evaluate_unseen", known, photos.classes, allow_seen=allow_seen)
+    trained = getattr(model, "classes", ())
+    leak = check_unseen("evaluate_unseen", photos.classes, trained=trained, allow_seen=allow_seen)
     queries, gallery = embed_pair(model, sketches, photos, **options)
     labels = (sketches.labels, photos.labels)
     result = evaluate_retrieval(queries, gallery, *labels, ks=usual_ks(len(gallery)))
-    return Embedded(queries, gallery, result, seen)
+    return Embedded(queries, gallery, result, leak)
 
 
 def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:

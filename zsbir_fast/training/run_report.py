@@ -16,7 +16,6 @@ from zsbir_fast.report.retrieval import retrieval_rows
 from zsbir_fast.training.curves import Points
 from zsbir_fast.training.explain import ExplainedPairs
 from zsbir_fast.training.fit import Embedded
-from zsbir_fast.training.leaks import leak_note
 from zsbir_fast.training.results import result_table
 
 PRETRAINING_NOTE = (
@@ -70,6 +69,9 @@ def report_run(
         The path written.
     """
     names = dict(enumerate(benchmark.unseen))
+    leaked = len(trained.leak.names)
+    known = f", {leaked} of them known to the model" if leaked else ""
+    kind = "Retrieval, not zero-shot," if leaked else "Zero-shot retrieval"
     by_class = sorted(trained.result.per_class.items(), key=lambda item: -item[1]["map"])
     return write_report(
         path,
@@ -77,10 +79,8 @@ def report_run(
         lead=lead,
         tables=[
             result_table(
-                f"Zero-shot retrieval on {benchmark.name}: {len(trained.queries)} sketches, "
-                f"{len(trained.gallery)} photos, {len(names)} unseen classes"
-                + f" ({len(trained.seen)} of them seen in training)"
-                * bool(trained.seen),
+                f"{kind} on {benchmark.name}: {len(trained.queries)} sketches, "
+                f"{len(trained.gallery)} photos, {len(names)} unseen classes{known}",
                 results,
                 highlight="trained",
             )
@@ -111,7 +111,7 @@ def report_run(
         definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
         settings=settings,
         versions=versions(),
-        notes=[*filter(None, [leak_note(trained.seen, len(names))]), *notes],
+        notes=[*filter(None, [trained.leak.note]), *notes],
     )
 
 
