@@ -263,3 +263,40 @@ def test_an_image_in_training_and_in_the_test_is_refused(tmp_path, list_layout):
         file.write("photo/b/zero1.jpg 0\n")
     with pytest.raises(ValueError, match=r"every photo must be in training or in the test, got 1 "):
         load_benchmark("own", tmp_path)
+
+
+def test_a_file_that_is_sketch_and_photo_is_refused(tmp_path, class_folders):
+    both(class_folders, tmp_path, ["a", "b"])
+    with pytest.raises(ValueError, match=r"must be a sketch or a photo, got 2 as both: '.*0.png'"):
+        load_benchmark("own", tmp_path, unseen=["b"], photo_folders=["sketch"])
+
+
+def test_files_that_are_listed_twice_are_named(tmp_path, list_layout):
+    list_layout(tmp_path, ["a", "b"], ["c"], LISTS)
+    file = tmp_path / "zeroshot1" / LISTS[1].format("train")
+    whole = file.read_text()
+    file.write_text(whole + "photo/a/train1.jpg 0\n")
+    with pytest.warns(UserWarning, match=r"got 1 more than once, .*: 'photo/a/train1\.jpg'"):
+        assert len(load_benchmark("own", tmp_path).train_photos) == 5
+    file.write_text(whole + "photo/a/train1.jpg 1\n")
+    with pytest.raises(ValueError, match=r"must have one label, got 0 and 1 for 'photo/a/train1"):
+        load_benchmark("own", tmp_path)
+
+
+def test_names_of_folders_that_are_no_text_are_refused(tmp_path, class_folders):
+    both(class_folders, tmp_path, ["a", "b", "pi\udcf1ata"])  # as Windows-1252 has it
+    with pytest.raises(ValueError, match=r"seen classes must be Unicode text, got 'pi\\udcf1ata'"):
+        load_benchmark("own", tmp_path, unseen=["b"])
+
+
+def test_classes_have_an_order(tmp_path, class_folders):
+    both(class_folders, tmp_path, ["a", "b", "c"])
+    for unseen in ({"a", "b"}, iter(["a", "b"]), {"a": 0}):
+        with pytest.raises(TypeError, match="unseen classes must be a list of names, got "):
+            load_benchmark("own", tmp_path, unseen=unseen)
+
+
+def test_folders_have_no_place_in_lists(tmp_path, list_layout):
+    list_layout(tmp_path, ["a"], ["b"], LISTS)
+    with pytest.raises(ValueError, match=r"photo_folders must be None for layout 'lists', whose"):
+        load_benchmark("own", tmp_path, layout="lists", photo_folders=["photo"])

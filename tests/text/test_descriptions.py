@@ -27,6 +27,7 @@ def test_both_forms_are_read(tmp_path):
         ("[1]", "must hold an object of classes, got a list"),
         ('{"cat": "It purrs."}', "class 'cat' of .* must have a list of sentences, got 'It pu"),
         ('{"cat": {"text": []}}', "class 'cat' of .* must have a list of sentences, got None"),
+        ('{"cat": ["a"], "cat": ["b"]}', r"must be JSON, got: 'cat' more than once in one object"),
         ('{"cat": ["a", 1]}', "class 'cat' of .* must have a list of sentences"),
     ],
 )

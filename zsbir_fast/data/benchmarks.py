@@ -164,6 +164,11 @@ def load_benchmark(
             folder of no class or of further photos, a file that is no image. It is named.
     """
     folder = _check_arguments(name, root, layout, seen, unseen)
+    if layout == "lists" and (sketch_folders is not None or photo_folders is not None):
+        raise ValueError(
+            "load_benchmark: sketch_folders and photo_folders must be None for layout 'lists', "
+            f"whose lists say where the images are, got {sketch_folders} and {photo_folders}"
+        )
     split = load_split(name) if name in SPLIT_NAMES else None
     keep = cache if cache is not None else root is None
     if layout != "folders" and unseen is None and sketch_folders is None and photo_folders is None:
@@ -389,6 +394,15 @@ def _assemble(
             raise ValueError(
                 f"load_benchmark: every {modality} must be in training or in the test, got "
                 f"{len(both)} in both: {listing(both, limit=5)}"
+            )
+
+    for part in ("train", "zero"):
+        sketches = set(images["sketch", part].paths)
+        both = [path for path in images["photo", part].paths if path in sketches]
+        if both:
+            raise ValueError(
+                "load_benchmark: every image must be a sketch or a photo, got "
+                f"{len(both)} as both: {listing(both, limit=5)}"
             )
 
     def image_set(modality: Modality, part: str) -> ImageSet:

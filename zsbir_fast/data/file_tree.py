@@ -75,7 +75,9 @@ class FileTree:
 def _names(folder: Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))
-    except OSError:  # no such folder
+    except PermissionError:
+        raise
+    except OSError:  # no such folder, or a name that cannot be one
         return frozenset()
 
 

@@ -57,6 +57,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        check_distinct("ImageSet", "classes", classes)
         self.classes = tuple(classes)
         self.modality = check_modality("ImageSet", modality)
         self.transform = transform
@@ -194,8 +195,13 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         )
         if on_error == "raise" or len(bad) == len(self):
             raise ValueError(message)
-        warnings.warn(f"{message}\nThey are left out.", stacklevel=2)
-        return self.subset([i for i, fault in enumerate(faults) if fault is None])
+        good = self.subset([i for i, fault in enumerate(faults) if fault is None])
+        gone = set(self.labels.tolist()) - set(good.labels.tolist())
+        emptied = (
+            f" No {self.modality} is left of {listing(self.classes[i] for i in sorted(gone))}."
+        )
+        warnings.warn(f"{message}\nThey are left out.{emptied * bool(gone)}", stacklevel=2)
+        return good
 
     def _fault(self, index: int) -> str | None:
         try:
@@ -212,7 +218,6 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                 f"ImageSet: paths and labels must be of equal length, got {len(self.paths)} paths "
                 f"and labels of shape {list(self.labels.shape)}"
             )
-        check_distinct("ImageSet", "classes", self.classes)
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():
             first = int(torch.nonzero(wrong)[0])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from zsbir_fast.data.file_tree import FileTree
-from zsbir_fast.data.filelists import read_class_list, read_file_list
+from zsbir_fast.data.filelists import FileList, read_class_list, read_file_list
 from zsbir_fast.data.names import listing
 
 # Lists of sketches and photos; {} is train, zero (unseen classes) or test (validation sketches).
@@ -96,7 +98,10 @@ def read_images(
 
     Raises:
         FileNotFoundError: the list or images in it are missing.
-        ValueError: the list is malformed, or a class has no image.
+        ValueError: the list is malformed, a class has no image, or a file has two labels.
+
+    Warns:
+        UserWarning: a file is listed more than once.
     """
     listed = read_file_list(file, classes=len(classes))
     found = [tree.find(written) for written in listed.paths]
@@ -107,6 +112,7 @@ def read_images(
             f"load_benchmark: paths in {file} must start from {tree.base}, but {len(missing)} of "
             f"{len(found)} files are missing: {listing(missing, limit=5)}"
         )
+    _check_repeats(file, listed)
     with_images = set(listed.labels)
     empty = [name for label, name in enumerate(classes) if label not in with_images]
     if empty and complete:
@@ -115,6 +121,25 @@ def read_images(
             f"{listing(empty)} ({len(empty)} of {len(classes)} classes)"
         )
     return Labelled(paths, list(listed.labels))
+
+
+def _check_repeats(file: Path, listed: FileList) -> None:
+    """Refuse files of two classes, and tell about files that are listed more than once."""
+    label_of: dict[str, int] = {}
+    for name, label in zip(listed.paths, listed.labels, strict=True):
+        if label_of.setdefault(name, label) != label:
+            raise ValueError(
+                f"load_benchmark: every file in {file} must have one label, got {label_of[name]} "
+                f"and {label} for {name!r}"
+            )
+    if len(label_of) < len(listed.paths):
+        counts = Counter(listed.paths)
+        twice = [name for name, count in counts.items() if count > 1]
+        warnings.warn(
+            f"load_benchmark: files in {file} must differ, got {len(twice)} more than once, which "
+            f"count as often: {listing(twice, limit=5)}",
+            stacklevel=5,
+        )
 
 
 def check_lists(files: dict[tuple[str, str], Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from zsbir_fast._words import did_you_mean
@@ -71,7 +71,7 @@ def by_plain_name(function: str, what: str, items: Iterable[tuple[str, T]]) -> d
 
 
 def check_distinct(function: str, what: str, names: Sequence[str]) -> None:
-    """Refuse class names that are empty or taken for one another.
+    """Refuse class names that cannot be written or are taken for one another.
 
     Args:
         function: name for the message.
@@ -79,16 +79,25 @@ def check_distinct(function: str, what: str, names: Sequence[str]) -> None:
         names: class names.
 
     Raises:
-        TypeError: ``names`` is a single text, or holds something else than text.
-        ValueError: a name is empty, or two are the same by :func:`plain_name`.
+        TypeError: ``names`` is a single text, has no order, or holds something else than text.
+        ValueError: a name is empty or holds bytes that are no text, as a folder's name in an old
+            encoding does, or two are the same by :func:`plain_name`.
     """
     if isinstance(names, str):
         raise TypeError(f"{function}: {what} must be a list of names, got the text {names!r}")
+    if not hasattr(names, "__getitem__") or isinstance(names, Mapping):
+        # The order is that of the labels: a set has another one at every start.
+        raise TypeError(f"{function}: {what} must be a list of names, got {type(names).__name__}")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"{function}: {what} must be text, got {name!r}")
         if not name.strip():
             raise ValueError(f"{function}: {what} must have a name, got {name!r}")
+        if name.encode("utf-8", "replace").decode() != name:
+            raise ValueError(
+                f"{function}: {what} must be Unicode text, got {name!r}; rename the folder if its "
+                "name is in another encoding"
+            )
     by_plain_name(function, what, ((name, None) for name in names))
 
 

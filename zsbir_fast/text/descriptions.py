@@ -34,7 +34,7 @@ def load_descriptions(path: str | Path) -> Descriptions:
             names the class.
     """
     try:
-        stored = json.loads(read_text(path))
+        stored = json.loads(read_text(path), object_pairs_hook=_without_repeats)
     except FileNotFoundError:
         raise FileNotFoundError(f"load_descriptions: no such file: {path}") from None
     except (ValueError, RecursionError) as error:  # also text that is not UTF-8
@@ -98,6 +98,16 @@ def describe_classes(
     return {
         name: described.get(plain_name(name)) or fill_prompts(fallback, name) for name in classes
     }
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; of two keys that are the same one would vanish."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"{listing(twice)} more than once in one object")
+    return found
 
 
 def _sentences(path: str | Path, name: str, entry: Any) -> tuple[str, ...]:
