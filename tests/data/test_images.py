@@ -124,3 +124,10 @@ def test_check_images_does_not_skip_everything(tmp_path, image_set):
 def test_inconsistent_sets_are_refused(labels, classes, modality, message):
     with pytest.raises(ValueError, match=message):
         ImageSet(["0", "1"], labels, classes, modality)
+
+
+def test_classes_that_lose_their_last_image_are_named(tmp_path, draw, image_set):
+    files = [draw(tmp_path / "good.png"), tmp_path / "gone.png"]
+    images = image_set([0, 1], paths=files, classes=["cat", "dog"])
+    with pytest.warns(UserWarning, match=r"left out\. No sketch is left of 'dog'\."):
+        assert len(images.check_images(on_error="skip")) == 1

@@ -261,13 +261,15 @@ def test_an_image_in_training_and_in_the_test_is_refused(tmp_path, list_layout):
     list_layout(tmp_path, ["a"], ["b"], LISTS)
     with (tmp_path / "zeroshot1" / "photo_filelist_train.txt").open("a") as file:
         file.write("photo/b/zero1.jpg 0\n")
-    with pytest.raises(ValueError, match=r"every photo must be in training or in the test, got 1 "):
+    with pytest.raises(ValueError, match=r"every image must be in training or in the test, got 1 "):
         load_benchmark("own", tmp_path)
 
 
 def test_a_file_that_is_sketch_and_photo_is_refused(tmp_path, class_folders):
     both(class_folders, tmp_path, ["a", "b"])
-    with pytest.raises(ValueError, match=r"must be a sketch or a photo, got 2 as both: '.*0.png'"):
+    with pytest.raises(
+        ValueError, match=r"must be a sketch or a photo, got 2 that are both: '.*0.png'"
+    ):
         load_benchmark("own", tmp_path, unseen=["b"], photo_folders=["sketch"])
 
 

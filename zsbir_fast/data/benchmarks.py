@@ -387,23 +387,7 @@ def _assemble(
     *,
     cache: bool,
 ) -> Benchmark:
-    for modality in ("sketch", "photo"):
-        tested = set(images[modality, "zero"].paths)
-        both = [path for path in images[modality, "train"].paths if path in tested]
-        if both:
-            raise ValueError(
-                f"load_benchmark: every {modality} must be in training or in the test, got "
-                f"{len(both)} in both: {listing(both, limit=5)}"
-            )
-
-    for part in ("train", "zero"):
-        sketches = set(images["sketch", part].paths)
-        both = [path for path in images["photo", part].paths if path in sketches]
-        if both:
-            raise ValueError(
-                "load_benchmark: every image must be a sketch or a photo, got "
-                f"{len(both)} as both: {listing(both, limit=5)}"
-            )
+    layouts.check_apart(images)
 
     def image_set(modality: Modality, part: str) -> ImageSet:
         found = images[modality, part]

@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zsbir_fast.data.decode import decode_image
-from zsbir_fast.data.names import by_plain_name, check_distinct, plain_name, with_nearest
+from zsbir_fast.data.names import (
+    by_plain_name,
+    check_distinct,
+    listing,
+    plain_name,
+    with_nearest,
+)
 
 Modality = Literal["sketch", "photo"]
 Transform = Callable[[Tensor], Tensor]
@@ -196,11 +202,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if on_error == "raise" or len(bad) == len(self):
             raise ValueError(message)
         good = self.subset([i for i, fault in enumerate(faults) if fault is None])
-        gone = set(self.labels.tolist()) - set(good.labels.tolist())
-        emptied = (
-            f" No {self.modality} is left of {listing(self.classes[i] for i in sorted(gone))}."
-        )
-        warnings.warn(f"{message}\nThey are left out.{emptied * bool(gone)}", stacklevel=2)
+        kept = set(good.labels.tolist())
+        gone = [self.classes[i] for i in self.labels.unique().tolist() if i not in kept]
+        emptied = f" No {self.modality} is left of {listing(gone)}." if gone else ""
+        warnings.warn(f"{message}\nThey are left out.{emptied}", stacklevel=2)
         return good
 
     def _fault(self, index: int) -> str | None:

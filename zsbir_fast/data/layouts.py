@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,6 +157,30 @@ def check_lists(files: dict[tuple[str, str], Path]) -> None:
             f"load_benchmark: every list of the split must be there, got no such list file: "
             f"{listing(missing)} ({len(missing)} of {len(files)})"
         )
+
+
+def check_apart(images: Mapping[tuple[str, str], Labelled]) -> None:
+    """Refuse an image that is in training and in the test, or a sketch and a photo.
+
+    Args:
+        images: sketches and photos of the parts train and zero.
+
+    Raises:
+        ValueError: there are such images; the message counts them and names some.
+    """
+    files = {key: dict.fromkeys(found.paths) for key, found in images.items()}
+    for what, of_one, of_another in (
+        ("in training or in the test", ("sketch", "train"), ("sketch", "zero")),
+        ("in training or in the test", ("photo", "train"), ("photo", "zero")),
+        ("a sketch or a photo", ("sketch", "train"), ("photo", "train")),
+        ("a sketch or a photo", ("sketch", "zero"), ("photo", "zero")),
+    ):
+        both = [path for path in files[of_one] if path in files[of_another]]
+        if both:
+            raise ValueError(
+                f"load_benchmark: every image must be {what}, got {len(both)} that are both: "
+                f"{listing(both, limit=5)}"
+            )
 
 
 def describe_search(root: Path, sketches: Sequence[str], photos: Sequence[str]) -> str:
