@@ -12,12 +12,21 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
+from zsbir_fast._words import did_you_mean
+
 _UNKNOWN_KEY = (
     r"[Gg]roup '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.-]+)'",
     r"[Kk]ey '(?P<key>[\w.-]+)' is not expected",
     r"does not accept nested key '(?P<key>[\w.-]+)'",
     r"[Oo]ption '(?P<key>[\w.-]+)' is not accepted",
     r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)",
+)
+
+
+# A wrong choice: the word, and the text that has the right ones in quotes.
+_WRONG_CHOICE = (
+    r"invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)",
+    r"Expected a (?:typing\.)?(?P<choices>[^.]*Literal\[.*\]).*\. Got value: (?P<word>.*)",
 )
 
 
@@ -68,6 +77,10 @@ class Parser(jsonargparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {text}{self._hint(text)}\n")
 
     def _hint(self, message: str) -> str:
+        for pattern in _WRONG_CHOICE:
+            found = re.search(pattern, message)
+            if found is not None:
+                return did_you_mean(found["word"], re.findall(r"'([^']*)'", found["choices"]))
         for pattern in _UNKNOWN_KEY:
             found = re.search(pattern, message)
             if found is None:
@@ -103,9 +116,10 @@ def find_config(name: str) -> str:
     for candidate in (name, f"{name}.yaml"):
         if candidate in shipped:
             return str(resources.files("zsbir_fast.training") / "configs" / candidate)
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}")
+    raise ValueError(
+        f"--config must be a file or one of {', '.join(shipped)}, got {name!r}"
+        f"{did_you_mean(name, shipped)}"
+    )
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

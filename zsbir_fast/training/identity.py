@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zsbir_fast._words import did_you_mean
+from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.text.class_text import ClassText
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
@@ -33,11 +35,15 @@ class ModelIdentity:
         method: key of ``METHODS``.
         arguments: constructor arguments, plain values only.
         classes: names of the classes it was trained on.
+        chosen_by: seen classes that were held out and chose its checkpoint.
+        benchmark: name of the benchmark it was trained on; empty if unknown.
     """
 
     method: str
     arguments: Mapping[str, Any]
     classes: tuple[str, ...]
+    chosen_by: tuple[str, ...] = ()
+    benchmark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON and for a checkpoint."""
@@ -46,6 +52,8 @@ class ModelIdentity:
             "method": self.method,
             "arguments": dict(self.arguments),
             "classes": list(self.classes),
+            "chosen_by": list(self.chosen_by),
+            "benchmark": self.benchmark,
         }
 
     @staticmethod
@@ -90,6 +98,8 @@ class ModelIdentity:
             method=str(stored["method"]),
             arguments=dict(stored["arguments"]),
             classes=tuple(stored["classes"]),
+            chosen_by=tuple(stored.get("chosen_by", ())),
+            benchmark=str(stored.get("benchmark", "")),
         )
 
     def require_same(self, stored: Mapping[str, Any] | None) -> None:
@@ -119,11 +129,17 @@ class ModelIdentity:
                     f"checkpoint must be of a {self.method} model with {key}={mine!r}, "
                     f"got one with {key}={its!r}"
                 )
-        if other.classes != self.classes:
+        if not same_names(other.classes, self.classes):
             raise ValueError(
                 f"checkpoint must be of a {self.method} model trained on the same "
                 f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
                 f"({', '.join(other.classes[:3])}, ...)"
+            )
+        if "chosen_by" in stored and not same_names(other.chosen_by, self.chosen_by):
+            raise ValueError(
+                "checkpoint must be of a run that holds out the classes "
+                f"{listing(self.chosen_by) or 'none'}, got one that holds out "
+                f"{listing(other.chosen_by) or 'none'}"
             )
 
 
@@ -140,7 +156,10 @@ def model_class(method: str) -> type[nn.Module]:
         ValueError: no such method.
     """
     if method not in METHODS:
-        raise ValueError(f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(
+            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
+            f"{did_you_mean(method, METHODS)}"
+        )
     module, name = METHODS[method].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), name)
     return found
