@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
 
 Layout = Literal["auto", "lists", "folders"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
@@ -172,7 +172,7 @@ def write_settings(path: str | Path, settings: Settings) -> None:
         **{name: vars(getattr(settings, name)) for name in ("data", "optim", "run")},
     }
     text = yaml.safe_dump(stored, sort_keys=False)
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_atomically, write_text
 from zsbir_fast.training.checkpoints import read_checkpoint
 from zsbir_fast.training.identity import ModelIdentity, build_model
 
@@ -27,7 +28,7 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     Returns:
         The folder.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = Path(folder)
     # Copies, as safetensors refuses tensors that share memory and models may hold such.
@@ -35,11 +36,10 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in model.state_dict().items()
     }
-    write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
-    text = json.dumps(identity.to_dict(), indent=2) + "\n"
-    write_atomically(
-        target / DESCRIPTION, lambda name: Path(name).write_text(text, encoding="utf-8")
-    )
+    weights = save(tensors)
+    write_atomically(target / WEIGHTS, lambda stream: stream.write(weights))
+    described = {**identity.to_dict(), "sha256": hashlib.sha256(weights).hexdigest()}
+    write_text(target / DESCRIPTION, json.dumps(described, indent=2) + "\n")
     return target
 
 

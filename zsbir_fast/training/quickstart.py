@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
 from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
@@ -132,7 +132,7 @@ def prepare_folder(out: str | Path) -> Path:
         for name in ("metrics.json", "per_class.csv", "report.html"):
             (folder / name).unlink(missing_ok=True)
     text = json.dumps({"written_by": "zsbir quickstart"}) + "\n"
-    write_atomically(folder / MARKER, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    write_text(folder / MARKER, text)
     return folder
 
 
