@@ -155,24 +155,35 @@ def load_weights(
         ValueError: keys are missing, unexpected, of another shape, or whole numbers where the
             network has real ones; the text names them.
     """
-    own = module.state_dict()
     state = {key: value for key, value in state.items() if not key.startswith(ignore)}
-    both = sorted(own.keys() & state.keys())
-    problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' * (len(keys) > _SHOWN_KEYS)})"
-        for kind, keys in (
-            ("missing", sorted(own.keys() - state.keys())),
-            ("unexpected", sorted(state.keys() - own.keys())),
-            ("of another shape", [k for k in both if own[k].shape != state[k].shape]),
-            (
-                "of another type",
-                [k for k in both if own[k].is_floating_point() != state[k].is_floating_point()],
-            ),
-        )
-        if keys
-    ]
+    problems = misfits(module, state)
     if problems:
-        raise ValueError(
-            f"build_encoder: weights must fit the network, got {'; '.join(problems)} in {source}"
-        )
+        raise ValueError(f"build_encoder: weights must fit the network, got {problems} in {source}")
     module.load_state_dict(state)
+
+
+def misfits(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Say how a state dict does not fit a network.
+
+    Args:
+        module: the network.
+        state: parameter name -> tensor.
+
+    Returns:
+        Kinds, numbers and names of the keys that do not fit; empty if all do.
+    """
+    own = module.state_dict()
+    both = sorted(own.keys() & state.keys())
+    kinds = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [k for k in both if own[k].shape != state[k].shape],
+        "of another type": [
+            k for k in both if own[k].is_floating_point() != state[k].is_floating_point()
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' * (len(keys) > _SHOWN_KEYS)})"
+        for kind, keys in kinds.items()
+        if keys
+    )

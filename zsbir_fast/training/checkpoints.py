@@ -71,6 +71,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return loaded
 
 
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    Args:
+        path: the file.
+    """
+    with open(path, "rb") as stream:
+        return _sha256(stream, Path(path).stat().st_size)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to the disk, written in one step, read without unpickling."""
 

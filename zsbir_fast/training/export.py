@@ -11,10 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from zsbir_fast._files import write_atomically, write_text
-from zsbir_fast.training.checkpoints import read_checkpoint
+from zsbir_fast.models.weight_files import read_safetensors
+from zsbir_fast.training.checkpoints import file_sha256, read_checkpoint
 from zsbir_fast.training.identity import ModelIdentity, build_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+_LONGEST_DESCRIPTION = 16 << 20
 
 
 def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) -> Path:
@@ -62,22 +65,31 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
 
 
 def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"load_model: path must be a folder with {WEIGHTS} and {DESCRIPTION}, "
                 f"but {folder / name} is not there"
             )
-    try:
-        described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return ModelIdentity.from_dict(described), load_file(folder / WEIGHTS)
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+    described = _read_description(folder / DESCRIPTION)
+    identity = ModelIdentity.from_dict(described)
+    if described.get("sha256") not in (None, file_sha256(folder / WEIGHTS)):
         raise ValueError(
-            f"load_model: path must be a model written by zsbir, got {folder} ({error})"
-        ) from error
+            f"load_model: path must be a model written by zsbir, got {folder}, whose {WEIGHTS} is "
+            f"damaged: its checksum is not the one in {DESCRIPTION}"
+        )
+    return identity, read_safetensors(folder / WEIGHTS, function="load_model")
+
+
+def _read_description(path: Path) -> Any:
+    expected = f"load_model: path must be a model written by zsbir, got {path.parent}, whose"
+    size = path.stat().st_size
+    if size > _LONGEST_DESCRIPTION:
+        raise ValueError(f"{expected} {path.name} has {size:,} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{expected} {path.name} is no JSON ({error})") from error
 
 
 def _read_from_checkpoint(path: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
