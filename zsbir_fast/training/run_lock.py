@@ -14,8 +14,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 Say = Callable[[str], object]
+LOCK = ".lock"
+"""Name of the lock in a folder; it says who holds it, and stays behind empty."""
 
-_NAME = ".lock"
 _LONGEST = 200
 _holders: dict[tuple[int, int], int] = {}  # (device, inode) of a lock -> thread that holds it
 _handles: set[int] = set()
@@ -61,7 +62,7 @@ def lock_run(folder: str | Path, *, say: Say) -> Iterator[None]:
         yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    path = Path(folder) / _NAME
+    path = Path(folder) / LOCK
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     status = os.fstat(handle)
     key = (status.st_dev, status.st_ino)
