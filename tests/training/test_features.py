@@ -79,3 +79,41 @@ def test_other_files(good, tmp_path):
         read_feature_pair(tmp_path / "single.npy", good)
     with pytest.raises(FileNotFoundError, match=r"file must exist, got .*absent"):
         read_feature_pair(tmp_path / "absent.npz", good)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"PK\x03\x04" + b"\x00" * 99, b"PK\x05\x06" + b"\x00" * 18]
+)
+def test_files_of_any_content(good, tmp_path, content):
+    path = tmp_path / "any.npz"
+    path.write_bytes(content)
+    message = r"^read_feature_pair: file must be an \.npz with the arrays .*any\.npz: "
+    with pytest.raises(ValueError, match=message) as told:
+        read_feature_pair(good, path)
+    assert "\n" not in str(told.value)
+
+
+def test_every_damaged_byte_gives_one_clear_error_or_the_same_arrays(good, tmp_path):
+    path, content = tmp_path / "bad.npz", good.read_bytes()
+    whole = read_feature_pair(good, good)
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 0x41
+        path.write_bytes(changed)
+        try:
+            pair = read_feature_pair(path, path)
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = "read_feature_pair: the same"
+            assert torch.equal(pair.queries, whole.queries)
+            assert torch.equal(pair.query_labels, whole.query_labels)
+        assert message.startswith("read_feature_pair: ")
+        assert "\n" not in message
+
+
+def test_labels_beyond_int64_do_not_wrap(good, tmp_path):
+    labels = np.array([1, 2**64 - 1], np.uint64)
+    bad = _save(tmp_path / "bad.npz", embeddings=np.ones((2, 4)), labels=labels)
+    with pytest.raises(ValueError, match=r"labels must be below 2\*\*63, got 18446744073709551615"):
+        read_feature_pair(good, bad)
