@@ -267,9 +267,7 @@ def test_an_image_in_training_and_in_the_test_is_refused(tmp_path, list_layout):
 
 def test_a_file_that_is_sketch_and_photo_is_refused(tmp_path, class_folders):
     both(class_folders, tmp_path, ["a", "b"])
-    with pytest.raises(
-        ValueError, match=r"must be a sketch or a photo, got 2 that are both: '.*0.png'"
-    ):
+    with pytest.raises(ValueError, match=r"must be a sketch or a photo, got 2 that are both: '"):
         load_benchmark("own", tmp_path, unseen=["b"], photo_folders=["sketch"])
 
 

@@ -203,7 +203,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             raise ValueError(message)
         good = self.subset([i for i, fault in enumerate(faults) if fault is None])
         kept = set(good.labels.tolist())
-        gone = [self.classes[i] for i in self.labels.unique().tolist() if i not in kept]
+        gone = [self.classes[i] for i in sorted(set(self.labels.tolist()) - kept)]
         emptied = f" No {self.modality} is left of {listing(gone)}." if gone else ""
         warnings.warn(f"{message}\nThey are left out.{emptied}", stacklevel=2)
         return good
