@@ -141,9 +141,9 @@ def test_folders_that_are_left_out_are_named(tmp_path, class_folders):
         benchmark = load_benchmark("own", tmp_path, unseen=["b"])
     assert len(benchmark.test_photos) == 2
     sketches, photos = (str(warning.message) for warning in caught)
-    assert "'sketch' is taken, 'sketches' left out; sketch_folders chooses others" in sketches
+    assert "'sketch' taken, 'sketches' left out; sketch_folders chooses others" in sketches
     alike = "(4 of its 4 files are named alike)"
-    assert f"'extended_photo' is taken, 'photo' {alike}, 'images' {alike} left out" in photos
+    assert f"'extended_photo' taken, 'photo' {alike}, 'images' {alike} left out" in photos
     load_benchmark(
         "own", tmp_path, unseen=["b"], sketch_folders=["sketch"], photo_folders=["photo"]
     )
