@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zsbir_fast.metrics.gallery import (
-    LabelIndex,
-    Metric,
-    gallery_side,
-    larger_is_closer,
-    query_side,
-)
+from zsbir_fast.metrics.exclude import ColumnIds
+from zsbir_fast.metrics.gallery import LabelIndex
 from zsbir_fast.metrics.processes import Processes
+from zsbir_fast.metrics.scores import GallerySide, Metric, larger_is_closer, query_side
 from zsbir_fast.ops.batched_map import GalleryClasses, rank_counts, ranking_metrics
-from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS, Definition
 
 _BYTES_PER_RELEVANT = 40  # key, sorted key, sort order, index, three counts
@@ -37,16 +33,36 @@ class Shard:
     """Some rows of the gallery.
 
     Attributes:
-        rows: [n, D] as given, or [n, D'] ready for the product.
-        ready: Which of the two.
+        rows: [n, D] as given, or made ready for products in class order.
         classes: Of the rows, by the class numbers of the whole gallery; on the CPU.
         index: int32 [n], the place of each row in the whole gallery; on the CPU.
+        ids: int64 [n], on the CPU; None: no row is excluded.
+    """
+
+    rows: Tensor | GallerySide
+    classes: GalleryClasses
+    index: Tensor
+    ids: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Queries(NamedTuple):
+    """A block of queries.
+
+    Attributes:
+        rows: [Q, D], the left side of products.
+        ids: int64 [Q], on the CPU, or None.
     """
 
     rows: Tensor
-    ready: bool
-    classes: GalleryClasses
-    index: Tensor
+    ids: Tensor | None
+
+    def split(self, sizes: list[int]) -> list[Queries]:
+        """Blocks of these sizes, one after the other."""
+        ids = [None] * len(sizes) if self.ids is None else torch.split(self.ids, sizes)
+        return [Queries(*block) for block in zip(torch.split(self.rows, sizes), ids, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,6 @@ class ShardedGallery:
         before: int64 [classes], items of each class in processes of lower rank.
         metric: Distance.
         dtype: Of the product.
-        precision: Of the product.
         workspace: Bytes for one block of scores.
         processes: The group.
     """
@@ -69,7 +84,6 @@ class ShardedGallery:
     before: Tensor
     metric: Metric
     dtype: torch.dtype
-    precision: Precision
     workspace: int
     processes: Processes
 
@@ -91,34 +105,41 @@ class ShardedGallery:
         return blocks
 
     def evaluate(
-        self, queries: Tensor, classes: Tensor, *, ks: tuple[int, ...], definition: Definition
+        self,
+        queries: Tensor,
+        classes: Tensor,
+        ids: Tensor | None,
+        *,
+        ks: tuple[int, ...],
+        definition: Definition,
     ) -> Tensor:
         """Metrics of one block of queries, sorted by class, each with a relevant item.
 
         Args:
             queries: [Q, D].
             classes: int32 [Q], on the CPU.
+            ids: int64 [Q], on the CPU: rows with its id take no part in a query's ranking.
             ks: Cut-offs.
             definition: What the metrics mean.
 
         Returns:
             Rows as from ``batched_map``, on the CPU; the same in all processes.
         """
-        q = query_side(queries, self.metric, self.dtype)
+        q = Queries(query_side(queries, self.metric, self.dtype), ids)
         offsets, key, index = self._relevant_items(q, classes)
-        counts = torch.zeros(3, len(key), dtype=torch.int32, device=q.device)
-        self._count(q, classes.to(q.device), offsets, key, index, counts)
+        counts = torch.zeros(3, len(key), dtype=torch.int32, device=q.rows.device)
+        self._count(q, classes.to(q.rows.device), offsets, key, index, counts)
         self.processes.add_(counts)
         return ranking_metrics(offsets, key, counts, ks=ks, definition=definition).cpu()
 
-    def _relevant_items(self, q: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _relevant_items(self, q: Queries, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets, keys and gallery indices of the relevant items of all shards, sorted."""
         relevant = self.labels.counts[classes.long()]
         offsets = torch.nn.functional.pad(relevant.cumsum(0), (1, 0))
         present, queries_of = torch.unique_consecutive(classes.long(), return_counts=True)
         sizes = self.labels.counts[present]
-        key = torch.zeros(int(offsets[-1]), dtype=self.dtype, device=q.device)
-        place = torch.zeros(int(sizes.sum()), dtype=torch.int32, device=q.device)
+        key = torch.zeros(int(offsets[-1]), dtype=self.dtype, device=q.rows.device)
+        place = torch.zeros(int(sizes.sum()), dtype=torch.int32, device=q.rows.device)
         keys_of = [
             block.view(n, size)
             for block, n, size in zip(
@@ -130,7 +151,7 @@ class ShardedGallery:
         ]
         places_of = torch.split(place, sizes.tolist())
         for c, own, keys, places in zip(
-            present.tolist(), torch.split(q, queries_of.tolist()), keys_of, places_of, strict=True
+            present.tolist(), q.split(queries_of.tolist()), keys_of, places_of, strict=True
         ):
             self._fill(c, own, keys, places)
         # Every process filled its own columns; the others are zeros, and x + 0 is exact.
@@ -138,7 +159,7 @@ class ShardedGallery:
         self.processes.add_(place)
         if larger_is_closer(self.metric):
             key.neg_()
-        index = torch.empty(len(key), dtype=torch.int32, device=q.device)
+        index = torch.empty(len(key), dtype=torch.int32, device=q.rows.device)
         start = 0
         for keys, places in zip(keys_of, places_of, strict=True):
             # Columns stand by gallery index, so that a stable sort leaves ties in that order.
@@ -146,9 +167,13 @@ class ShardedGallery:
             keys.copy_(ordered)
             index[start : start + keys.numel()] = places[order].flatten()
             start += keys.numel()
-        return offsets.to(q.device), key, index
+        if q.ids is not None:  # NaN, which the sort puts last
+            real = ~torch.isnan(key)
+            ends = torch.nn.functional.pad(real.cpu().cumsum(0), (1, 0))
+            return ends[offsets].to(q.rows.device), key[real], index[real]
+        return offsets.to(q.rows.device), key, index
 
-    def _fill(self, c: int, q: Tensor, keys: Tensor, places: Tensor) -> None:
+    def _fill(self, c: int, q: Queries, keys: Tensor, places: Tensor) -> None:
         """Scores and gallery indices of class c in this process, into its columns of [n, R]."""
         at = int(self.before[c])
         for shard in self.shards:
@@ -158,14 +183,13 @@ class ShardedGallery:
             for columns in torch.split(shard.classes.columns[begin:end], self._ready_rows(shard)):
                 to = slice(at, at + len(columns))
                 rows = _slice_if_dense(columns)
-                ready = self._ready(shard, rows, q.device)
-                matmul_into(keys[:, to], q, ready.t(), precision=self.precision)
-                places[to] = shard.index[rows].to(q.device)
+                self._scores(shard, rows, q, keys[:, to])
+                places[to] = shard.index[rows].to(q.rows.device)
                 at += len(columns)
 
     def _count(
         self,
-        q: Tensor,
+        q: Queries,
         classes: Tensor,
         offsets: Tensor,
         key: Tensor,
@@ -173,24 +197,25 @@ class ShardedGallery:
         counts: Tensor,
     ) -> None:
         """Add the counts of all other items of this process's shards."""
-        fitting = max(1, self.workspace // (len(q) * self.dtype.itemsize))
-        most = max((len(shard.rows) for shard in self.shards), default=0)
-        workspace = torch.empty(len(q) * min(fitting, most), dtype=self.dtype, device=q.device)
+        count, device = len(q.rows), q.rows.device
+        fitting = max(1, self.workspace // (count * self.dtype.itemsize))
+        most = max((len(shard) for shard in self.shards), default=0)
+        workspace = torch.empty(count * min(fitting, most), dtype=self.dtype, device=device)
         for shard in self.shards:
             step = min(fitting, self._ready_rows(shard))
-            for start in range(0, len(shard.rows), step):
-                rows = slice(start, min(start + step, len(shard.rows)))
-                ready = self._ready(shard, rows, q.device)
-                scores = workspace[: len(q) * len(ready)].view(len(q), len(ready))
-                matmul_into(scores, q, ready.t(), precision=self.precision)
+            for start in range(0, len(shard), step):
+                rows = slice(start, min(start + step, len(shard)))
+                n = rows.stop - start
+                scores = workspace[: count * n].view(count, n)
+                self._scores(shard, rows, q, scores)
                 rank_counts(
                     scores,
                     classes,
                     GalleryClasses(
-                        shard.classes.of_column[rows].to(q.device),
+                        shard.classes.of_column[rows].to(device),
                         shard.classes.offsets,
                         shard.classes.columns,
-                        shard.index[rows].to(q.device),
+                        shard.index[rows].to(device),
                     ),
                     offsets,
                     key,
@@ -201,13 +226,21 @@ class ShardedGallery:
 
     def _ready_rows(self, shard: Shard) -> int:
         """How many rows of a shard are made ready for the product at a time."""
-        if shard.ready:
-            return max(1, len(shard.rows))
+        if isinstance(shard.rows, GallerySide):
+            return max(1, len(shard))
         return max(1, _READY_BYTES // (shard.rows.shape[1] * self.dtype.itemsize))
 
-    def _ready(self, shard: Shard, rows: slice | Tensor, device: torch.device) -> Tensor:
-        chosen = shard.rows[rows if isinstance(rows, slice) else rows.to(shard.rows.device)]
-        return chosen if shard.ready else gallery_side(chosen.to(device), self.metric, self.dtype)
+    def _scores(self, shard: Shard, rows: slice | Tensor, q: Queries, out: Tensor) -> None:
+        """Scores of the queries with some rows of a shard, into [Q, n]."""
+        if isinstance(shard.rows, GallerySide):
+            assert isinstance(rows, slice)  # it stands in class order
+            shard.rows.scores(q.rows, out, rows.start)
+        else:
+            chosen = shard.rows[rows if isinstance(rows, slice) else rows.to(shard.rows.device)]
+            side = GallerySide.of(chosen.to(q.rows.device), self.metric, self.dtype)
+            side.scores(q.rows, out)
+        if q.ids is not None and shard.ids is not None:
+            ColumnIds.of(shard.ids[rows]).exclude_(out, q.ids)
 
 
 def _slice_if_dense(columns: Tensor) -> slice | Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.names import by_plain_name, plain_name
+from zsbir_fast.models.npz_files import read_npz
 from zsbir_fast.training.embedding import embed_pair
 from zsbir_fast.training.identity import ModelIdentity
 from zsbir_fast.training.leaks import NO_LEAK, Leak, check_unseen
@@ -161,29 +162,14 @@ def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{_FUNCTION}: file must exist, got {path}")
-    try:
-        embeddings, labels = _load(path)
-    except Exception as error:  # NumPy and zipfile raise almost any type on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{_FUNCTION}: file must be an .npz with the arrays 'embeddings' [n, D] and "
-            f"'labels' [n], got {path}: {reason}"
-        ) from error
+    arrays = read_npz(
+        path,
+        _KEYS,
+        expected=f"{_FUNCTION}: file must be an .npz with the arrays 'embeddings' [n, D] and "
+        "'labels' [n]",
+    )
+    embeddings, labels = (arrays[key] for key in _KEYS)
     return _as_floating(embeddings, path), _checked_labels(labels, len(embeddings), path)
-
-
-def _load(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    if path.stat().st_size == 0:
-        raise ValueError("an empty file")
-    with path.open("rb") as file:  # np.load does not close what turns out to be damaged
-        stored = np.load(file, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise ValueError("it holds a single array")
-        absent = [key for key in _KEYS if key not in stored.files]
-        if absent:
-            has = ", ".join(stored.files) or "no array"
-            raise ValueError(f"it has {has} and lacks {', '.join(absent)}")
-        return stored["embeddings"], stored["labels"]
 
 
 def _as_floating(embeddings: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
 from zsbir_fast.training.checkpoints import AtomicCheckpointIO
 from zsbir_fast.training.config import OptimConfig, RunConfig
+from zsbir_fast.training.interrupts import InterruptBetweenSteps
 
 Validate = Callable[[pl.Trainer], dict[str, float]]
 
@@ -71,6 +72,8 @@ def run_trainer(
     Raises:
         FileNotFoundError: ``resume_from`` does not exist.
         ValueError: it belongs to another model, or is damaged.
+        KeyboardInterrupt: Ctrl-C, after the step that was under way; at once the second time.
+        SystemExit: SIGTERM, after the step that was under way; the code is 143.
     """
     out = Path(run.out)
     keeper = ValidateAndSave(
@@ -79,7 +82,8 @@ def run_trainer(
         save_batches=run.checkpoint_every * optim.accumulate,
         validate=validate,
     )
-    callbacks: list[pl.Callback] = [StepSeeds(run.seed), keeper]
+    interrupts = InterruptBetweenSteps()
+    callbacks: list[pl.Callback] = [interrupts, StepSeeds(run.seed), keeper]
     if run.progress:
         epoch_batches = run.steps_per_epoch * optim.accumulate
         callbacks.append(
@@ -104,7 +108,8 @@ def run_trainer(
             enable_model_summary=False,
             default_root_dir=out,
         )
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
+        with interrupts.installed():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
     return Fitted(
         steps=trainer.global_step,
         best=keeper.best,
@@ -153,7 +158,7 @@ def _calm() -> Any:
     """Hide Lightning's advice on what the settings decide, and its calls of deprecated names."""
     import logging
 
-    talker = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    talker = logging.getLogger("lightning.pytorch")
     level = talker.level
     talker.setLevel(logging.WARNING)
     try:
