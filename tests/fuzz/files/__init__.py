@@ -1,0 +1,1 @@
+ENTRANCES: dict = {}
