@@ -16,8 +16,6 @@ from inputs import Draw
 from runner import Outcome, Runner
 from tqdm import tqdm
 
-import zsbir_fast
-
 Entrances = dict[str, tuple[int, Callable[[Draw], Case]]]
 GROUPS = ("api", "files")
 _SHOWN_OF_A_SORT = 2
@@ -85,8 +83,8 @@ class Session:
         self.entrances, self.seconds = entrances, seconds
         self.runner = Runner(self._make, workers=workers)
         torch.set_num_threads(1)
-        for name in zsbir_fast.__all__:  # so that no child has to import anything
-            getattr(zsbir_fast, name)
+        for group in GROUPS:
+            importlib.import_module(group).prepare()
 
     def run(self, ids: Iterable[CaseId], report: str | None) -> int:
         """Run, print findings as they come, and a summary.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from case import Case
 from inputs import Draw
 
+import zsbir_fast
 from api import losses, miner, mining, ranking, weighting
 
 #: Entrance -> how often, relative to the others, and what draws its cases.
@@ -32,3 +33,9 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "alignment_weights": (1, weighting.alignment_weights),
     "pair_weighting": (1, weighting.pair_weighting),
 }
+
+
+def prepare() -> None:
+    """Import all that is public, so that no child has to."""
+    for name in zsbir_fast.__all__:
+        getattr(zsbir_fast, name)
