@@ -58,7 +58,7 @@ def _prepared_gallery(data: RetrievalData, device: str) -> Prepared:
     def run(n: int) -> dict[str, float]:
         return _values(evaluator.evaluate(queries[:n], query_labels[:n]))
 
-    return Prepared(run, floor=_same_product(data, device))
+    return Prepared(run, floor=_bare_product(data, device))
 
 
 def _from_embeddings(data: RetrievalData, device: str) -> Prepared:
@@ -71,12 +71,12 @@ def _from_embeddings(data: RetrievalData, device: str) -> Prepared:
             zf.evaluate_retrieval(queries[:n], gallery, query_labels[:n], gallery_labels, ks=KS)
         )
 
-    return Prepared(run, floor=_same_product(data, device))
+    return Prepared(run, floor=_bare_product(data, device))
 
 
-def _same_product(data: RetrievalData, device: str) -> Callable[[int], object]:
-    """The bare product, by the route that ours takes on this machine."""
-    return peers.bare_product(peers.product_of_ours(device))(data, device).run
+def _bare_product(data: RetrievalData, device: str) -> Callable[[int], object]:
+    """The bare product, by the fastest of torch's libraries on this machine."""
+    return peers.bare_product(peers.library_product(device))(data, device).run
 
 
 def _counting(data: RetrievalData, device: str) -> Prepared:
@@ -90,7 +90,7 @@ def _counting(data: RetrievalData, device: str) -> Prepared:
     prepared = PreparedGallery.of(gallery, gallery_labels.cpu(), "dot")
     classes = prepared.labels.classes_of(query_labels.cpu()).to(device)
     limit = min(len(queries), SCORES_BYTES_LIMIT // (4 * len(gallery)))
-    scores = queries[:limit] @ prepared.transposed
+    scores = prepared.side.scores(queries[:limit], queries.new_empty(limit, len(gallery)))
     protocol = get_protocol("standard")
 
     def run(n: int) -> dict[str, float]:

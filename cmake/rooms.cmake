@@ -1,2 +1,2 @@
 # The kernel families: csrc/<room>/ is built into the module, tests/csrc/<room>/ into its tests.
-set(ZSBIR_ROOMS batched_map quadruplet_mining token_weighting)
+set(ZSBIR_ROOMS batched_map quadruplet_mining row_products token_weighting)

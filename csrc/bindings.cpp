@@ -15,6 +15,7 @@ namespace zsbir {
 
 void bind_batched_map(py::module_& m);
 void bind_quadruplet_mining(py::module_& m);
+void bind_row_products(py::module_& m);
 void bind_token_weighting(py::module_& m);
 
 }  // namespace zsbir
@@ -44,6 +45,7 @@ void bind_build_facts(py::module_& m) {
   m.attr("cuda_compiler") = "";
 #endif
   m.def("simd_level", [] { return simd_name(simd_level()); });
+  m.def("has_bfloat16_matrix_units", &has_bfloat16_matrix_units);
   m.def("max_threads", &max_threads);
 }
 
@@ -54,5 +56,6 @@ PYBIND11_MODULE(_C, m) {
   bind_build_facts(m);
   bind_batched_map(m);
   bind_quadruplet_mining(m);
+  bind_row_products(m);
   bind_token_weighting(m);
 }

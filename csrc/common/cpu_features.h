@@ -11,4 +11,8 @@ enum class Simd { baseline, avx2, avx512 };
 Simd simd_level();
 const char* simd_name(Simd level);
 
+// Whether products of bfloat16 have units of their own (AMX) that the operating system lets us use:
+// a product in bfloat16 then takes a fraction of one in float32, else it takes longer.
+bool has_bfloat16_matrix_units();
+
 }  // namespace zsbir

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import runpy
 from fractions import Fraction
 from math import comb
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +135,13 @@ def plain_metrics(keys, relevant, ks, definition):
 @pytest.fixture(scope="session", name="plain_metrics")
 def _plain_metrics():
     return plain_metrics
+
+
+@pytest.fixture(scope="session")
+def tied_gallery():
+    """Cases in which much ties, by number; the workers of several processes import them."""
+    path = Path(__file__).with_name("tied_galleries.py")
+    return runpy.run_path(str(path))["gallery"]
 
 
 @pytest.fixture

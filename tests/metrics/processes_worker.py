@@ -8,15 +8,18 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import tied_galleries
 import torch
 import torch.distributed as dist
 
 import zsbir_fast as zf
 
 KS = (1, 10, 50)
+TIED = 200  # galleries
 
 
 def columns(result):
@@ -83,7 +86,24 @@ def collected(data, rank, group):
     return {name: float(value) for name, value in metric.compute().items()}
 
 
+def tied(rank, size, group):
+    """The columns of many galleries in which much ties, each cut anew."""
+    for number in range(TIED):
+        _, metric, queries, gallery, labels, gallery_labels = tied_galleries.gallery(number)
+        rng = np.random.default_rng(number)
+        cuts = [0, *sorted(rng.integers(0, len(gallery) + 1, size - 1).tolist()), len(gallery)]
+        data = {
+            "queries": queries,
+            "query_labels": labels,
+            "gallery": gallery,
+            "gallery_labels": gallery_labels,
+        }
+        options = {"metric": metric, "ties": "index", "stream": bool(number % 2)}
+        yield columns(evaluate(data, rank, cuts, process_group=group, **options))
+
+
 def main(rank, size, folder):
+    warnings.filterwarnings("ignore", message=".*exceeds the gallery")
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), size)
     dist.init_process_group(
@@ -104,8 +124,10 @@ def main(rank, size, folder):
     out["float"] = evaluate({**data, "queries": data["queries"] / 7}, rank, uneven).map
     local = evaluate(in_memory, 0, (0, 1000), metric="dot", process_group="local")
     out["local"] = columns(local)
+    out["tied"] = {"4": list(tied(rank, size, None))}
     pair = dist.new_group([0, 1])
     if rank < 2:
+        out["tied"]["2"] = list(tied(rank, 2, pair))
         cuts = (0, 640, 1000)
         result = evaluate(in_memory, rank, cuts, metric="dot", process_group=pair)
         out["two"]["dot in memory standard"] = columns(result)

@@ -102,11 +102,6 @@ BAD_RETRIEVAL = [
     (but(ks=(True,)), TypeError, "ks must be integers, got True"),
     (but(ks="100"), TypeError, "ks must be integers, got '100'"),
     (but(ks=2.5), TypeError, "ks must be integers, got 2.5"),
-    (
-        but(precision="fp8"),
-        ValueError,
-        "precision must be one of float32, tf32, bfloat16, got 'fp8'",
-    ),
     (but(workspace_mib=0), ValueError, "workspace_mib must be at least 1, got 0"),
     (but(workspace_mib=1.5), TypeError, "workspace_mib must be an integer, got 1.5"),
     (

@@ -125,7 +125,7 @@ def test_wider_queries_are_computed_as_such(whole_numbers):
     evaluator, _ = in_shards(whole_numbers, metric="dot")
     got = evaluator.evaluate(q.double() / 3, labels[0])
     assert same(got, zf.evaluate_retrieval(q.double() / 3, g, *labels, metric="dot", ks=KS))
-    assert evaluator._prepared.transposed.dtype == torch.float64
+    assert evaluator._prepared.side.rows.dtype == torch.float64
 
 
 def test_queries_without_relevant_items_when_streaming(whole_numbers):
@@ -200,7 +200,6 @@ def test_evaluate_refuses(queries, labels, message, stream):
     [
         ({"metric": "l1"}, ValueError, "metric must be one of cosine, euclidean, dot, got 'l1'"),
         ({"protocol": "x"}, ValueError, "protocol must be one of standard"),
-        ({"precision": "int8"}, ValueError, "precision must be one of float32, tf32, bfloat16"),
         ({"workspace_mib": -1}, ValueError, "workspace_mib must be at least 1, got -1"),
         ({"ks": (0,)}, ValueError, "every k of ks must be at least 1, got 0"),
         ({"ks": "all"}, TypeError, "ks must be integers, got 'all'"),

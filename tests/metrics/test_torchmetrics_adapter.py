@@ -137,7 +137,6 @@ def test_compute_needs_both_sides():
         ({"metric": "l1"}, ValueError, "metric must be one of cosine, euclidean, dot, got 'l1'"),
         ({"protocol": "x"}, ValueError, "protocol must be one of standard"),
         ({"ks": 0}, ValueError, "every k of ks must be at least 1, got 0"),
-        ({"precision": "int8"}, ValueError, "precision must be one of float32"),
     ],
 )
 def test_constructor_refuses(options, error, message):

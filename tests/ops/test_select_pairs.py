@@ -187,17 +187,15 @@ def test_no_gradient_passes(generator):
 # --- products that are wrong, and what follows from them ------------------------------------------
 
 
-def rounded_product(out, left, right, *, precision):
-    """The product of factors cut to 10 bits, as wrong as TF32 may be, or rounded to 7."""
-    factors = left, right.contiguous()
-    if precision == "tf32":
-        factors = [(x.view(torch.int32) & ~0x1FFF).view(torch.float32) for x in factors]
-    elif precision == "bfloat16":
-        factors = [x.bfloat16().float() for x in factors]
-    return torch.mm(*factors, out=out)
+def rounded_products(estimates, out, block):
+    """Products as wrong as the precision allows: in bfloat16 factors and products are rounded."""
+    if estimates.precision == "float32":
+        return torch.mm(block, estimates.references.mT, out=out)
+    left, right = (x.bfloat16().float() for x in (block, estimates.references))
+    return out.copy_((left @ right.mT).bfloat16())
 
 
-ROUNDINGS = ["float32", "tf32", "bfloat16"]
+ROUNDINGS = ["float32", "bfloat16"]
 
 
 SCALES = {
@@ -221,7 +219,7 @@ def test_choices_are_exact_whatever_the_product_rounds(
     generator, monkeypatch, scale, distance, rounding
 ):
     monkeypatch.setattr(ops, "_precision_on", lambda _: rounding)
-    monkeypatch.setattr(ops, "matmul_into", rounded_product)
+    monkeypatch.setattr(ops._Estimates, "_products", rounded_products)
     monkeypatch.setitem(ops._WORKSPACE, "cpu", 4 * 90 * 8)  # several blocks, the last not whole
     monkeypatch.setattr(ops, "_LEAST_ANCHORS", 1)
     anchors, references = (
@@ -249,7 +247,7 @@ def middle_and_width(estimates, products, distance):
 @pytest.mark.parametrize("scale", set(SCALES) - {"squares overflow"})
 def test_distances_lie_where_the_estimates_say(generator, monkeypatch, scale, distance, rounding):
     monkeypatch.setattr(ops, "_precision_on", lambda _: rounding)
-    monkeypatch.setattr(ops, "matmul_into", rounded_product)
+    monkeypatch.setattr(ops._Estimates, "_products", rounded_products)
     anchors, references = (
         kernel_rows(SCALES[scale](torch.randn(n, 300, generator=generator)), distance)
         for n in (20, 50)
@@ -260,17 +258,17 @@ def test_distances_lie_where_the_estimates_say(generator, monkeypatch, scale, di
     chain = "cosine" if distance == "cosine" else "squared_euclidean"
     wrong = (pair_distances(anchors, references, chain).double() - middle).abs()
     assert (wrong <= allowed).all()
-    largest = {"float32": 1e-4, "tf32": 3e-3, "bfloat16": 6e-3}[rounding]
+    largest = {"float32": 1e-4, "bfloat16": 9e-3}[rounding]
     a, b = estimates.anchor_lengths.max().double(), estimates.reference_lengths.max().double()
     assert allowed.max() <= largest * (a**2 + b**2) + estimates.tiny
 
 
-@pytest.mark.parametrize(("rounding", "most"), [("float32", 1.2), ("tf32", 2), ("bfloat16", 4)])
+@pytest.mark.parametrize(("rounding", "most"), [("float32", 1.2), ("bfloat16", 5)])
 def test_few_distances_are_summed(generator, monkeypatch, rounding, most):
     """Of random rows hardly more than one a choice; the product would be in vain otherwise."""
     counts = []
     monkeypatch.setattr(ops, "_precision_on", lambda _: rounding)
-    monkeypatch.setattr(ops, "matmul_into", rounded_product)
+    monkeypatch.setattr(ops._Estimates, "_products", rounded_products)
     monkeypatch.setattr(ops._Estimates, "look_again", lambda *given: counts.append(given[1:]))
     rows = torch.nn.functional.normalize(torch.randn(600, 256, generator=generator))
     labels = torch.arange(600) // 6
@@ -314,12 +312,12 @@ def test_float32_products_where_bfloat16_rules_out_too_little(generator, monkeyp
     """Rows in two tight clusters far from each other, all classes in both."""
     seen = []
 
-    def product(out, left, right, *, precision):
-        seen.append((len(left), precision))
-        return rounded_product(out, left, right, precision=precision)
+    def products(estimates, out, block):
+        seen.append((len(block), estimates.precision))
+        return rounded_products(estimates, out, block)
 
     monkeypatch.setattr(ops, "_precision_on", lambda _: "bfloat16")
-    monkeypatch.setattr(ops, "matmul_into", product)
+    monkeypatch.setattr(ops._Estimates, "_products", products)
     far = torch.randn(1, 64, generator=generator) * (1 - 2 * (torch.arange(700) % 2))[:, None]
     labels = torch.arange(700) // 4
     for spread, expected in ((0.05, "float32"), (3.0, "bfloat16")):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsbir_fast.metrics.evaluate import evaluate_under
-from zsbir_fast.metrics.gallery import Metric
 from zsbir_fast.metrics.protocols import PROTOCOLS, Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.metrics.scores import Metric
 
 
 @dataclass(frozen=True)

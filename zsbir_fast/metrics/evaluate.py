@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +20,11 @@ from zsbir_fast.metrics.checks import (
     largest_norm,
     work_dtype,
 )
-from zsbir_fast.metrics.gallery import (
-    METRICS,
-    GroupedLabels,
-    Metric,
-    PreparedGallery,
-    larger_is_closer,
-    query_side,
-)
+from zsbir_fast.metrics.gallery import GroupedLabels, PreparedGallery
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.metrics.scores import METRICS, Metric, larger_is_closer, query_side
 from zsbir_fast.ops.batched_map import batched_map
-from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference.definitions import Ties
 
 _WORKSPACE_MIB = {
@@ -50,7 +43,6 @@ def evaluate_retrieval(
     protocol: str | Protocol = "standard",
     ks: int | Iterable[int] = (100, 200),
     ties: Ties | None = None,
-    precision: Precision = "float32",
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> RetrievalResult:
@@ -67,7 +59,6 @@ def evaluate_retrieval(
             ``eccv18``) or a :class:`Protocol` of your own.
         ks: Cut-offs of mAP@k, Prec@k, Recall@k; beyond G the ranking ends at G, with one warning.
         ties: Replaces the protocol's tie mode.
-        precision: Of the product; see ``docs/metrics.md``.
         workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
         progress: Show a progress bar.
 
@@ -76,8 +67,8 @@ def evaluate_retrieval(
 
     Raises:
         ValueError: On mismatched shapes or devices, empty or non-finite input (the row is named),
-            embeddings so large that scores overflow, k < 1, an unknown metric, protocol, tie mode
-            or precision, a workspace below 1 MiB, no shared label.
+            embeddings so large that scores overflow, k < 1, an unknown metric, protocol or tie
+            mode, a workspace below 1 MiB, no shared label.
         TypeError: On labels or ks that are not integers, or input that is no array of numbers.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
@@ -96,7 +87,6 @@ def evaluate_retrieval(
         protocols=[get_protocol(protocol, ties=ties, caller="evaluate_retrieval")],
         metric=metric,
         ks=ks,
-        precision=precision,
         workspace_mib=workspace_mib,
         progress=progress,
     )
@@ -171,7 +161,6 @@ def evaluate_under(
     protocols: Sequence[Protocol],
     metric: Metric,
     ks: int | Iterable[int],
-    precision: Precision = "float32",
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> list[RetrievalResult]:
@@ -183,7 +172,6 @@ def evaluate_under(
         protocols: At least one; the others as for :func:`evaluate_retrieval`.
         metric: Distance.
         ks: Cut-offs.
-        precision: Of the product.
         workspace_mib: Memory for one block of scores.
         progress: Show a progress bar.
 
@@ -191,7 +179,7 @@ def evaluate_under(
         ValueError, TypeError: As :func:`evaluate_retrieval`.
     """
     queries, gallery, query_labels, gallery_labels = data
-    check_options(caller, metric, precision, workspace_mib)
+    check_options(caller, metric, workspace_mib)
     g = check_matrix(caller, "gallery", gallery, shape="[G, D]")
     columns = check_labels(caller, "gallery_labels", gallery_labels, len(g), of="gallery")
     ks = check_ks(caller, ks, len(g), stacklevel=4)
@@ -210,16 +198,14 @@ def evaluate_under(
         PreparedGallery.of_parts([g], grouped, metric, dtype),
         protocols=protocols,
         ks=ks,
-        precision=precision,
         workspace_mib=workspace_mib,
         progress=progress,
     )
 
 
-def check_options(caller: str, metric: Any, precision: Any, workspace_mib: Any) -> None:
-    """Raise unless the options of a product are known ones."""
+def check_options(caller: str, metric: Any, workspace_mib: Any) -> None:
+    """Raise unless the options of an evaluation are known ones."""
     check_choice(caller, "metric", metric, METRICS)
-    check_choice(caller, "precision", precision, get_args(Precision))
     if workspace_mib is not None:
         check_positive(caller, "workspace_mib", workspace_mib)
 
@@ -259,28 +245,26 @@ def evaluate_prepared(
     *,
     protocols: Sequence[Protocol],
     ks: tuple[int, ...],
-    precision: Precision,
     workspace_mib: int | None,
     progress: bool,
 ) -> list[RetrievalResult]:
     """:func:`evaluate_under` with arguments checked and the gallery prepared."""
     query_class = gallery.labels.classes_of(query_labels).to(queries.device)
-    dtype = gallery.transposed.dtype
+    side, dtype = gallery.side, gallery.side.rows.dtype
     fitting = workspace_bytes(queries.device, workspace_mib) // (len(gallery) * dtype.itemsize)
     size = min(len(queries), max(1, fitting))
     workspace = torch.empty(size, len(gallery), dtype=dtype, device=queries.device)
     rows: list[list[Tensor]] = [[] for _ in protocols]
     for start in progress_over(range(0, len(queries), size), progress, "evaluate"):
-        block = query_side(queries[start : start + size], gallery.metric, dtype)
-        scores = workspace[: len(block)]
-        matmul_into(scores, block, gallery.transposed, precision=precision)
+        block = query_side(queries[start : start + size], side.metric, dtype)
+        scores = side.scores(block, workspace[: len(block)])
         for protocol, out in zip(protocols, rows, strict=True):
             out.append(
                 batched_map(
                     scores,
                     query_class[start : start + size],
                     gallery.classes,
-                    larger_is_closer=larger_is_closer(gallery.metric),
+                    larger_is_closer=larger_is_closer(side.metric),
                     ks=ks,
                     definition=protocol.definition(),
                 )

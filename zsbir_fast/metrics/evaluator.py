@@ -28,13 +28,13 @@ from zsbir_fast.metrics.evaluate import (
     progress_over,
     workspace_bytes,
 )
-from zsbir_fast.metrics.gallery import GroupedLabels, LabelIndex, Metric, PreparedGallery
+from zsbir_fast.metrics.gallery import GroupedLabels, LabelIndex, PreparedGallery
 from zsbir_fast.metrics.processes import Processes, ProcessGroup
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.metrics.scores import Metric
 from zsbir_fast.metrics.shards import Shard, ShardedGallery, empty_rows
 from zsbir_fast.ops.batched_map import GalleryClasses
-from zsbir_fast.ops.product import Precision
 from zsbir_fast.reference.definitions import Ties
 
 _GALLERY_LIMIT = 2**31 - 1  # gallery positions are int32
@@ -55,8 +55,7 @@ class _Holdings:
 class RetrievalEvaluator:
     """Ranking metrics against one gallery, given shard by shard, for any number of query sets.
 
-    Three ways, chosen by what is given, one result (for given scores to the last bit; the products
-    round differently with their shapes, which moves a mean by less than 1e-6):
+    Three ways, chosen by what is given, one result, to the last bit:
 
     - shards in memory, one process: sorted by class once, at the first ``evaluate``;
     - a shard is a NumPy memory map, or ``stream=True``: the gallery stays where it is and is read
@@ -70,7 +69,6 @@ class RetrievalEvaluator:
         protocol: Name of a preset or a :class:`Protocol`.
         ks: Cut-offs of mAP@k, Prec@k, Recall@k.
         ties: Replaces the protocol's tie mode.
-        precision: Of the product; see ``docs/metrics.md``.
         workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
         process_group: The processes that hold the gallery together: a ``torch.distributed`` group;
             None: the default group if one is initialised; ``"local"``: this process alone.
@@ -79,8 +77,7 @@ class RetrievalEvaluator:
             False: copy it into memory even if it is a memory map; None: stream memory maps.
 
     Raises:
-        ValueError: On an unknown metric, protocol, tie mode or precision, k < 1, a workspace below
-            1 MiB.
+        ValueError: On an unknown metric, protocol or tie mode, k < 1, a workspace below 1 MiB.
         TypeError: On a protocol that is none, or ks that are not integers.
 
     Example:
@@ -98,17 +95,15 @@ class RetrievalEvaluator:
         protocol: str | Protocol = "standard",
         ks: int | Iterable[int] = (100, 200),
         ties: Ties | None = None,
-        precision: Precision = "float32",
         workspace_mib: int | None = None,
         process_group: ProcessGroup | Literal["local"] | None = None,
         progress: bool = False,
         stream: bool | None = None,
     ) -> None:
-        check_options("RetrievalEvaluator", metric, precision, workspace_mib)
+        check_options("RetrievalEvaluator", metric, workspace_mib)
         self.metric: Metric = metric
         self.protocol = get_protocol(protocol, ties=ties, caller="RetrievalEvaluator")
         self.ks = check_ks("RetrievalEvaluator", ks, _GALLERY_LIMIT, stacklevel=3)
-        self.precision: Precision = precision
         self.workspace_mib = workspace_mib
         self.process_group = process_group
         self.progress = progress
@@ -207,7 +202,6 @@ class RetrievalEvaluator:
                 self._prepare(dtype),
                 protocols=[self.protocol],
                 ks=ks,
-                precision=self.precision,
                 workspace_mib=self.workspace_mib,
                 progress=self.progress,
             )
@@ -218,7 +212,6 @@ class RetrievalEvaluator:
             before=_counts_before(everything, held[: processes.rank]),
             metric=self.metric,
             dtype=dtype,
-            precision=self.precision,
             workspace=workspace_bytes(q.device, self.workspace_mib),
             processes=processes,
         )
@@ -255,7 +248,6 @@ class RetrievalEvaluator:
                 "metric": self.metric,
                 "protocol": self.protocol.describe(),
                 "ks": str(self.ks),
-                "precision": self.precision,
             }
         return _Holdings(
             index.labels,
@@ -273,7 +265,7 @@ class RetrievalEvaluator:
         return self._grouped
 
     def _prepare(self, dtype: torch.dtype) -> PreparedGallery:
-        if self._prepared is None or self._prepared.transposed.dtype != dtype:
+        if self._prepared is None or self._prepared.side.rows.dtype != dtype:
             self._prepared = PreparedGallery.of_parts(
                 self._parts, self._group_labels(), self.metric, dtype
             )
@@ -292,12 +284,12 @@ class RetrievalEvaluator:
             labels = torch.cat(self._labels)[grouped.order]
             classes = GalleryClasses.of(everything.classes_of(labels), count)
             index = (grouped.order + first).to(torch.int32)
-            return [Shard(self._prepare(dtype).transposed.t(), True, classes, index)]
+            return [Shard(self._prepare(dtype).side, classes, index)]
         shards = []
         for part, labels in zip(self._parts, self._labels, strict=True):
             classes = GalleryClasses.of(everything.classes_of(labels), count)
             index = torch.arange(first, first + len(part), dtype=torch.int32, device="cpu")
-            shards.append(Shard(part, False, classes, index))
+            shards.append(Shard(part, classes, index))
             first += len(part)
         return shards
 

@@ -1,81 +1,18 @@
-"""Embeddings made ready for one kind of distance, and a gallery made ready for counting."""
+"""A gallery sorted by class and made ready for products once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from zsbir_fast.metrics.checks import row_blocks, work_dtype
+from zsbir_fast.metrics.checks import work_dtype
+from zsbir_fast.metrics.scores import GallerySide, Metric
 from zsbir_fast.ops.batched_map import GalleryClasses
 
-Metric = Literal["cosine", "euclidean", "dot"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
-
-def larger_is_closer(metric: Metric) -> bool:
-    """Whether the score that :func:`query_side` and :func:`gallery_side` give is a similarity."""
-    return metric != "euclidean"
-
-
-def query_side(queries: Tensor, metric: Metric, dtype: torch.dtype) -> Tensor:
-    """Queries [Q, D] so that one product with the gallery side gives the score."""
-    if metric == "cosine":
-        return normalise_rows_(queries.to(dtype, copy=True))
-    if metric == "euclidean":
-        return torch.nn.functional.pad(queries.to(dtype), (0, 1), value=1.0)
-    return queries.to(dtype)
-
-
-def gallery_side(gallery: Tensor, metric: Metric, dtype: torch.dtype) -> Tensor:
-    """Gallery [G, D] likewise."""
-    if metric == "dot":
-        return gallery.to(dtype)
-    out = _place_for(len(gallery), gallery.shape[1], metric, dtype, gallery.device)
-    out[:, : gallery.shape[1]] = gallery
-    return _finish_(out, metric)
-
-
-def _place_for(
-    rows: int, width: int, metric: Metric, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Memory for the gallery side, whose first ``width`` columns take the embeddings."""
-    return torch.empty(rows, width + (metric == "euclidean"), dtype=dtype, device=device)
-
-
-def _finish_(placed: Tensor, metric: Metric) -> Tensor:
-    """From embeddings in place to the gallery side.
-
-    Euclidean distance ranks like |g|^2 - 2 q.g (the query's own norm is the same for all), which is
-    the product of [q, 1] and [-2 g, |g|^2]. A row of zeros has cosine 0 with everything.
-    """
-    if metric == "cosine":
-        return normalise_rows_(placed)
-    if metric == "euclidean":
-        for start, block in row_blocks(placed):
-            embeddings = block[:, :-1]
-            placed[start : start + len(block), -1] = embeddings.square().sum(dim=1)
-            embeddings.mul_(-2)
-    return placed
-
-
-def normalise_rows_(rows: Tensor) -> Tensor:
-    """Each row over its Euclidean norm, in place; rows of zeros stay."""
-    info = torch.finfo(rows.dtype)
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    # Squares of very small or large numbers leave the range of floats: such rows are scaled first.
-    odd = (norm < 1e4 * math.sqrt(info.tiny)) | (norm > 0.1 * math.sqrt(info.max))
-    if bool(odd.any()):
-        at = odd[:, 0]
-        scaled = rows[at] / rows[at].abs().amax(dim=1, keepdim=True).clamp_min(info.smallest_normal)
-        rows[at] = scaled
-        norm[at] = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-        norm[norm == 0] = 1.0
-    return rows.div_(norm)
+_BLOCK_BYTES = 2**24  # gallery rows that are gathered and made ready at a time
 
 
 @dataclass(frozen=True)
@@ -151,16 +88,14 @@ class PreparedGallery:
     """A gallery in memory, sorted by class once, so that counting can step over relevant items.
 
     Attributes:
-        transposed: [D', G], the gallery side of the product, a view of a [G, D'] matrix.
+        side: The items in class order, ready for products.
         classes: Which column belongs to which class, and where it stood.
         labels: The labels behind the class numbers.
-        metric: The distance it was prepared for.
     """
 
-    transposed: Tensor
+    side: GallerySide
     classes: GalleryClasses
     labels: LabelIndex
-    metric: Metric
 
     @staticmethod
     def of(gallery: Tensor, labels: Tensor, metric: Metric) -> PreparedGallery:
@@ -175,32 +110,36 @@ class PreparedGallery:
     ) -> PreparedGallery:
         """Prepare a gallery that comes in parts, one after the other, on one device.
 
-        Cost: one copy of the gallery; none if it is one part that is sorted by class already,
-        ``metric`` is ``dot`` and the type fits.
+        Cost: one copy of the gallery, written by blocks.
         """
         device, width = parts[0].device, parts[0].shape[1]
-        if metric == "dot" and len(parts) == 1 and labels.in_order:
-            rows = parts[0].to(dtype)
-        else:
-            rows = _place_for(len(labels.order), width, metric, dtype, device)
-            place = torch.empty_like(labels.order)
-            place[labels.order] = torch.arange(len(place), device="cpu")
-            _scatter(parts, place.to(device), rows[:, :width], labels.in_order)
-            rows = _finish_(rows, metric)
-        return PreparedGallery(rows.t(), labels.in_class_order(device), labels.index, metric)
+        side = GallerySide.empty(len(labels.order), width, metric, dtype, device)
+        step = side.aligned(_BLOCK_BYTES // (width * dtype.itemsize))
+        order = labels.order.to(device)
+        for start in range(0, len(order), step):
+            if labels.in_order and len(parts) == 1:
+                block = parts[0][start : start + step]
+            else:
+                block = _gather(parts, order[start : start + step])
+            side.fill(start, block)
+        return PreparedGallery(side, labels.in_class_order(device), labels.index)
 
     def __len__(self) -> int:
-        return self.transposed.shape[1]
+        return len(self.classes.of_column)
 
 
-def _scatter(parts: Sequence[Tensor], place: Tensor, out: Tensor, in_order: bool) -> None:
-    """Row i of all parts together into row ``place[i]`` of out, block by block."""
-    first = 0
-    for part in parts:
-        for start, block in row_blocks(part):
-            to = slice(first + start, first + start + len(block))
-            if in_order:
-                out[to] = block
-            else:
-                out.index_copy_(0, place[to], block.to(out.dtype))
-        first += len(part)
+def _gather(parts: Sequence[Tensor], positions: Tensor) -> Tensor:
+    """Rows at positions of all parts together, in the widest type of the parts."""
+    if len(parts) == 1:
+        return parts[0][positions]
+    ends = torch.tensor([len(part) for part in parts], device=positions.device).cumsum(0)
+    dtype = parts[0].dtype
+    for part in parts[1:]:
+        dtype = torch.promote_types(dtype, part.dtype)
+    out = torch.empty(len(positions), parts[0].shape[1], dtype=dtype, device=positions.device)
+    part_of = torch.bucketize(positions, ends, right=True)
+    for number, part in enumerate(parts):
+        here = part_of == number
+        if bool(here.any()):
+            out[here] = part[positions[here] - (ends[number] - len(part))].to(dtype)
+    return out

@@ -14,16 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zsbir_fast.metrics.gallery import (
-    LabelIndex,
-    Metric,
-    gallery_side,
-    larger_is_closer,
-    query_side,
-)
+from zsbir_fast.metrics.gallery import LabelIndex
 from zsbir_fast.metrics.processes import Processes
+from zsbir_fast.metrics.scores import GallerySide, Metric, larger_is_closer, query_side
 from zsbir_fast.ops.batched_map import GalleryClasses, rank_counts, ranking_metrics
-from zsbir_fast.ops.product import Precision, matmul_into
 from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS, Definition
 
 _BYTES_PER_RELEVANT = 40  # key, sorted key, sort order, index, three counts
@@ -37,16 +31,17 @@ class Shard:
     """Some rows of the gallery.
 
     Attributes:
-        rows: [n, D] as given, or [n, D'] ready for the product.
-        ready: Which of the two.
+        rows: [n, D] as given, or made ready for products in class order.
         classes: Of the rows, by the class numbers of the whole gallery; on the CPU.
         index: int32 [n], the place of each row in the whole gallery; on the CPU.
     """
 
-    rows: Tensor
-    ready: bool
+    rows: Tensor | GallerySide
     classes: GalleryClasses
     index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,6 @@ class ShardedGallery:
         before: int64 [classes], items of each class in processes of lower rank.
         metric: Distance.
         dtype: Of the product.
-        precision: Of the product.
         workspace: Bytes for one block of scores.
         processes: The group.
     """
@@ -69,7 +63,6 @@ class ShardedGallery:
     before: Tensor
     metric: Metric
     dtype: torch.dtype
-    precision: Precision
     workspace: int
     processes: Processes
 
@@ -158,8 +151,7 @@ class ShardedGallery:
             for columns in torch.split(shard.classes.columns[begin:end], self._ready_rows(shard)):
                 to = slice(at, at + len(columns))
                 rows = _slice_if_dense(columns)
-                ready = self._ready(shard, rows, q.device)
-                matmul_into(keys[:, to], q, ready.t(), precision=self.precision)
+                self._scores(shard, rows, q, keys[:, to])
                 places[to] = shard.index[rows].to(q.device)
                 at += len(columns)
 
@@ -174,15 +166,14 @@ class ShardedGallery:
     ) -> None:
         """Add the counts of all other items of this process's shards."""
         fitting = max(1, self.workspace // (len(q) * self.dtype.itemsize))
-        most = max((len(shard.rows) for shard in self.shards), default=0)
+        most = max((len(shard) for shard in self.shards), default=0)
         workspace = torch.empty(len(q) * min(fitting, most), dtype=self.dtype, device=q.device)
         for shard in self.shards:
             step = min(fitting, self._ready_rows(shard))
-            for start in range(0, len(shard.rows), step):
-                rows = slice(start, min(start + step, len(shard.rows)))
-                ready = self._ready(shard, rows, q.device)
-                scores = workspace[: len(q) * len(ready)].view(len(q), len(ready))
-                matmul_into(scores, q, ready.t(), precision=self.precision)
+            for start in range(0, len(shard), step):
+                rows = slice(start, min(start + step, len(shard)))
+                n = rows.stop - start
+                scores = self._scores(shard, rows, q, workspace[: len(q) * n].view(len(q), n))
                 rank_counts(
                     scores,
                     classes,
@@ -201,13 +192,18 @@ class ShardedGallery:
 
     def _ready_rows(self, shard: Shard) -> int:
         """How many rows of a shard are made ready for the product at a time."""
-        if shard.ready:
-            return max(1, len(shard.rows))
+        if isinstance(shard.rows, GallerySide):
+            return max(1, len(shard))
         return max(1, _READY_BYTES // (shard.rows.shape[1] * self.dtype.itemsize))
 
-    def _ready(self, shard: Shard, rows: slice | Tensor, device: torch.device) -> Tensor:
+    def _scores(self, shard: Shard, rows: slice | Tensor, q: Tensor, out: Tensor) -> Tensor:
+        """Scores of the queries with some rows of a shard."""
+        if isinstance(shard.rows, GallerySide):
+            assert isinstance(rows, slice)  # it stands in class order
+            return shard.rows.scores(q, out, rows.start)
         chosen = shard.rows[rows if isinstance(rows, slice) else rows.to(shard.rows.device)]
-        return chosen if shard.ready else gallery_side(chosen.to(device), self.metric, self.dtype)
+        side = GallerySide.of(chosen.to(q.device), self.metric, self.dtype)
+        return side.scores(q, out)
 
 
 def _slice_if_dense(columns: Tensor) -> slice | Tensor:

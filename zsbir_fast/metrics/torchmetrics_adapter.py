@@ -19,9 +19,8 @@ except ImportError as error:
 
 from zsbir_fast.metrics.checks import check_ks, check_labels, check_matrix
 from zsbir_fast.metrics.evaluate import check_options, evaluate_retrieval
-from zsbir_fast.metrics.gallery import Metric
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
-from zsbir_fast.ops.product import Precision
+from zsbir_fast.metrics.scores import Metric
 from zsbir_fast.reference.definitions import Ties
 
 _SIDES = ("query", "gallery")
@@ -40,11 +39,10 @@ class RetrievalMetric(_TorchMetric):
         protocol: Name of a preset or a :class:`Protocol`.
         ks: Cut-offs of mAP@k and Prec@k.
         ties: Replaces the protocol's tie mode.
-        precision: Of the product.
         **kwargs: Of ``torchmetrics.Metric``, such as ``compute_on_cpu``.
 
     Raises:
-        ValueError: On an unknown metric, protocol, tie mode or precision, or k < 1.
+        ValueError: On an unknown metric, protocol or tie mode, or k < 1.
         TypeError: On ks that are not integers, or a protocol that is none.
         ImportError: On import, if torchmetrics is not installed.
 
@@ -72,15 +70,13 @@ class RetrievalMetric(_TorchMetric):
         protocol: str | Protocol = "standard",
         ks: int | Iterable[int] = (100, 200),
         ties: Ties | None = None,
-        precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_options("RetrievalMetric", metric, precision, None)
+        check_options("RetrievalMetric", metric, None)
         self.metric: Metric = metric
         self.protocol = get_protocol(protocol, ties=ties, caller="RetrievalMetric")
         self.ks = check_ks("RetrievalMetric", ks, sys.maxsize, stacklevel=3)
-        self.precision: Precision = precision
         for side in _SIDES:
             for what in ("embeddings", "labels"):
                 self.add_state(f"{side}_{what}", default=[], dist_reduce_fx="cat")
@@ -154,7 +150,6 @@ class RetrievalMetric(_TorchMetric):
             metric=self.metric,
             protocol=self.protocol,
             ks=self.ks,
-            precision=self.precision,
         )
         values = {"map": result.map}
         for k in result.ks:

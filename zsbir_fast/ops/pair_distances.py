@@ -16,7 +16,7 @@ from zsbir_fast.ops._library import (
     notice_fallback,
     refuse_second_derivatives,
 )
-from zsbir_fast.ops.product import matmul_into
+from zsbir_fast.ops.row_products import row_products
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
 from zsbir_fast.reference.token_weighting import unit_rows
@@ -170,12 +170,9 @@ def _weights_cpu(
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` by the fastest exact route, or, if runs must be alike, by torch's own."""
-    with torch.autocast(left.device.type, enabled=False):
-        if torch.are_deterministic_algorithms_enabled():
-            return left @ right  # which route is fastest is timed, and may differ between runs
-        out = right.new_empty(left.shape[0], right.shape[1])
-        return matmul_into(out, left, right, precision="float32")
+    """``left @ right`` in the precision of its factors, whatever switches and autocast say."""
+    out = right.new_empty(left.shape[0], right.shape[1])
+    return row_products(left, right.mT.contiguous(), out=out)
 
 
 def _backward_fake(

@@ -2,8 +2,8 @@
 
 A matrix product, by blocks of anchors, says which references may be chosen; the kernel then sums
 the distances of those alone, about one for each choice. So the cost is that of the product, and the
-choices are exact and the same however the product was rounded: by another library, in TF32, or by
-blocks of another size.
+choices are exact and the same however the product was rounded: by another library, in bfloat16, or
+by blocks of another size.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from zsbir_fast.ops._library import (
     notice_fallback,
 )
 from zsbir_fast.ops.pair_distances import CODES, check_kernel_rows, is_double, rows_struct
-from zsbir_fast.ops.product import Precision, cpu_route, matmul_into
+from zsbir_fast.ops.row_products import pack_rows, row_products
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
 
+Precision = Literal["float32", "bfloat16"]
 Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_other"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
@@ -115,21 +116,27 @@ LIB.define(
 def _precision_on(device: torch.device) -> Precision:
     """The fastest product: results are exact with any, and few pairs more are looked at.
 
-    TF32 on a GPU; on the CPU bfloat16 where matrix units (AMX) make it twice as fast at least.
+    bfloat16 where there are matrix units for it. It is asked for by the type of the factors, never
+    by a switch, because switches of precision belong to the whole process.
     """
     if device.type == "cuda":
-        return "tf32"
-    route = cpu_route()
-    return "bfloat16" if 2 * route.seconds["onednn"] < route.seconds[route.name] else "float32"
+        whole = "dtype" in torch.ops.aten.mm.overloads()  # products of halves may stay float32
+        return "bfloat16" if whole else "float32"
+    fast = _C.has_bfloat16_matrix_units() and torch.backends.mkldnn.is_available()
+    return "bfloat16" if fast else "float32"
 
 
-# By how much two factors may be wrong together: TF32 cuts off what is beyond 10 bits, bfloat16
-# rounds to 7.
-_FACTORS: dict[Precision, float] = {
-    "float32": 0,
-    "tf32": 2**-9 + 2**-20,
-    "bfloat16": 2**-8 + 2**-18,
-}
+def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """``left @ right.T`` of bfloat16 factors into float32."""
+    if left.is_cuda:
+        torch.mm(left, right.mT, out_dtype=torch.float32, out=out)
+    else:
+        out.copy_(torch.mm(left, right.mT))
+
+
+# By how much two factors, and on the CPU their product, may be wrong together: bfloat16 rounds to
+# eight bits.
+_ROUNDED: dict[Precision, float] = {"float32": 0, "bfloat16": 2**-8 + 2**-9 + 2**-15}
 
 
 def _centred(anchors: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,8 +160,8 @@ class _Estimates:
     With u half the spacing of numbers near 1:
 
     - a product of D terms errs by at most D u |a| |b|, whatever the order of its sums (Higham,
-      Accuracy and Stability of Numerical Algorithms, section 3.1), and by more where factors are
-      rounded and matrix units cut sums off; it counts twice in |a|^2 + |b|^2 - 2 a.b;
+      Accuracy and Stability of Numerical Algorithms, section 3.1), and by more where factors or the
+      product are rounded and matrix units cut sums off; it counts twice in |a|^2 + |b|^2 - 2 a.b;
     - the chain that is the distance errs by (D + 4) u of itself, at most 2 (|a|^2 + |b|^2); for
       the cosine, by D u |a| |b| and the rounding of 1 - a.b;
     - |a|^2 + |b|^2 errs by (D + 8) u, the shift, the sum of three terms and comparisons by a few u.
@@ -175,6 +182,7 @@ class _Estimates:
         self.reference_lengths = torch.linalg.vector_norm(references, dim=1)
         single = anchors.dtype == torch.float32
         self.precision: Precision = _precision_on(anchors.device) if single else "float32"
+        self._right: tuple[Precision, Tensor] | None = None  # the references as products take them
         # 1.25: for terms of second order. tiny: for what underflows.
         self.norm_error = 1.25 * ((width if self._cosine else 3 * width) + 40) * self._unit
         self.tiny = 8 * (width + 1) * info.tiny
@@ -183,7 +191,7 @@ class _Estimates:
     def product_error(self) -> float:
         """Of a distance, by the lengths of both rows."""
         sums = self._width * self._unit * (1 if self.precision == "float32" else 2)
-        return 1.25 * (1 if self._cosine else 2) * (_FACTORS[self.precision] + sums)
+        return 1.25 * (1 if self._cosine else 2) * (_ROUNDED[self.precision] + sums)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """The first anchor of a block, and its products with all references."""
@@ -198,9 +206,20 @@ class _Estimates:
                 # A small block shows whether bfloat16 is good enough.
                 size = _LEAST_ANCHORS if first == 0 and self.precision == "bfloat16" else rows
                 block = self.anchors[first : first + size]
-                out = workspace[: len(block)]
-                yield first, matmul_into(out, block, self.references.mT, precision=self.precision)
+                yield first, self._products(workspace[: len(block)], block)
                 first += len(block)
+
+    def _products(self, out: Tensor, block: Tensor) -> Tensor:
+        """Products of a block of anchors with all references."""
+        if self._right is None or self._right[0] != self.precision:
+            narrow = self.precision == "bfloat16"
+            made = self.references.bfloat16() if narrow else pack_rows(self.references)
+            self._right = self.precision, made
+        if self.precision == "bfloat16":
+            _bfloat16_products(out, block.bfloat16(), self._right[1])
+        else:
+            row_products(block, self._right[1], out=out)
+        return out
 
     def look_again(self, block: int, summed: int) -> None:
         """Go on in float32 if too many distances of a block were worth summing."""
