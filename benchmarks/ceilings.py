@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.machine import Clock, machine_facts
 from benchmarks.records import machine, quantile, significant
+from zsbir_fast._files import write_text
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         record = measure_all(args.device, args.mib * 2**20, args.side)
     if args.out:
-        args.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        write_text(args.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     print(report(record))
     return int(bool(record["failed"]))
 

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from zsbir_fast._files import write_text
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,8 @@ def write_records(result: Result, stem: Path) -> None:
     writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in result.rows)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    _replace(stem.with_suffix(".csv"), text.getvalue())
-    _replace(stem.with_suffix(".json"), json.dumps(asdict(result), indent=1) + "\n")
+    write_text(stem.with_suffix(".csv"), text.getvalue())
+    write_text(stem.with_suffix(".json"), json.dumps(asdict(result), indent=1) + "\n")
 
 
 def read_records(path: Path) -> Result:
@@ -86,12 +86,6 @@ def read_records(path: Path) -> Result:
     content = json.loads(path.read_text())
     rows = [Row(**row) for row in content.pop("rows")]
     return Result(rows=rows, **content)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 @dataclass(frozen=True)
@@ -242,7 +236,7 @@ def update_tables(
         if not (found and closed):
             raise ValueError(f"update_tables: {document} must hold {begin} ... {end}, got none")
         text = f"{before}{begin}\n{block}\n{end}{after}"
-    _replace(document, text)
+    write_text(document, text)
 
 
 def machine(facts: Mapping[str, Any]) -> str:

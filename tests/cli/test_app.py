@@ -72,7 +72,7 @@ def test_interruption(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(env, "main", interrupt)
-    assert app.main(["env"]) == 1
+    assert app.main(["env"]) == 130
     assert capsys.readouterr().err == "zsbir: error: interrupted\n"
 
 

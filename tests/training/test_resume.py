@@ -52,7 +52,11 @@ def test_the_test_above_can_fail(tmp_path, small_run):
 def test_checkpoints_hold_plain_values_and_no_part_files(tmp_path, small_run):
     small_run(tmp_path)
     folder = tmp_path / "checkpoints"
-    assert sorted(p.name for p in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
     last = read_checkpoint(folder / "last.ckpt")  # weights_only=True inside
     assert last["global_step"] == 12
     assert read_checkpoint(folder / "best.ckpt")["global_step"] == 8

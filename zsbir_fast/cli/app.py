@@ -6,7 +6,9 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 # command -> (module with main(argv), what it does)
 COMMANDS = {
@@ -29,7 +31,7 @@ examples:
   zsbir eval --queries q.npz --gallery g.npz        evaluate embeddings of any origin
   zsbir COMMAND --help                              options and examples of a command
 
-exit codes: 0 done, 1 failed, 2 wrong usage. ZSBIR_DEBUG=1 shows tracebacks.
+exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. ZSBIR_DEBUG=1 shows tracebacks.
 """
 
 
@@ -40,8 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 wrong usage.
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
+    with _tolerant_output() as output:
+        code = _dispatch(argv)
+        output.flush()
+        # A closed pipe has seen enough; anything else that output cannot take is a failure.
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):
+            code = _complain(f"standard output: {output.error.strerror}", code or 1)
+    return code
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "torch" not in sys.modules:
         # Idle threads that spin make a training step several times slower as soon as another
@@ -69,18 +81,73 @@ def _run(command: str, arguments: list[str]) -> int:
         module.main(arguments)
     except SystemExit as stop:  # jsonargparse: 0 after --help, 2 after wrong usage
         return stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        return _complain("interrupted", 1)
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    except KeyboardInterrupt as stop:  # its text, if any, says how to go on
+        return _complain(f"interrupted{stop}", 130)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as error:
         if os.environ.get("ZSBIR_DEBUG") == "1":
             raise
-        return _complain(f"{error or type(error).__name__}", 1)
+        return _complain(f"{str(error) or type(error).__name__}", 1)
     return 0
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"zsbir: error: {message}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"zsbir: error: {message}\n")
+        sys.stderr.flush()
     return code
+
+
+class _Tolerant:
+    """A text stream that never stops a command: it drops what it cannot write, and remembers why.
+
+    So a command comes to the writing of its files, whoever reads what it prints.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, act: Any, *arguments: Any) -> None:
+        if self.error is not None:
+            return
+        try:
+            act(*arguments)
+        except OSError as error:
+            self.error = error
+            _discard_rest(self.stream)
+
+
+def _discard_rest(stream: TextIO) -> None:
+    """Python writes what is left once more when it ends: send that nowhere."""
+    with suppress(OSError, ValueError):
+        handle = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, handle)
+        os.close(nowhere)
+
+
+@contextmanager
+def _tolerant_output() -> Iterator[_Tolerant]:
+    """Print through ``_Tolerant`` streams; a stream that was closed at the start is nowhere."""
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        output, errors = (_Tolerant(stream or nowhere) for stream in before)
+        sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, errors)
+        try:
+            yield output
+        finally:
+            errors.flush()
+            sys.stdout, sys.stderr = before
 
 
 def _help() -> str:

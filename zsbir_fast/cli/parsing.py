@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+import yaml
+
+from zsbir_fast.training.yaml_limits import LONGEST, require_modest
 
 _UNKNOWN_KEY = (
     r"[Gg]roup '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.-]+)'",
@@ -19,6 +22,17 @@ _UNKNOWN_KEY = (
     r"[Oo]ption '(?P<key>[\w.-]+)' is not accepted",
     r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)",
 )
+
+
+_BOUNDED_YAML = "zsbir-yaml"
+
+
+def _load_bounded(text: str) -> Any:
+    require_modest(text)
+    return jsonargparse.get_loader("yaml")(text)
+
+
+jsonargparse.set_loader(_BOUNDED_YAML, _load_bounded, exceptions=(yaml.YAMLError, ValueError))
 
 
 class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -42,6 +56,7 @@ class Parser(jsonargparse.ArgumentParser):
             epilog=f"examples:\n{examples}",
             formatter_class=_Formatter,
             allow_abbrev=False,
+            parser_mode=_BOUNDED_YAML,
         )
 
     def parse(self, arguments: Sequence[str]) -> Any:
@@ -95,9 +110,11 @@ def find_config(name: str) -> str:
         The path of the file.
 
     Raises:
-        ValueError: neither a file nor a shipped name; the message lists the shipped ones.
+        ValueError: neither a file nor a shipped name, and the message lists the shipped ones; or
+            the file is too long or expands to too much.
     """
     if Path(name).is_file():
+        _require_modest_file(Path(name))
         return name
     shipped = shipped_configs()
     for candidate in (name, f"{name}.yaml"):
@@ -106,6 +123,18 @@ def find_config(name: str) -> str:
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ValueError(f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}")
+
+
+def _require_modest_file(path: Path) -> None:
+    if path.stat().st_size > LONGEST:
+        raise ValueError(
+            f"--config must be a file of at most {LONGEST:,} bytes, got {path} of "
+            f"{path.stat().st_size:,}"
+        )
+    try:
+        require_modest(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:  # also text that is not UTF-8
+        raise ValueError(f"--config must be a YAML config, got {path}: {error}") from error
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -80,9 +82,40 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         ValueError: a setting is wrong.
         FileNotFoundError: data or checkpoint are missing.
+        RuntimeError: another run is at work in the folder.
+        KeyboardInterrupt: Ctrl-C; its text says how to go on.
     """
     settings, resume = parse_settings(argv)
 
+    from zsbir_fast.training.resume import RunFinished
+    from zsbir_fast.training.run_lock import is_writer, lock_run, say_on_stderr
+
+    out = Path(settings.run.out)
+    if resume and not out.is_dir():  # before a folder is made for the lock
+        raise FileNotFoundError(f"train: run.out must hold a run to resume, but {out} is missing")
+    try:
+        with lock_run(out, say=say_on_stderr):
+            _run(settings, resume=resume)
+    except RunFinished as finished:
+        if is_writer():
+            sys.stdout.write(f"{finished}\n")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(out)) from None
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGTERM:
+            say_on_stderr(f"terminated{_how_to_go_on(out)}")
+        raise
+
+
+def _how_to_go_on(out: Path) -> str:
+    from zsbir_fast.training.checkpoints import LAST, PREVIOUS
+
+    if not any((out / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS)):
+        return " before the first checkpoint; the same command starts anew"
+    return f"; go on with: zsbir train --config {shlex.quote(str(out / 'config.yaml'))} --resume"
+
+
+def _run(settings: Settings, *, resume: bool) -> None:
     from zsbir_fast.training.assess import chance_level
     from zsbir_fast.training.curves import read_curves
     from zsbir_fast.training.explain import explain_seen_pairs
@@ -114,9 +147,6 @@ def main(argv: Sequence[str]) -> None:
         "trained": trained.result,
     }
     seconds = time.perf_counter() - start
-    write_metrics(
-        out / "metrics.json", results, best_step=fitted.best_step, seconds=round(seconds, 1)
-    )
     write_per_class(out / "per_class.csv", trained.result, dict(enumerate(benchmark.unseen)))
     report_run(
         out / "report.html",
@@ -130,6 +160,14 @@ def main(argv: Sequence[str]) -> None:
         settings=settings.flat(),
         notes=[PRETRAINING_NOTE],
         explained=explain_seen_pairs(model, benchmark, device=fitted.device),
+    )
+    # Last, as the mark of a run that is finished: it says how far the report goes.
+    write_metrics(
+        out / "metrics.json",
+        results,
+        steps=fitted.steps,
+        best_step=fitted.best_step,
+        seconds=round(seconds, 1),
     )
     table = table_text(result_table("", results))
     sys.stdout.write(

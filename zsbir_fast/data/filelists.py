@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
 from zsbir_fast.data.names import listing
 
 
@@ -151,4 +151,4 @@ def _write(function: str, path: str | Path, names: list[str], labels: list[int])
                 f"label from 0 on, got {name!r} {label}"
             )
     text = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(path, text)

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._hub import cached_file, open_clip_source, require_reachable
 from zsbir_fast.models.mobilenet_v2 import WIDTH as MOBILENET_WIDTH
 from zsbir_fast.models.mobilenet_v2 import MobileNetV2, read_uint8_weights
 from zsbir_fast.models.weight_files import is_weight_file, load_weights, read_weight_file
 
 _NAME_FORMS = "'bundled:mobilenet_v2', 'timm:<model>' or 'open_clip:<model>'"
 _BUNDLED_WEIGHTS = "mobilenet_v2_1.0_224_imagenet_uint8.npz"
+_LARGEST_IMAGE = 2048
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_SMALL_TEXT_TOWER = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 _BUNDLED_MEAN = 128 / 255  # (x * 255 - 128) / 128 for pixels x in 0..1
 
 
@@ -135,7 +139,8 @@ def build_encoder(
         The encoder in training mode, every parameter trainable.
 
     Raises:
-        ValueError: an unknown name or tag, an image size below 1, or weights that do not fit.
+        ValueError: an unknown name or tag (names of hubs are refused), an image size outside
+            1..2048, or weights that do not fit.
         FileNotFoundError: ``weights`` names a file that is not there.
         RuntimeError: the weights could not be fetched (no network and not in the cache).
     """
@@ -145,6 +150,10 @@ def build_encoder(
         raise ValueError(f"build_encoder: name must be {_NAME_FORMS}, got {name!r}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"build_encoder: image_size must be at least 1, got {image_size}")
+    if image_size is not None and image_size > _LARGEST_IMAGE:
+        raise ValueError(
+            f"build_encoder: image_size must be at most {_LARGEST_IMAGE}, got {image_size}"
+        )
     return builders[family](model, None if weights == "random" else weights, image_size)
 
 
@@ -189,6 +198,8 @@ def _build_timm(model: str, weights: str | None, image_size: int | None) -> Enco
             f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {tag!r}"
         )
     options: dict[str, Any] = {} if image_size is None else _timm_size(model, image_size)
+    if weights is not None and not local:
+        options["pretrained_cfg_overlay"] = _timm_source(model, tag, weights)
     network: Any
     try:
         network = timm.create_model(
@@ -225,6 +236,22 @@ def _build_timm(model: str, weights: str | None, image_size: int | None) -> Enco
     return _TimmFeatureMapEncoder(network, channels_last=channels_last, **attributes)
 
 
+def _timm_source(model: str, tag: str | None, weights: str) -> dict[str, Any]:
+    """Take the weights from the cache if they are there; otherwise the hub must answer."""
+    import timm
+
+    config = timm.get_pretrained_cfg(model if tag is None else f"{model.partition('.')[0]}.{tag}")
+    if config is None or not config.hf_hub_id or config.hf_hub_filename:
+        return {}
+    found = cached_file(config.hf_hub_id, _HUB_FILES)
+    if found is not None:
+        return {"file": found, "custom_load": False}
+    require_reachable(
+        "build_encoder", f"weights {weights!r} of timm:{model}", config.hf_hub_id, _HUB_FILES
+    )
+    return {}
+
+
 def _timm_tags(model: str) -> list[str]:
     import timm
 
@@ -248,7 +275,7 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
     import open_clip
     from open_clip.transformer import VisionTransformer
 
-    if open_clip.get_model_config(model) is None:
+    if model not in open_clip.list_models():  # not get_model_config, which asks hubs
         raise ValueError(
             f"build_encoder: name must be a model that open_clip knows, got 'open_clip:{model}'"
         )
@@ -259,9 +286,19 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
             f"build_encoder: weights must be a local file or one of {', '.join(tags) or 'no tag'} "
             f"for open_clip:{model}, got {weights!r}"
         )
+    options: dict[str, Any] = {}
+    source = None
+    if weights is None or local:  # no need of a text tower, which some models fetch
+        options["text_cfg"] = _SMALL_TEXT_TOWER
+    else:
+        source = open_clip_source("build_encoder", model, weights)
+        options["force_preprocess_cfg"] = _open_clip_pixels(model, weights)
     try:
         network = open_clip.create_model(
-            model, pretrained=None if local else weights, force_image_size=image_size
+            model,
+            pretrained=source,
+            force_image_size=image_size,
+            **options,
         ).visual
     except (OSError, RuntimeError) as error:
         raise _not_fetched(f"open_clip:{model}", weights) from error
@@ -284,6 +321,14 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
         mean=tuple(network.image_mean or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(network.image_std or open_clip.OPENAI_DATASET_STD),
     )
+
+
+def _open_clip_pixels(model: str, tag: str) -> dict[str, Any]:
+    """Mean and deviation that belong to a tag, which open_clip forgets for a file of the cache."""
+    import open_clip
+
+    config = open_clip.get_pretrained_cfg(model, tag)
+    return {key: config[key] for key in ("mean", "std") if key in config}
 
 
 def _not_fetched(name: str, weights: str | None) -> RuntimeError:

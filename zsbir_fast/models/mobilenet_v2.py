@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from zsbir_fast.models.npz_files import read_npz
 
 # (expansion, channels, blocks, stride of the first block): table 2 of arXiv 1801.04381
 _STAGES = (
@@ -118,30 +122,40 @@ def read_uint8_weights(path: str | Path) -> dict[str, Tensor]:
         Names as in ``MobileNetV2().state_dict()``.
 
     Raises:
-        ValueError: a layer of the file does not fit the network.
+        ValueError: the file is damaged or another, or a layer does not fit the network.
     """
     network = MobileNetV2()
     names = {id(module): name for name, module in network.named_modules()}
     state: dict[str, Tensor] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        layers: list[dict[str, Any]] = json.loads(arrays["layers_json"].tobytes())
-        convolutions = network.convolutions()
-        if len(layers) - 1 != len(convolutions):
+    expected = "read_uint8_weights: path must be an .npz with a quantised MobileNetV2"
+    arrays = read_npz(path, (), expected=expected)
+    try:
+        layers = _dequantised(arrays)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{expected}, got {path} ({type(error).__name__}: {error})") from error
+    convolutions = network.convolutions()
+    if len(layers) != len(convolutions):
+        raise ValueError(
+            f"read_uint8_weights: path must hold {len(convolutions)} convolutions and a "
+            f"classifier, got {len(layers) + 1} layers in {path}"
+        )
+    for (key, weight, bias), module in zip(layers, convolutions, strict=True):
+        if weight.shape != module.weight.shape or bias.shape != (len(module.weight),):
             raise ValueError(
-                f"read_uint8_weights: path must hold {len(convolutions)} convolutions and a "
-                f"classifier, got {len(layers)} layers in {path}"
+                f"read_uint8_weights: path must hold layer {key} of shape "
+                f"{tuple(module.weight.shape)}, got {tuple(weight.shape)} in {path}"
             )
-        for layer, module in zip(layers, convolutions, strict=False):
-            key = layer["name"]
-            weight = arrays[f"{key}:scale"] * (
-                arrays[f"{key}:w"].astype(np.float32) - arrays[f"{key}:zero"].astype(np.float32)
-            )
-            if weight.shape != tuple(module.weight.shape):
-                raise ValueError(
-                    f"read_uint8_weights: path must hold layer {key} of shape "
-                    f"{tuple(module.weight.shape)}, got {weight.shape} in {path}"
-                )
-            name = names[id(module)]
-            state[f"{name}.weight"] = torch.from_numpy(weight)
-            state[f"{name}.bias"] = torch.from_numpy(arrays[f"{key}:b"])
+        name = names[id(module)]
+        state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias
     return state
+
+
+def _dequantised(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, Tensor, Tensor]]:
+    """Name, weight and bias of every layer but the last, the classifier."""
+    found = []
+    for layer in json.loads(arrays["layers_json"].tobytes())[:-1]:
+        key = layer["name"]
+        whole, zero = (arrays[f"{key}:{part}"].astype(np.float32) for part in ("w", "zero"))
+        weight = torch.from_numpy(arrays[f"{key}:scale"] * (whole - zero))
+        found.append((key, weight, torch.from_numpy(arrays[f"{key}:b"])))
+    return found

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import jinja2
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
 from zsbir_fast.report.attention import legend_colours
 from zsbir_fast.report.charts import line_chart
 from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table, WeightedPair
@@ -81,7 +81,7 @@ def write_report(
         notes=notes,
     )
     target = Path(path)
-    write_atomically(target, lambda name: Path(name).write_text(page, encoding="utf-8"))
+    write_text(target, page)
     return target
 
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zsbir_fast._hub import open_clip_source
+
 
 class ClipTokens(NamedTuple):
     """What a text encoder makes of some sentences.
@@ -84,7 +86,7 @@ def encode_sentences(
 def _load(model: str, weights: str | None) -> Any:
     import open_clip
 
-    if open_clip.get_model_config(model) is None:
+    if model not in open_clip.list_models():  # not get_model_config, which asks hubs
         raise ValueError(
             f"ClassText: source must name a model that open_clip knows, got 'open_clip:{model}'"
         )
@@ -95,7 +97,8 @@ def _load(model: str, weights: str | None) -> Any:
             f"for open_clip:{model}, got {weights!r}"
         )
     try:
-        network = open_clip.create_model(model, pretrained=weights)
+        source = None if weights is None else open_clip_source("ClassText", model, weights)
+        network = open_clip.create_model(model, pretrained=source)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"ClassText: weights {weights!r} of open_clip:{model} could not be loaded: {error}"

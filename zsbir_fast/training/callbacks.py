@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from zsbir_fast.training.checkpoints import BEST, LAST
 from zsbir_fast.training.streams import derive_seed, seed_everything
 
 _STEP_SEEDS = 1  # keeps these seeds apart from the augmentation's, which have four numbers
@@ -35,7 +36,7 @@ class StepSeeds(Callback):
 
 
 class ValidateAndSave(Callback):
-    """Validates after each epoch and keeps two checkpoints: ``last.ckpt`` and ``best.ckpt``.
+    """Validates after each epoch and keeps ``last.ckpt``, the one before it, and ``best.ckpt``.
 
     Order inside a step: train, validate, save. So ``last.ckpt`` always holds the validation of
     its own epoch, and a run that is killed at any moment resumes without doing one twice or
@@ -88,9 +89,9 @@ class ValidateAndSave(Callback):
             self.latest = metrics
             if self.best is None or metrics[self.monitor] > self.best:
                 self.best, self.best_step = metrics[self.monitor], trainer.global_step
-                trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         if epoch_ended or done % self.save_batches == 0:
-            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far; Lightning stores it in checkpoints."""

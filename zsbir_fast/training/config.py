@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
+from zsbir_fast.training.yaml_limits import require_modest
 
 Layout = Literal["auto", "lists", "folders"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
@@ -147,16 +148,43 @@ def read_settings(path: str | Path) -> Settings:
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: an unknown key below ``data``, ``optim`` or ``run``.
+        ValueError: the file is no YAML of this form, or has an unknown key.
     """
-    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        require_modest(text)
+        stored = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"read_settings: path must be a YAML config, got {path}: {told}"
+        ) from error
+    parts = {"data": DataConfig, "optim": OptimConfig, "run": RunConfig}
+    _require_keys(path, "config", stored, {"method", "model", *parts})
+    given = {name: stored.get(name, {}) for name in parts}
+    for name, kind in parts.items():
+        _require_keys(path, name, given[name], {field.name for field in fields(kind)})
+    model = stored.get("model", {})
+    if not isinstance(model, dict):
+        raise ValueError(f"read_settings: model must be a mapping, got {model!r:.80} in {path}")
     return Settings(
         method=stored.get("method", "dmwan"),
-        model=stored.get("model", {}),
-        data=DataConfig(**stored.get("data", {})),
-        optim=OptimConfig(**stored.get("optim", {})),
-        run=RunConfig(**stored.get("run", {})),
+        model=model,
+        data=DataConfig(**given["data"]),
+        optim=OptimConfig(**given["optim"]),
+        run=RunConfig(**given["run"]),
     )
+
+
+def _require_keys(path: str | Path, name: str, part: Any, known: set[str]) -> None:
+    if not isinstance(part, dict):
+        raise ValueError(f"read_settings: {name} must be a mapping, got {part!r:.80} in {path}")
+    unknown = [key for key in part if key not in known]
+    if unknown:
+        raise ValueError(
+            f"read_settings: keys of {name} must be among {', '.join(sorted(known))}, got "
+            f"{unknown[0]!r:.80} in {path}"
+        )
 
 
 def write_settings(path: str | Path, settings: Settings) -> None:
@@ -172,7 +200,7 @@ def write_settings(path: str | Path, settings: Settings) -> None:
         **{name: vars(getattr(settings, name)) for name in ("data", "optim", "run")},
     }
     text = yaml.safe_dump(stored, sort_keys=False)
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:

@@ -24,10 +24,15 @@ def read_curves(folder: str | Path) -> dict[str, Points]:
         Path(folder).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])
     )
     for file in versions:
-        with file.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                step = float(row["step"])
-                for name, value in row.items():
-                    if name not in ("step", "epoch") and value:
-                        values.setdefault(name, {})[step] = float(value)
+        for row in csv.DictReader(_whole_lines(file)):
+            step = float(row["step"])
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    values.setdefault(name, {})[step] = float(value)
     return {name: sorted(points.items()) for name, points in values.items()}
+
+
+def _whole_lines(file: Path) -> list[str]:
+    """Lines of a file; what follows the last line end was cut off by a kill or a full disk."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return text[: text.rfind("\n") + 1].splitlines()

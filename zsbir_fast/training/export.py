@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zsbir_fast._files import write_atomically
-from zsbir_fast.training.checkpoints import read_checkpoint
+from zsbir_fast._files import write_atomically, write_text
+from zsbir_fast.models.weight_files import read_safetensors
+from zsbir_fast.training.checkpoints import file_sha256, read_checkpoint
 from zsbir_fast.training.identity import ModelIdentity, build_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+_LONGEST_DESCRIPTION = 16 << 20
 
 
 def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) -> Path:
@@ -27,7 +31,7 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     Returns:
         The folder.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = Path(folder)
     # Copies, as safetensors refuses tensors that share memory and models may hold such.
@@ -35,11 +39,10 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in model.state_dict().items()
     }
-    write_atomically(target / WEIGHTS, lambda name: save_file(tensors, name))
-    text = json.dumps(identity.to_dict(), indent=2) + "\n"
-    write_atomically(
-        target / DESCRIPTION, lambda name: Path(name).write_text(text, encoding="utf-8")
-    )
+    weights = save(tensors)
+    write_atomically(target / WEIGHTS, lambda stream: stream.write(weights))
+    described = {**identity.to_dict(), "sha256": hashlib.sha256(weights).hexdigest()}
+    write_text(target / DESCRIPTION, json.dumps(described, indent=2) + "\n")
     return target
 
 
@@ -62,22 +65,31 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
 
 
 def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"load_model: path must be a folder with {WEIGHTS} and {DESCRIPTION}, "
                 f"but {folder / name} is not there"
             )
-    try:
-        described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return ModelIdentity.from_dict(described), load_file(folder / WEIGHTS)
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+    described = _read_description(folder / DESCRIPTION)
+    identity = ModelIdentity.from_dict(described)
+    if described.get("sha256") not in (None, file_sha256(folder / WEIGHTS)):
         raise ValueError(
-            f"load_model: path must be a model written by zsbir, got {folder} ({error})"
-        ) from error
+            f"load_model: path must be a model written by zsbir, got {folder}, whose {WEIGHTS} is "
+            f"damaged: its checksum is not the one in {DESCRIPTION}"
+        )
+    return identity, read_safetensors(folder / WEIGHTS, function="load_model")
+
+
+def _read_description(path: Path) -> Any:
+    expected = f"load_model: path must be a model written by zsbir, got {path.parent}, whose"
+    size = path.stat().st_size
+    if size > _LONGEST_DESCRIPTION:
+        raise ValueError(f"{expected} {path.name} has {size:,} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{expected} {path.name} is no JSON ({error})") from error
 
 
 def _read_from_checkpoint(path: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from zsbir_fast.models.npz_files import read_npz
 
 _KEYS = ("embeddings", "labels")
 
@@ -76,20 +77,13 @@ def read_feature_pair(queries: str | Path, gallery: str | Path) -> FeaturePair:
 def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"read_feature_pair: file must exist, got {path}")
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise ValueError("it holds a single array")
-        with stored:
-            absent = [key for key in _KEYS if key not in stored.files]
-            if absent:
-                raise ValueError(f"it has {', '.join(stored.files)} and lacks {', '.join(absent)}")
-            embeddings, labels = (stored[key] for key in _KEYS)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            "read_feature_pair: file must be an .npz with the arrays 'embeddings' [n, D] and "
-            f"'labels' [n], got {path}: {error}"
-        ) from error
+    arrays = read_npz(
+        path,
+        _KEYS,
+        expected="read_feature_pair: file must be an .npz with the arrays 'embeddings' [n, D] and "
+        "'labels' [n]",
+    )
+    embeddings, labels = (arrays[key] for key in _KEYS)
     if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
         raise ValueError(
             "read_feature_pair: embeddings must be floating [n, D], got "
@@ -99,5 +93,9 @@ def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
         raise ValueError(
             f"read_feature_pair: labels must be whole numbers or text [{len(embeddings)}], got "
             f"{labels.dtype} {list(labels.shape)} in {path}"
+        )
+    if labels.dtype == np.uint64 and len(labels) and labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"read_feature_pair: labels must be below 2**63, got {labels.max()} in {path}"
         )
     return embeddings, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels

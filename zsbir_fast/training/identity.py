@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zsbir_fast.models.allocation import AllocationLimit
+from zsbir_fast.models.weight_files import misfits
 from zsbir_fast.text.class_text import ClassText
 
 METHODS: dict[str, str] = {"dmwan": "zsbir_fast.models.dmwan:DMWAN"}
@@ -23,6 +25,8 @@ HOW_NOT_WHAT = ("impl",)
 """Arguments that change how a model is computed, not which model it is."""
 
 FORMAT_VERSION = 1
+
+_SPARE_BYTES = 512 << 20  # beside the weights that a file holds, for what only building needs
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,44 @@ class ModelIdentity:
         return ModelIdentity(method, plain, tuple(classes))
 
     @staticmethod
-    def from_dict(stored: Mapping[str, Any]) -> ModelIdentity:
+    def from_dict(stored: Any) -> ModelIdentity:
         """Read what ``to_dict`` wrote.
 
+        Args:
+            stored: what was found in a file, of any kind.
+
+        Returns:
+            The identity. Its method and the values of its arguments are not checked.
+
         Raises:
-            ValueError: written in another format.
+            ValueError: it is no description of a model, or written in another format.
         """
+        if not isinstance(stored, Mapping):
+            raise ValueError(
+                f"ModelIdentity: description must be an object, got {type(stored).__name__}"
+            )
         if stored.get("format") != FORMAT_VERSION:
             raise ValueError(
-                f"ModelIdentity: format must be {FORMAT_VERSION}, got {stored.get('format')!r}"
+                f"ModelIdentity: format must be {FORMAT_VERSION}, got {stored.get('format')!r:.80}"
             )
-        return ModelIdentity(
-            method=str(stored["method"]),
-            arguments=dict(stored["arguments"]),
-            classes=tuple(stored["classes"]),
-        )
+        method, arguments, classes = (stored.get(key) for key in ("method", "arguments", "classes"))
+        if not isinstance(method, str):
+            raise ValueError(f"ModelIdentity: method must be text, got {method!r:.80}")
+        if not isinstance(arguments, Mapping):
+            raise ValueError(f"ModelIdentity: arguments must be an object, got {arguments!r:.80}")
+        for name, value in arguments.items():
+            if not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
+                raise ValueError(
+                    f"ModelIdentity: argument {name!r:.80} must be a plain value or a list of "
+                    f"such, got a {type(value).__name__}"
+                )
+        if (
+            not isinstance(classes, (list, tuple))
+            or not classes
+            or not all(isinstance(name, str) for name in classes)
+        ):
+            raise ValueError(f"ModelIdentity: classes must be a list of names, got {classes!r:.80}")
+        return ModelIdentity(method=method, arguments=dict(arguments), classes=tuple(classes))
 
     def require_same(self, stored: Mapping[str, Any] | None) -> None:
         """Refuse weights that belong to another model.
@@ -167,18 +194,45 @@ def build_model(
         return make(identity.classes, **identity.arguments)
     arguments = {**identity.arguments, "weights": None}
     if "pair_weighting.tokens" in stored:
-        tokens, mask, global_ = (
-            stored[f"pair_weighting.{name}"] for name in ("tokens", "mask", "text_global")
-        )
-        arguments["text"] = ClassText.from_tensors(
-            identity.classes, tokens, mask=mask, global_=global_
-        )
-    model = make(identity.classes, **arguments)
+        arguments["text"] = _stored_text(identity.classes, stored)
+    elif arguments.get("weighting", "text") == "text":  # or the text would be fetched
+        raise ValueError("build_model: stored must hold pair_weighting.tokens, got none")
+    held = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     try:
-        model.load_state_dict(dict(stored))
-    except RuntimeError as error:
+        _require_known(make, identity.arguments)
+        with AllocationLimit(4 * held + _SPARE_BYTES):
+            model = make(identity.classes, **arguments)
+    except Exception as error:  # arguments from elsewhere can raise anything
+        lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(
-            f"build_model: stored must be the weights of this {identity.method} model, but "
-            f"{str(error).splitlines()[-1].strip()}"
+            f"build_model: identity must describe the {identity.method} model whose weights are "
+            f"stored, but {lines[0]}"
         ) from error
+    problems = misfits(model, stored)
+    if problems:
+        raise ValueError(
+            f"build_model: stored must be the weights of this {identity.method} model, got "
+            f"{problems}"
+        )
+    model.load_state_dict(dict(stored))
     return model
+
+
+def _stored_text(classes: Sequence[str], stored: Mapping[str, Tensor]) -> ClassText:
+    names = [f"pair_weighting.{name}" for name in ("tokens", "mask", "text_global")]
+    absent = [name for name in names if name not in stored]
+    if absent:
+        raise ValueError(f"build_model: stored must hold {', '.join(names)}, but lacks {absent[0]}")
+    tokens, mask, global_ = (stored[name] for name in names)
+    return ClassText.from_tensors(classes, tokens, mask=mask, global_=global_)
+
+
+def _require_known(make: type[nn.Module], arguments: Mapping[str, Any]) -> None:
+    known = inspect.signature(make).parameters.keys() - set(NOT_STORED)
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise ValueError(f"it has no argument {unknown[0]!r:.80}")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -33,18 +34,26 @@ class RetrievalModule(pl.LightningModule):
         optim: optimizer settings.
         identity: method name and constructor arguments of ``model``, stored in every checkpoint.
         total_steps: optimizer steps of the whole run, for the schedule.
+        course: settings to store in every checkpoint, see ``course_of``; plain values.
     """
 
     model: nn.Module
 
     def __init__(
-        self, model: nn.Module, optim: OptimConfig, identity: ModelIdentity, *, total_steps: int
+        self,
+        model: nn.Module,
+        optim: OptimConfig,
+        identity: ModelIdentity,
+        *,
+        total_steps: int,
+        course: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.optim = optim
         self.identity = identity
         self.total_steps = total_steps
+        self.course = dict(course or {})
         # The memory is the same on every process: DistributedDataParallel, which reads this name,
         # need not send it around before every step.
         self._ddp_params_and_buffers_to_ignore = [
@@ -75,12 +84,20 @@ class RetrievalModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the checkpoint which model it belongs to; Lightning calls this."""
+        """Say in the checkpoint which model and run it belongs to; Lightning calls this."""
         checkpoint["zsbir"] = self.identity.to_dict()
+        checkpoint["course"] = self.course
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another model; Lightning calls this."""
+        """Refuse the checkpoint of another model, and make room for more steps.
+
+        Lightning calls this. The whole run is one of its epochs, which ended with the last batch
+        of a shorter run: without the correction it would not go on.
+        """
         self.identity.require_same(checkpoint.get("zsbir"))
+        if checkpoint["global_step"] < self.total_steps:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            progress["is_last_batch"] = False
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:

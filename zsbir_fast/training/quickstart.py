@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import remove_leftovers, write_text
 from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
@@ -25,6 +25,7 @@ from zsbir_fast.training.embedding import embed_images
 from zsbir_fast.training.explain import ExplainedPairs, explain_seen_pairs
 from zsbir_fast.training.fit import Embedded, evaluate_unseen, train
 from zsbir_fast.training.results import result_table, table_text, write_metrics, write_per_class
+from zsbir_fast.training.run_lock import LOCK, lock_run, say_on_stderr
 from zsbir_fast.training.run_report import PRETRAINING_NOTE, report_run
 from zsbir_fast.training.trainer import keep_freed_memory
 
@@ -75,9 +76,18 @@ def quickstart(
 
     Raises:
         ValueError: ``out`` is a file, or holds something that quickstart did not write.
+        RuntimeError: another process works in the folder.
     """
+    folder = require_own_folder(out)
+    with lock_run(folder, say=say_on_stderr):
+        clear_folder(folder)
+        return _run(folder, seed=seed, epochs=epochs, say=say, progress=progress)
+
+
+def _run(
+    folder: Path, *, seed: int, epochs: int | None, say: Callable[[str], object], progress: bool
+) -> dict[str, Any]:
     start = time.perf_counter()
-    folder = prepare_folder(out)
     settings = quickstart_settings(folder / "run", seed=seed, epochs=epochs)
     settings = replace(settings, run=replace(settings.run, progress=progress))
     keep_freed_memory()
@@ -106,14 +116,14 @@ def quickstart(
     return _write(folder, benchmark, settings, results, trained, explained, start, say)
 
 
-def prepare_folder(out: str | Path) -> Path:
-    """Make the folder, or clear an older quickstart from it.
+def require_own_folder(out: str | Path) -> Path:
+    """Refuse a folder with anything in it but an older quickstart.
 
     Args:
         out: the folder.
 
     Returns:
-        Its path; it holds nothing but the marker.
+        Its path; nothing was changed.
 
     Raises:
         ValueError: it is a file, or holds something that quickstart did not write.
@@ -121,19 +131,27 @@ def prepare_folder(out: str | Path) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"quickstart: --out must be a folder, got the file {folder}")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / MARKER).is_file():
-            raise ValueError(
-                f"quickstart: --out must be a new or empty folder or an older quickstart, got "
-                f"{folder}, which holds other files"
-            )
-        for name in ("run", "model"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("metrics.json", "per_class.csv", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-    text = json.dumps({"written_by": "zsbir quickstart"}) + "\n"
-    write_atomically(folder / MARKER, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    others = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    if others and not (folder / MARKER).is_file():
+        raise ValueError(
+            f"quickstart: --out must be a new or empty folder or an older quickstart, got "
+            f"{folder}, which holds other files"
+        )
     return folder
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove an older quickstart, and write the marker of a new one.
+
+    Args:
+        folder: a folder that ``require_own_folder`` accepts, locked.
+    """
+    for name in ("run", "model"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.json", "per_class.csv", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    write_text(folder / MARKER, json.dumps({"written_by": "zsbir quickstart"}) + "\n")
 
 
 def _before_training(

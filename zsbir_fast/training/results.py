@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zsbir_fast._files import write_atomically
+from zsbir_fast._files import write_text
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.report.content import Table
 from zsbir_fast.report.html import format_cell
@@ -38,7 +38,7 @@ def write_metrics(
                 metrics[name].pop(key, None)
     metrics.update(more)
     text = json.dumps(metrics, indent=2) + "\n"
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return metrics
 
 
@@ -64,7 +64,7 @@ def write_per_class(path: str | Path, result: RetrievalResult, names: Mapping[in
             [names[label], values["queries"], values["relevant"], *(f"{n:.6f}" for n in numbers)]
         )
     text = stream.getvalue()
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8", newline=""))
+    write_text(path, text)
 
 
 def result_table(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
 from zsbir_fast.training.checkpoints import AtomicCheckpointIO
@@ -71,6 +74,8 @@ def run_trainer(
     Raises:
         FileNotFoundError: ``resume_from`` does not exist.
         ValueError: it belongs to another model, or is damaged.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM, after the step that was under way; the code is 143.
     """
     out = Path(run.out)
     keeper = ValidateAndSave(
@@ -104,7 +109,8 @@ def run_trainer(
             enable_model_summary=False,
             default_root_dir=out,
         )
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
+        with _signals():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
     return Fitted(
         steps=trainer.global_step,
         best=keeper.best,
@@ -146,6 +152,26 @@ def _loggers(out: Path) -> list[Logger]:
 
         loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
     return loggers
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM through as what they are: Lightning makes them an exit with 1.
+
+    It also has Ctrl-C ignored for good afterwards.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
