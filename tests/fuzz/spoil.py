@@ -48,13 +48,18 @@ def spoil(
 def _with(tensor: Tensor, draw: Draw, value: float) -> tuple[Any, Expect]:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.numel() == 0:
         return None, "refusal"
-    spoilt = tensor.detach().clone()
+    spoilt = tensor.detach().clone(memory_format=torch.contiguous_format)
     spoilt.view(-1)[int(draw.rng.integers(tensor.numel()))] = value
     return spoilt, "refusal"
 
 
 def _as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.ones(2, 3)
+
+
+def _sparse(tensor: Tensor) -> Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else torch.int64
+    return torch.zeros(tensor.shape, dtype=dtype).to_sparse()
 
 
 def _longer(value: Any) -> Tensor:
@@ -72,7 +77,7 @@ _ANYTHING = {
 _TENSOR = {
     **_ANYTHING,
     "number": lambda d, v: (3, "refusal"),
-    "sparse": lambda d, v: (_as_tensor(v).detach().to_sparse(), "refusal"),
+    "sparse": lambda d, v: (_sparse(_as_tensor(v)), "refusal"),
     "meta": lambda d, v: (_as_tensor(v).detach().to("meta"), "refusal"),
     "one dimension more": lambda d, v: (_as_tensor(v)[None], "refusal"),
     "one row more": lambda d, v: (_longer(v), "refusal"),
@@ -83,7 +88,7 @@ _FEATURES = {
     **_TENSOR,
     "NaN": lambda d, v: _with(v, d, math.nan),
     "infinity": lambda d, v: _with(v, d, d.one((math.inf, -math.inf))),
-    "bool": lambda d, v: (_as_tensor(v) > 0, "refusal"),
+    "bool": lambda d, v: (_as_tensor(v).detach().double() > 0, "refusal"),
     "ragged list": lambda d, v: ([[1.0], [1.0, 2.0]], "refusal"),
     "array of objects": lambda d, v: (np.array([Odd()] * 2), "refusal"),
     "array of text": lambda d, v: (np.array([["a"] * 2] * 2), "refusal"),
@@ -92,7 +97,7 @@ _FEATURES = {
 _LABELS = {
     **_TENSOR,
     "float": lambda d, v: (_as_tensor(v).detach().float(), "refusal"),
-    "bool": lambda d, v: (_as_tensor(v) > 0, "refusal"),
+    "bool": lambda d, v: (_as_tensor(v).detach().double() > 0, "refusal"),
     "beyond int64": lambda d, v: ([2**70] * max(1, len(_as_tensor(v))), "refusal"),
     "uint64 beyond int64": lambda d, v: (
         np.full(max(1, len(_as_tensor(v))), 2**63 + 5, dtype=np.uint64),

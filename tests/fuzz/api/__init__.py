@@ -8,7 +8,7 @@ from case import Case
 from inputs import Draw
 
 import zsbir_fast
-from api import losses, miner, mining, ranking, weighting
+from api import losses, miner, mining, modules, ranking, weighting
 
 #: Entrance -> how often, relative to the others, and what draws its cases.
 ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
@@ -24,10 +24,10 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "batch_all_triplet_loss": (3, losses.batch_all_triplet_loss),
     "batch_all_quadruplet_loss": (3, losses.batch_all_quadruplet_loss),
     "triplet_module": (2, losses.triplet_module),
-    "weighted_quadruplet_loss": (3, losses.weighted_quadruplet_loss),
-    "cross_batch_memory": (2, losses.cross_batch_memory),
+    "weighted_quadruplet_loss": (3, modules.weighted_quadruplet_loss),
+    "cross_batch_memory": (2, modules.cross_batch_memory),
     "contrastive": (1, losses.contrastive),
-    "gathering": (1, losses.gathering),
+    "gathering": (1, modules.gathering),
     "token_weighting": (4, weighting.token_weighting),
     "pairwise_token_score": (2, weighting.pairwise_token_score),
     "alignment_weights": (1, weighting.alignment_weights),

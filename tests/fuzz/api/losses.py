@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from case import Case, close
-from inputs import FLOATS, Draw, Features, described
+from case import Case
+from inputs import Draw, Features, described
 from torch import Tensor
 
 import zsbir_fast as zf
 from api import oracle_mining as oracle
-from api.gradients import beyond_range, compared, fresh
-from api.mining import DISTANCES, IMPLS, PRESETS, draw_batch, in_range, rounding, spoilt
+from api.gradients import beyond_range, compared
+from api.mining import DISTANCES, IMPLS, draw_batch, five, in_range, nearness, spoilt
 from zsbir_fast.losses.alignment import alignment_loss as contrast
 from zsbir_fast.losses.alignment import supervised_contrastive_loss as supervised
 
-_HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 _MOST = 24  # loops over triplets and quadruplets are slow
 
 
@@ -100,7 +99,7 @@ def batch_all_quadruplet_loss(draw: Draw) -> Case:
             oracle.distances(second, second, d),
             (s_labels.tolist(), p_labels.tolist()),
             tuple(map(float, c)),
-            tuple(m + shift for m in _five(good["margins"])),
+            tuple(m + shift for m in five(good["margins"])),
         )
         return _reduced(parts, good["reduction"], first)
 
@@ -176,68 +175,6 @@ def triplet_module(draw: Draw) -> Case:
     return case
 
 
-def weighted_quadruplet_loss(draw: Draw) -> Case:
-    """The module with every option; where nothing is mined by chance the value is compared."""
-    s, p, s_labels, p_labels = draw_batch(draw, _MOST)
-    options = _module_options(draw)
-    shared = draw.chance(0.4) and len(s_labels) == len(p_labels)
-    good: dict[str, Any] = {
-        "sketches": draw.layout(s.tensor),
-        "photos": draw.layout(p.tensor),
-        "labels": s_labels if shared else (s_labels, p_labels),
-    }
-    weighted = draw.chance(0.3) and options["mining"] != "all" and not options["symmetric"]
-    roles: dict[str, Any] = {"sketches": "features", "photos": "features", "labels": "labels"}
-    if weighted:
-        good["weights"] = torch.from_numpy(draw.rng.random(len(s_labels))).float()
-        roles["weights"] = "features"
-    module = zf.WeightedQuadrupletLoss(**options)
-    names = (
-        "WeightedQuadrupletLoss",
-        "mine_quadruplets",
-        "quadruplet_loss",
-        "batch_all_quadruplet_loss",
-    )
-    return _finite_case(draw, names, module, good, roles, (s, p), options)
-
-
-def cross_batch_memory(draw: Draw) -> Case:
-    """Three batches in a row."""
-    width, dtype = draw.size(20, least=1), draw.one(FLOATS)
-    options = _module_options(draw)
-    if options["mining"] == "all":
-        options["mining"] = "hardest"
-    size, warm_up, positives = draw.size(50, least=1), draw.one((0, 0, 1)), draw.chance(0.3)
-    positives = positives and options["positive"] != "paired"
-    batches = []
-    for _ in range(3):
-        n, m = draw.size(20), draw.size(20)
-        batches.append(
-            (
-                draw.features(n, width, dtype),
-                draw.features(m, width, dtype),
-                draw.pair_of_labels(n, m),
-            )
-        )
-    s, p, labels = batches[-1]
-    good = {"sketches": s.tensor, "photos": p.tensor, "labels": labels}
-    roles: dict[str, Any] = {"sketches": "features", "photos": "features", "labels": "labels"}
-
-    def module(**last: Any) -> Tensor:
-        memory = zf.CrossBatchMemory(
-            zf.WeightedQuadrupletLoss(**options), size, width, positives=positives, warm_up=warm_up
-        )
-        for a, b, y in batches[:-1]:
-            memory(a.tensor, b.tensor, y)
-        return memory(**last)
-
-    sides = tuple(f for a, b, _ in batches for f in (a, b))
-    names = ("CrossBatchMemory", "WeightedQuadrupletLoss", "mine_quadruplets", "quadruplet_loss")
-    case = _finite_case(draw, names, module, good, roles, sides, options)
-    case.says += f"; size={size}, warm_up={warm_up}, positives={positives}"
-    return case
-
-
 def contrastive(draw: Draw) -> Case:
     """The two losses that contrast cosines."""
     rows, width = draw.size(40), draw.size(40, least=1)
@@ -268,44 +205,6 @@ def contrastive(draw: Draw) -> Case:
     return _loss_case(draw, name, function, good, roles, sides, right, unit=True)
 
 
-def gathering(draw: Draw) -> Case:
-    """Alone in its process, a gather gives back what it got."""
-    features = draw.features(draw.size(20), draw.size(8), draw.one(FLOATS)).tensor
-    labels = draw.labels(len(features))
-    if draw.chance(0.5):
-        return Case(
-            lambda: zf.gather_with_gradient(features),
-            described(features=features),
-            ("gather_with_gradient",),
-            check=lambda x: close("features", x, features, rtol=0, atol=0),
-        )
-    return Case(
-        lambda: zf.gather_labels(labels),
-        described(labels=labels),
-        ("gather_labels",),
-        check=lambda x: None if torch.equal(x, labels) else "wrong value: labels",
-    )
-
-
-def _module_options(draw: Draw) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "mining": draw.one(("hardest", "semihard", "distance_weighted", "all")),
-        "negatives": draw.one(PRESETS),
-        "positive": draw.one(("hardest", "easiest", "semihard", "paired")),
-        "margins": draw.one((None, 0.1, tuple(draw.rng.random(5).tolist()))),
-        "distance": draw.one(DISTANCES),
-        "normalize": draw.chance(0.7),
-        "symmetric": draw.chance(0.3),
-        "reduction": draw.one(("mean", "mean_nonzero", "sum", "none")),
-        "impl": draw.one(IMPLS),
-    }
-    if options["mining"] == "all" and options["negatives"] == "ramln":
-        options["negatives"] = "full"
-    if options["reduction"] == "none" and (options["symmetric"] or options["mining"] == "all"):
-        options["reduction"] = "mean"
-    return options
-
-
 def _loss_case(
     draw: Draw,
     name: str,
@@ -320,9 +219,7 @@ def _loss_case(
     if draw.chance(0.25):
         return spoilt(draw, name, function, good, roles)
     distance = "cosine" if unit else good.get("distance", "cosine")
-    near = 4 * rounding(distance, *sides.values()) + 1e-12
-    if unit:  # half types are normalised as such
-        near = 10 * near + _HALF.get(next(iter(sides.values())).tensor.dtype, 0.0)
+    near = nearness(distance, *sides.values(), unit=unit)
     fits = in_range(distance, *sides.values())
 
     def check(result: Tensor) -> str | None:
@@ -339,56 +236,6 @@ def _loss_case(
         check,
         good,
     )
-
-
-def _finite_case(
-    draw: Draw,
-    names: tuple[str, ...],
-    module: Callable[..., Tensor],
-    good: dict[str, Any],
-    roles: dict[str, Any],
-    sides: tuple[Features, ...],
-    options: dict[str, Any],
-) -> Case:
-    """A module whose parts have oracles of their own: it must agree with its other face."""
-    if draw.chance(0.25):
-        case = spoilt(draw, names[0], module, good, roles)
-        case.names = names
-        return case
-    fits = options["normalize"] or in_range(options["distance"], *sides)
-
-    def check(result: Tensor) -> str | None:
-        if not bool(torch.isfinite(result).all()):
-            return "NaN: loss from finite input"
-        leaves = {k: good[k].detach().clone().requires_grad_() for k in ("sketches", "photos")}
-        loss = module(**{**fresh(good), **leaves})
-        loss.sum().backward()
-        for k, leaf in leaves.items():
-            if leaf.grad is None:
-                return f"no gradient: of {k}"
-            if not bool(torch.isfinite(leaf.grad).all()):
-                return f"NaN: gradient by {k} from finite input"
-        return None
-
-    return Case(
-        lambda: module(**good),
-        f"{described(**good)}; {described(**options)}",
-        names,
-        "value" if fits and _allowed(options) else "either",
-        check if fits else None,
-        {k: v for k, v in good.items() if isinstance(v, Tensor)},
-    )
-
-
-def _allowed(options: dict[str, Any]) -> bool:
-    h5 = options["negatives"] == "chen2017"
-    return not (h5 and options["mining"] == "all" and options["reduction"] == "mean_nonzero")
-
-
-def _five(margins: Any) -> tuple[float, ...]:
-    if margins is None:
-        return oracle.MARGINS
-    return margins if isinstance(margins, tuple) else (margins,) * 5
 
 
 def _triplets(

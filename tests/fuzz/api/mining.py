@@ -20,6 +20,7 @@ DISTANCES = ("euclidean", "squared_euclidean", "cosine")
 PRESETS = (*oracle.COEFFICIENTS, "ramln")
 #: Ways to spoil an argument that leave it good.
 _OPEN = ("positive_photos spoilt: zero", "temperature spoilt: infinity")
+_HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 IMPLS = ("fused", "fused", "fused", "reference")
 
 
@@ -35,6 +36,14 @@ def rounding(distance: str, *features: Features) -> float:
     if distance == "euclidean":
         return (width + 8) * step * 2 * largest + 1e-17
     return (width + 8) * step * 4 * largest**2 + 1e-33
+
+
+def nearness(distance: str, *features: Features, unit: bool = False) -> float:
+    """The shift of margins that covers what rounding does to a hinge."""
+    near = 4 * rounding(distance, *features) + 1e-12
+    if unit:  # half types are normalised as such
+        near = 10 * near + _HALF.get(features[0].tensor.dtype, 0.0)
+    return near
 
 
 def in_range(distance: str, *features: Features) -> bool:
@@ -248,11 +257,13 @@ def quadruplet_loss(draw: Draw) -> Case:
     sides = {"sketches": s, "photos": p}
     if bank is not s:
         sides["sketch_references"] = bank
-    near = 4 * rounding(distance, *sides.values()) + 1e-12
+    near = nearness(distance, *sides.values())
 
     def oracle_of(leaves: Sequence[Tensor], shift: float) -> Tensor:
         shifted = {**good, "margins": tuple(m + shift for m in _parts(good)[1])}
-        return _loss(leaves[0], leaves[1], leaves[-1 if bank is not s else 0], rows, valid, shifted)
+        return loss_of(
+            leaves[0], leaves[1], leaves[-1 if bank is not s else 0], rows, valid, shifted
+        )
 
     fits = in_range(distance, *sides.values())
 
@@ -271,19 +282,22 @@ def quadruplet_loss(draw: Draw) -> Case:
     )
 
 
+def five(margins: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    """Five margins from what a user may give."""
+    if margins is None:
+        return oracle.MARGINS
+    return margins if isinstance(margins, tuple) else (margins,) * 5
+
+
 def _parts(good: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...], float | None]:
     """Coefficients, margins and RAMLN's share."""
     single = good["preset"] == "ramln" and good["coefficients"] is None
     coefficients = good["coefficients"] or oracle.COEFFICIENTS.get(good["preset"], ())
-    margins = good["margins"]
-    if margins is None:
-        margins = oracle.MARGINS
-    elif isinstance(margins, float):
-        margins = (margins,) * 5
-    return tuple(coefficients), tuple(margins), good["cross_modal_share"] if single else None
+    share = good["cross_modal_share"] if single else None
+    return tuple(coefficients), five(good["margins"]), share
 
 
-def _loss(
+def loss_of(
     a: Tensor, b: Tensor, c: Tensor, rows: list[Tensor], valid: Tensor, good: dict[str, Any]
 ) -> Tensor:
     hinges = a.sum(1) * 0

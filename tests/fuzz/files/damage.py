@@ -180,10 +180,8 @@ def _odd_yaml(draw: Draw, content: bytes) -> bytes:
     lines = content.split(b"\n")
     at = int(draw.rng.integers(len(lines)))
     key = lines[at].partition(b":")[0]
-    value = draw.one(
-        b"~ [] {} -1 1e400 .nan 'x' *nobody 99999999999999999999999 2020-13-45".split(b" ")
-        + [b"", b"\t", b"!!binary x", b"? x", b"!!python/object:os.system x"]
-    )
+    plain = b"~ [] {} -1 1e400 .nan 'x' *nobody 99999999999999999999999 2020-13-45".split(b" ")
+    value = draw.one([*plain, b"", b"\t", b"!!binary x", b"? x", b"!!python/object:os.system x"])
     lines[at] = key + b": " + value
     return b"\n".join(lines)
 
