@@ -14,7 +14,7 @@ work=$(mktemp -d)
 logs=$work/gpu_session
 mkdir "$logs"
 trap 'rm -rf "$work"' EXIT
-rooms=(batched_map token_weighting quadruplet_mining)
+rooms=(batched_map token_weighting quadruplet_mining row_products)
 
 # --- stages ---------------------------------------------------------------------------------------
 names=() results=()               # of the stages that have ended
@@ -161,6 +161,7 @@ session() {
     floor,ours_all_triplet,ours_all_quadruplet,ours_hard_triplet,ours_hard_quadruplet,torch_hard,torch_hard_compiled
   bench token_weighting 90 --full --case mixed_bf16,all77_bf16 \
     --only copy,products,ours,eager_trimmed,sdpa_trimmed,compiled_trimmed
+  bench row_products 40 --full --case quickdraw,batch --only ours,product_torch
   stage kernels 75 bash -c profile
   bench training_step 60 --quick --case vit_base
 
@@ -168,6 +169,7 @@ session() {
   show batched_map bench_batched_map
   show quadruplet_mining bench_quadruplet_mining
   show token_weighting bench_token_weighting
+  show row_products bench_row_products
   show training_step bench_training_step
   show ceilings ceilings
   echo
@@ -187,7 +189,7 @@ session() {
 session 2>&1 | tee "$logs/summary.txt"
 code=${PIPESTATUS[0]}
 rm -f "$out"/gpu_session.tar.gz
-for file in summary.txt kernels.csv {batched_map,quadruplet_mining,token_weighting,training_step,ceilings}.json; do
+for file in summary.txt kernels.csv {batched_map,quadruplet_mining,token_weighting,row_products,training_step,ceilings}.json; do
   if [ -f "$logs/$file" ]; then cp "$logs/$file" "$out/"; fi
 done
 tar -czf "$out/gpu_session.tar.gz" -C "$work" gpu_session

@@ -3,8 +3,9 @@
 ``ncu ... python -m benchmarks.kernel_profile --run``   a launch or two of every main kernel
 ``python -m benchmarks.kernel_profile --show FILE.csv``   of ``ncu --import ... --page raw --csv``
 
-The kernels: rank counting (batched_map, QuickDraw size), selection (quadruplet_mining, B = 4,096)
-and forward and backward of the token weighting (bfloat16 on tensor cores, 5 to 20 words).
+The kernels: rank counting (batched_map, QuickDraw size), products (row_products, the same),
+selection (quadruplet_mining, B = 4,096), and forward and backward of the token weighting (bfloat16
+on tensor cores, 5 to 20 words).
 ``--kernels`` prints their names as a regular expression for ``ncu --kernel-name``.
 """
 
@@ -21,6 +22,7 @@ import torch
 
 KERNELS = (
     "rank_counts_kernel",
+    "row_products_kernel",
     "select_kernel",
     "forward_mma_kernel",
     "words_mma_kernel",
@@ -46,6 +48,15 @@ def run_batched_map(device: str, small: bool) -> None:
     rank_counts(scores, of_query, gallery, *relevant, larger_is_closer=True)
 
 
+def run_row_products(device: str, small: bool) -> None:
+    from zsbir_fast.ops.row_products import row_products
+
+    queries, photos, width = (5, 90, 8) if small else (2_000, 54_151, 512)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, width, generator=generator).to(device) for n in (queries, photos))
+    row_products(left, right, out=left.new_empty(queries, photos))
+
+
 def run_quadruplet_mining(device: str, small: bool) -> None:
     import zsbir_fast as zf
     from benchmarks.mining_cases import CASES
@@ -69,6 +80,7 @@ def run_token_weighting(device: str, small: bool) -> None:
 
 RUNS: tuple[Callable[[str, bool], None], ...] = (
     run_batched_map,
+    run_row_products,
     run_quadruplet_mining,
     run_token_weighting,
 )

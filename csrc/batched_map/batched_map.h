@@ -46,7 +46,8 @@ enum ColumnAtK : int32_t {
 };
 
 // Scores of every (query, gallery column) pair. The *key* of a score is what ranks ascending:
-// key = larger_is_closer ? -score : score. Keys are compared as floats, so 0 and -0 tie. No NaN.
+// key = larger_is_closer ? -score : score. Keys are compared as floats, so 0 and -0 tie. A
+// column whose score is NaN takes no part in that query's ranking.
 template <class T>
 struct Scores {
   const T* data;  // [queries, gallery], rows row_stride elements apart, columns contiguous

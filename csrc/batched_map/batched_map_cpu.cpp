@@ -228,17 +228,21 @@ std::vector<Range> class_ranges(const int64_t* class_offsets, const int32_t* cla
   return ranges;
 }
 
-// Relevant keys of a query, in the order of the gallery, into the sorted table.
+// Relevant keys of a query, in the order of the gallery, into the sorted table; how many there are.
+// Those that take no part (NaN) are left out, as they are among the other columns.
 template <class T>
-void gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, int64_t relevant,
-                     Workspace<T>& w) {
+int64_t gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, int64_t relevant,
+                        Workspace<T>& w) {
   const T* row = s.data + query * s.row_stride;
+  int64_t n = 0;
   for (int64_t i = 0; i < relevant; ++i) {
     const T score = row[columns[i]];
-    w.gathered[i] = s.larger_is_closer ? -score : score;
-    w.gathered_at[i] = s.gallery_index ? s.gallery_index[columns[i]] : columns[i];
+    w.gathered[n] = s.larger_is_closer ? -score : score;
+    w.gathered_at[n] = s.gallery_index ? s.gallery_index[columns[i]] : columns[i];
+    n += score == score;
   }
-  w.table.sort(w.gathered.data(), w.gathered_at.data(), relevant);
+  w.table.sort(w.gathered.data(), w.gathered_at.data(), n);
+  return n;
 }
 
 }  // namespace
@@ -283,10 +287,11 @@ void batched_map_cpu(const Scores<T>& s, const int64_t* class_offsets, const int
     Workspace<T>& w = all[thread];
     const int32_t c = s.query_class[query];
     const int64_t offset = c < 0 ? 0 : class_offsets[c],
-                  n = c < 0 ? 0 : class_offsets[c + 1] - offset;
+                  own_columns = c < 0 ? 0 : class_offsets[c + 1] - offset;
+    const int64_t n =
+        own_columns == 0 ? 0 : gather_relevant(s, query, class_columns + offset, own_columns, w);
     QueryCounts<T> q{nullptr, nullptr, nullptr, nullptr, n};
     if (n > 0) {
-      gather_relevant(s, query, class_columns + offset, n, w);
       const Range& own = ranges[c];
       count_row(s, query, own.end > 0 ? nullptr : s.gallery_class, own.begin, own.end, select, w);
       std::fill_n(w.counts.begin(), kCountRows * n, 0);

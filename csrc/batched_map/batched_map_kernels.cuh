@@ -26,7 +26,7 @@
 // Determinism  bitwise: all sums over columns are integers; metrics sum in rank order, in one
 // thread Limits       R, G < 2^31; slices <= 2^30 columns; capacity <= 32,767; blockDim.x a
 // multiple of 32;
-//              no NaN, checked in Python; infinities are fine
+//              NaN: takes no part; infinities are fine
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -255,7 +255,7 @@ struct Slice {
   int32_t own_class;
   T sign;  // key = sign * score; exact, and -0 still ties with 0
 
-  // A relevant column turns into NaN, which no comparison counts.
+  // A relevant column turns into NaN, which no comparison counts, as those that take no part are.
   __device__ __forceinline__ T key(T score, int32_t class_of) const {
     return class_of == own_class ? T(NAN) : sign * score;
   }

@@ -29,7 +29,7 @@ STUBS = {
           *ceilings*) echo "$machine"; echo "current_stream 0.5 us/call" ;;
         esac""",
 }
-ROOMS = ("batched_map", "token_weighting", "quadruplet_mining")
+ROOMS = ("batched_map", "token_weighting", "quadruplet_mining", "row_products")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
@@ -74,14 +74,15 @@ def test_a_run_without_a_failure(session, tmp_path):
     verdicts = stages(printed)
     assert set(verdicts.values()) == {"ok"}
     names = list(verdicts)
-    assert names[:7] == ["build", *(f"{stage}_{x}" for stage in ("build", "native") for x in ROOMS)]
+    assert names[:9] == ["build", *(f"{stage}_{x}" for stage in ("build", "native") for x in ROOMS)]
     assert {"test_batched_map_gpu", "test_metrics_gpu", "test_cuda_runtime_gpu"} < set(names)
     assert {f"{tool}_{room}" for tool in TOOLS for room in ROOMS} < set(names)
-    assert names[-6:] == [
+    assert names[-7:] == [
         "ceilings",
         "batched_map",
         "quadruplet_mining",
         "token_weighting",
+        "row_products",
         "kernels",
         "training_step",
     ]

@@ -25,11 +25,6 @@ BAD_RETRIEVAL = [
     ),
     (but(gallery=torch.zeros(3, 0)), ValueError, r"gallery must not be empty, got shape \[3, 0\]"),
     (
-        but(gallery=torch.ones(3, 4, device="meta")),
-        ValueError,
-        "queries must be on meta like the gallery, got cpu",
-    ),
-    (
         but(gallery=torch.ones(3, 4, dtype=torch.complex64)),
         TypeError,
         "gallery must be real numbers, got torch.complex64",
@@ -98,8 +93,26 @@ BAD_RETRIEVAL = [
     ),
     (but(protocol=None), TypeError, "protocol must be a name or a Protocol, got None"),
     (but(ks=(5, 0)), ValueError, "every k of ks must be at least 1, got 0"),
+    (but(ks=(2**63,)), ValueError, r"every k of ks must be below 2\^63, got 9223372036854775808"),
     (but(ks=(2.5,)), TypeError, "ks must be integers, got 2.5"),
+    (
+        but(gallery=torch.ones(3, 4, device="meta")),
+        TypeError,
+        "gallery must hold numbers, got a tensor on the meta device",
+    ),
+    (
+        but(gallery=np.ma.masked_equal(np.ones((3, 4)), 0)),
+        TypeError,
+        "gallery must have all its values, got a masked array",
+    ),
+    (
+        but(gallery_labels=[1, 2, 2**70]),
+        TypeError,
+        "gallery_labels must be a tensor or an array of numbers, got list",
+    ),
     (but(ks=(True,)), TypeError, "ks must be integers, got True"),
+    (but(ks=True), TypeError, "ks must be integers, got True"),
+    (but(query_labels=torch.zeros(2, dtype=torch.int64, device="meta")), TypeError, "on the meta"),
     (but(ks="100"), TypeError, "ks must be integers, got '100'"),
     (but(ks=2.5), TypeError, "ks must be integers, got 2.5"),
     (but(workspace_mib=0), ValueError, "workspace_mib must be at least 1, got 0"),
@@ -201,3 +214,21 @@ def test_evaluate_ranking_refuses(change, error, message):
     arguments.pop("larger_is_closer")
     with pytest.raises(TypeError, match="larger_is_closer"):
         zf.evaluate_ranking(**arguments)
+
+
+def test_large_rows_with_small_partners_are_fine():
+    """The norm of such a row is beyond float32, and no score is."""
+    rows = torch.tensor([[1e25, 1e25], [1e24, 0.0]])
+    for metric, size in (("dot", 1e-20), ("euclidean", 1e-20)):
+        gallery = rows * size if metric == "euclidean" else rows
+        result = zf.evaluate_retrieval(rows * size, gallery, [0, 1], [0, 1], metric=metric, ks=1)
+        assert 0 < result.map <= 1
+    huge = torch.full((2, 3), 1e200, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"got norms up to 1.73e\+200"):
+        zf.evaluate_retrieval(huge, huge, [0, 1], [0, 1], metric="dot", ks=1)
+
+
+def test_strided_labels_are_taken_without_a_word():
+    labels = torch.arange(4).repeat_interleave(2)[::2]
+    rows = torch.eye(4)
+    assert zf.evaluate_retrieval(rows, rows, labels, labels, ks=1).map == 1

@@ -98,6 +98,21 @@ def test_kernel_equals_reference(generator, definition, dtype):
         close(case.run(definition), case.expected(definition))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sorted_by_class", [False, True])
+def test_columns_of_nan_take_no_part(generator, dtype, sorted_by_class):
+    for levels, share in ((3, 0.3), (1000, 0.3), (40, 0.99)):
+        case = Case(generator, queries=20, levels=levels, dtype=dtype)
+        if sorted_by_class:
+            case.gallery = GalleryClasses.of(case.gallery_class.sort().values, 4)
+        left_out = torch.rand(case.scores.shape, generator=generator) < share
+        case.scores[left_out] = torch.nan
+        for definition in all_definitions():
+            found = case.run(definition)
+            close(found, case.expected(definition))
+            assert same(case.in_steps(definition, parts=2), found)
+
+
 @pytest.mark.parametrize("gallery", [1, 2, 15, 16, 17, 33, 511, 512, 513, 1025])
 def test_every_size_at_every_simd_level(generator, monkeypatch, gallery):
     """The same bits on every path, around the edges of its blocks."""

@@ -23,21 +23,43 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{caller}: {name} must be a dense tensor, got layout {value.layout}")
+        if value.is_meta:
+            raise TypeError(f"{caller}: {name} must hold numbers, got a tensor on the meta device")
         return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{caller}: {name} must have all its values, got a masked array")
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
         if any(stride < 0 for stride in value.strides):
             value = value.copy()
+        value = _as_if_writable(value)
     try:
-        with warnings.catch_warnings():
-            # Read-only arrays and memory maps: what is made of them here is only ever read.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.as_tensor(value, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+        return torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
             f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"
         ) from error
+
+
+class _Interface:
+    """Somebody's memory as NumPy sees it; keeps its owner alive."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._owner = array
+        interface = dict(array.__array_interface__)
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def _as_if_writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array without its mark of being read-only, of which torch would warn.
+
+    What is made of it here is only ever read. To silence the warning would change the filters of
+    the whole process, in which other threads may be at work.
+    """
+    if array.flags.writeable or array.dtype.hasobject:
+        return array
+    return np.asarray(_Interface(array))
 
 
 def check_matrix(caller: str, name: str, value: Any, *, shape: str) -> Tensor:
@@ -62,7 +84,7 @@ def check_labels(caller: str, name: str, value: Any, length: int, *, of: str) ->
             f"{caller}: {name} must be [{length}], one label for each row of {of}, "
             f"got shape {list(labels.shape)}"
         )
-    out = labels.to("cpu", torch.int64)
+    out = labels.to("cpu", torch.int64).contiguous()
     if labels.dtype == torch.uint64 and length > 0 and int(out.min()) < 0:
         raise ValueError(f"{caller}: {name} must be below 2^63, got larger integers")
     return out
@@ -72,7 +94,7 @@ def check_ks(
     caller: str, ks: int | Iterable[int], gallery: int, *, stacklevel: int
 ) -> tuple[int, ...]:
     """Cut-offs as a tuple without repeats; one warning if some exceed the gallery."""
-    if isinstance(ks, (int, np.integer)):
+    if isinstance(ks, (int, np.integer)) and not isinstance(ks, bool):
         ks = (int(ks),)
     elif isinstance(ks, (str, bytes)) or not isinstance(ks, Iterable):
         raise TypeError(f"{caller}: ks must be integers, got {ks!r}")
@@ -80,8 +102,9 @@ def check_ks(
     for k in ks:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
             raise TypeError(f"{caller}: ks must be integers, got {k!r}")
-        if k < 1:
-            raise ValueError(f"{caller}: every k of ks must be at least 1, got {k}")
+        if not 1 <= k < 2**63:
+            bound = "at least 1" if k < 1 else "below 2^63"
+            raise ValueError(f"{caller}: every k of ks must be {bound}, got {k}")
         if int(k) not in out:
             out.append(int(k))
     beyond = [k for k in out if k > gallery]
@@ -135,12 +158,16 @@ def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> 
 
 
 def largest_norm(matrix: Tensor) -> float:
-    """The largest Euclidean norm of a row of a finite matrix; inf if it overflows."""
-    norms = (
-        torch.linalg.vector_norm(block.to(work_dtype(block.dtype)), dim=1).max()
-        for _, block in row_blocks(matrix)
-    )
-    return max(float(x) for x in norms)
+    """The largest Euclidean norm of a row of a finite matrix, as float64 holds it."""
+    most = 0.0
+    for _, block in row_blocks(matrix):
+        rows = block.double()
+        norm = float(torch.linalg.vector_norm(rows, dim=1).max())
+        if math.isinf(norm):  # squares beyond the range
+            size = rows.abs().max()
+            norm = float(size) * float(torch.linalg.vector_norm(rows / size, dim=1).max())
+        most = max(most, norm)
+    return most
 
 
 def check_product_range(

@@ -20,6 +20,7 @@ from zsbir_fast.metrics.checks import (
     largest_norm,
     work_dtype,
 )
+from zsbir_fast.metrics.exclude import ColumnIds, check_ids, check_something_left
 from zsbir_fast.metrics.gallery import GroupedLabels, PreparedGallery
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
 from zsbir_fast.metrics.result import RetrievalResult
@@ -43,6 +44,9 @@ def evaluate_retrieval(
     protocol: str | Protocol = "standard",
     ks: int | Iterable[int] = (100, 200),
     ties: Ties | None = None,
+    exclude_self: bool = False,
+    query_ids: Any = None,
+    gallery_ids: Any = None,
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> RetrievalResult:
@@ -59,6 +63,11 @@ def evaluate_retrieval(
             ``eccv18``) or a :class:`Protocol` of your own.
         ks: Cut-offs of mAP@k, Prec@k, Recall@k; beyond G the ranking ends at G, with one warning.
         ties: Replaces the protocol's tie mode.
+        exclude_self: The queries are the gallery, row by row, and none is compared with itself
+            (leave-one-out).
+        query_ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+            its way. Together with ``gallery_ids``.
+        gallery_ids: Integers, [G].
         workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
         progress: Show a progress bar.
 
@@ -68,7 +77,8 @@ def evaluate_retrieval(
     Raises:
         ValueError: On mismatched shapes or devices, empty or non-finite input (the row is named),
             embeddings so large that scores overflow, k < 1, an unknown metric, protocol or tie
-            mode, a workspace below 1 MiB, no shared label.
+            mode, a workspace below 1 MiB, no shared label, ids that do not fit, no relevant item
+            left.
         TypeError: On labels or ks that are not integers, or input that is no array of numbers.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
@@ -87,6 +97,7 @@ def evaluate_retrieval(
         protocols=[get_protocol(protocol, ties=ties, caller="evaluate_retrieval")],
         metric=metric,
         ks=ks,
+        excluded=(exclude_self, query_ids, gallery_ids),
         workspace_mib=workspace_mib,
         progress=progress,
     )
@@ -102,6 +113,9 @@ def evaluate_ranking(
     protocol: str | Protocol = "standard",
     ks: int | Iterable[int] = (100, 200),
     ties: Ties | None = None,
+    exclude_self: bool = False,
+    query_ids: Any = None,
+    gallery_ids: Any = None,
 ) -> RetrievalResult:
     """Exact ranking metrics of a matrix of distances or similarities, without a sort.
 
@@ -114,17 +128,23 @@ def evaluate_ranking(
         protocol: As for :func:`evaluate_retrieval`.
         ks: Cut-offs.
         ties: Replaces the protocol's tie mode.
+        exclude_self: The queries are the gallery, row by row, and none is compared with itself
+            (leave-one-out).
+        query_ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+            its way. Together with ``gallery_ids``.
+        gallery_ids: Integers, [G].
 
     Returns:
         The result, bit-identical whatever the number of threads, and for any split of the rows.
 
     Raises:
         ValueError: On mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an
-            unknown protocol or tie mode, no shared label.
+            unknown protocol or tie mode, no shared label, ids that do not fit, no relevant item
+            left.
         TypeError: On labels or ks that are not integers, or ``larger_is_closer`` that is no bool.
 
-    Cost: O(G + R log R) per query; scores other than float32 and float64, or with columns that are
-    not side by side, are copied.
+    Cost: O(G + R log R) per query; scores other than float32 and float64, with columns that are not
+    side by side, or of which some are excluded, are copied.
     """
     caller = "evaluate_ranking"
     if not isinstance(larger_is_closer, bool):
@@ -138,11 +158,14 @@ def evaluate_ranking(
         caller, "gallery_labels", gallery_labels, matrix.shape[1], of="the gallery (columns)"
     )
     ks = check_ks(caller, ks, matrix.shape[1], stacklevel=3)
+    ids = _check_excluded(caller, (exclude_self, query_ids, gallery_ids), *matrix.shape)
     matrix = as_kernel_float(caller, "scores", matrix)
     check_finite(caller, "scores", matrix)
     grouped = GroupedLabels.of(columns)
     classes = grouped.index.classes_of(labels)
     protocol.check_relevant(caller, classes)
+    if ids is not None:
+        matrix = ColumnIds.of(ids[1]).exclude_(matrix.clone(), ids[0])
     rows = batched_map(
         matrix,
         classes.to(matrix.device),
@@ -151,6 +174,8 @@ def evaluate_ranking(
         ks=ks,
         definition=protocol.definition(),
     )
+    if ids is not None:
+        check_something_left(caller, protocol, rows[:, 0].cpu())
     return RetrievalResult(protocol, ks, labels, matrix.shape[1], rows.cpu())
 
 
@@ -161,6 +186,7 @@ def evaluate_under(
     protocols: Sequence[Protocol],
     metric: Metric,
     ks: int | Iterable[int],
+    excluded: tuple[Any, Any, Any] = (False, None, None),
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> list[RetrievalResult]:
@@ -172,6 +198,7 @@ def evaluate_under(
         protocols: At least one; the others as for :func:`evaluate_retrieval`.
         metric: Distance.
         ks: Cut-offs.
+        excluded: exclude_self, query_ids, gallery_ids.
         workspace_mib: Memory for one block of scores.
         progress: Show a progress bar.
 
@@ -185,6 +212,7 @@ def evaluate_under(
     ks = check_ks(caller, ks, len(g), stacklevel=4)
     q, labels = check_queries(caller, queries, query_labels, g.shape[1])
     check_same_device(caller, q, g.device)
+    ids = _check_excluded(caller, excluded, len(q), len(g))
     check_finite(caller, "gallery", g)
     dtype = work_dtype(q.dtype, g.dtype)
     if metric != "cosine":
@@ -192,14 +220,28 @@ def evaluate_under(
     grouped = GroupedLabels.of(columns)
     for protocol in protocols:
         protocol.check_relevant(caller, grouped.index.classes_of(labels))
-    return evaluate_prepared(
+    results = evaluate_prepared(
         q,
         labels,
         PreparedGallery.of_parts([g], grouped, metric, dtype),
         protocols=protocols,
         ks=ks,
+        ids=None if ids is None else (ids[0], ids[1][grouped.order]),
         workspace_mib=workspace_mib,
         progress=progress,
+    )
+    if ids is not None:
+        for protocol, result in zip(protocols, results, strict=True):
+            check_something_left(caller, protocol, result.columns[:, 0])
+    return results
+
+
+def _check_excluded(
+    caller: str, excluded: tuple[Any, Any, Any], queries: int, gallery: int
+) -> tuple[Tensor, Tensor] | None:
+    exclude_self, query_ids, gallery_ids = excluded
+    return check_ids(
+        caller, query_ids, gallery_ids, exclude_self=exclude_self, queries=queries, gallery=gallery
     )
 
 
@@ -245,19 +287,26 @@ def evaluate_prepared(
     *,
     protocols: Sequence[Protocol],
     ks: tuple[int, ...],
+    ids: tuple[Tensor, Tensor] | None,
     workspace_mib: int | None,
     progress: bool,
 ) -> list[RetrievalResult]:
-    """:func:`evaluate_under` with arguments checked and the gallery prepared."""
+    """:func:`evaluate_under` with arguments checked and the gallery prepared.
+
+    ``ids`` are those of the queries, and of the gallery in the order of its columns.
+    """
     query_class = gallery.labels.classes_of(query_labels).to(queries.device)
     side, dtype = gallery.side, gallery.side.rows.dtype
     fitting = workspace_bytes(queries.device, workspace_mib) // (len(gallery) * dtype.itemsize)
     size = min(len(queries), max(1, fitting))
     workspace = torch.empty(size, len(gallery), dtype=dtype, device=queries.device)
+    columns = None if ids is None else ColumnIds.of(ids[1])
     rows: list[list[Tensor]] = [[] for _ in protocols]
     for start in progress_over(range(0, len(queries), size), progress, "evaluate"):
         block = query_side(queries[start : start + size], side.metric, dtype)
         scores = side.scores(block, workspace[: len(block)])
+        if ids is not None and columns is not None:
+            columns.exclude_(scores, ids[0][start : start + size])
         for protocol, out in zip(protocols, rows, strict=True):
             out.append(
                 batched_map(

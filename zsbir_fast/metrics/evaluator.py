@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from zsbir_fast.metrics.evaluate import (
     progress_over,
     workspace_bytes,
 )
+from zsbir_fast.metrics.exclude import check_something_left
 from zsbir_fast.metrics.gallery import GroupedLabels, LabelIndex, PreparedGallery
 from zsbir_fast.metrics.processes import Processes, ProcessGroup
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
@@ -49,7 +50,17 @@ class _Holdings:
     width: int | None
     dtypes: tuple[torch.dtype, ...]
     largest_norm: float
+    items: int
+    items_with_id: int
     call: dict[str, str]  # what must be the same everywhere
+
+
+class _Asked(NamedTuple):
+    """Queries, checked: [Q, D], int64 labels and ids [Q] on the CPU."""
+
+    rows: Tensor
+    labels: Tensor
+    ids: Tensor | None
 
 
 class RetrievalEvaluator:
@@ -114,6 +125,7 @@ class RetrievalEvaluator:
         """Forget the gallery."""
         self._parts: list[Tensor] = []
         self._labels: list[Tensor] = []
+        self._ids: list[Tensor] = []
         self._largest_norm = 0.0
         self._mapped = False
         self._forget_preparation()
@@ -126,13 +138,14 @@ class RetrievalEvaluator:
         """Gallery items that this process holds."""
         return sum(len(part) for part in self._parts)
 
-    def add_gallery(self, embeddings: Any, labels: Any) -> None:
+    def add_gallery(self, embeddings: Any, labels: Any, ids: Any = None) -> None:
         """Add a shard; it is checked (a memory map is read once for that) and not copied.
 
         Args:
             embeddings: [n, D], a tensor, an array or a NumPy memory map; must not change until the
                 last ``evaluate``.
             labels: Integers, [n].
+            ids: Integers, [n], for ``evaluate(..., ids=...)``; in all shards or in none.
 
         Raises:
             ValueError: On mismatched shapes or devices, an empty shard, a NaN or infinity (the row
@@ -142,6 +155,10 @@ class RetrievalEvaluator:
         caller = "RetrievalEvaluator.add_gallery"
         part = check_matrix(caller, "embeddings", embeddings, shape="[n, D]")
         part_labels = check_labels(caller, "labels", labels, len(part), of="embeddings")
+        if ids is not None:
+            ids = check_labels(caller, "ids", ids, len(part), of="embeddings")
+        if self._parts and (ids is None) != (not self._ids):
+            raise ValueError(f"{caller}: ids must be given for all shards or for none")
         if self._parts and part.shape[1] != self._parts[0].shape[1]:
             raise ValueError(
                 f"{caller}: embeddings must have the width of the first shard, D = "
@@ -159,15 +176,19 @@ class RetrievalEvaluator:
         self._mapped |= isinstance(embeddings, np.memmap)
         self._parts.append(part)
         self._labels.append(part_labels)
+        if ids is not None:
+            self._ids.append(ids)
         self._forget_preparation()
 
-    def evaluate(self, queries: Any, labels: Any) -> RetrievalResult:
+    def evaluate(self, queries: Any, labels: Any, ids: Any = None) -> RetrievalResult:
         """Metrics of the queries; the gallery stays for the next call.
 
         Args:
             queries: [Q, D]; on the device of the gallery, unless it is streamed. The same in all
                 processes.
             labels: Integers, [Q].
+            ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+                its way. None: every item takes part.
 
         Returns:
             The result, the same in all processes.
@@ -175,60 +196,84 @@ class RetrievalEvaluator:
         Raises:
             ValueError: On mismatched shapes or devices, empty or non-finite queries, no gallery, no
                 shared label, embeddings so large that scores overflow, processes that differ in
-                queries or options.
+                queries or options, ids of queries where the gallery has none, no relevant item
+                left.
             TypeError: On labels that are not integers, or queries that are no numbers.
             RuntimeError: If another process failed in one of these checks.
         """
         caller = "RetrievalEvaluator.evaluate"
         processes = Processes(caller, self.process_group)
         streaming = self._mapped if self.stream is None else self.stream
-        q, query_labels = processes.together(
-            caller, lambda: self._check(caller, queries, labels, processes, streaming)
+        asked = processes.together(
+            caller, lambda: self._check(caller, queries, labels, ids, processes, streaming)
         )
-        held = processes.gather(self._holdings(q, query_labels, processes.size > 1))
-        everything = _union(caller, held, q.shape[1])
-        total = int(everything.counts.sum())
-        ks = check_ks(caller, self.ks, total, stacklevel=3)
-        classes = everything.classes_of(query_labels)
-        self.protocol.check_relevant(caller, classes)
-        dtype = work_dtype(q.dtype, *(d for h in held for d in h.dtypes))
+        held = processes.gather(self._holdings(asked, processes.size > 1))
+        everything = _union(caller, held, asked)
+        ks = check_ks(caller, self.ks, int(everything.counts.sum()), stacklevel=3)
+        self.protocol.check_relevant(caller, everything.classes_of(asked.labels))
+        dtype = work_dtype(asked.rows.dtype, *(d for h in held for d in h.dtypes))
         if self.metric != "cosine":
             norm = max(h.largest_norm for h in held)
-            check_product_range(caller, self.metric, dtype, largest_norm(q), norm)
+            check_product_range(caller, self.metric, dtype, largest_norm(asked.rows), norm)
         if processes.size == 1 and not streaming:
             (result,) = evaluate_prepared(
-                q,
-                query_labels,
+                asked.rows,
+                asked.labels,
                 self._prepare(dtype),
                 protocols=[self.protocol],
                 ks=ks,
+                ids=self._ids_by_column(asked.ids),
                 workspace_mib=self.workspace_mib,
                 progress=self.progress,
             )
-            return result
-        gallery = ShardedGallery(
-            shards=self._shards(everything, held[: processes.rank], streaming, dtype),
-            labels=everything,
-            before=_counts_before(everything, held[: processes.rank]),
-            metric=self.metric,
-            dtype=dtype,
-            workspace=workspace_bytes(q.device, self.workspace_mib),
-            processes=processes,
-        )
-        rows = empty_rows(len(q), ks)
+        else:
+            gallery = ShardedGallery(
+                shards=self._shards(everything, held[: processes.rank], streaming, dtype),
+                labels=everything,
+                before=_counts_before(everything, held[: processes.rank]),
+                metric=self.metric,
+                dtype=dtype,
+                workspace=workspace_bytes(asked.rows.device, self.workspace_mib),
+                processes=processes,
+            )
+            result = self._evaluate_shards(gallery, asked, ks)
+        if asked.ids is not None:
+            check_something_left(caller, self.protocol, result.columns[:, 0])
+        return result
+
+    def _evaluate_shards(
+        self, gallery: ShardedGallery, asked: _Asked, ks: tuple[int, ...]
+    ) -> RetrievalResult:
+        """In two passes over the shards of all processes, block of queries by block."""
+        classes = gallery.labels.classes_of(asked.labels)
+        rows = empty_rows(len(asked.rows), ks)
         for block in progress_over(gallery.query_blocks(classes), self.progress, "evaluate"):
             rows[block] = gallery.evaluate(
-                q[block.to(q.device)],
+                asked.rows[block.to(asked.rows.device)],
                 classes[block],
+                None if asked.ids is None else asked.ids[block],
                 ks=ks,
                 definition=self.protocol.definition(),
             )
-        return RetrievalResult(self.protocol, ks, query_labels, total, rows)
+        total = int(gallery.labels.counts.sum())
+        return RetrievalResult(self.protocol, ks, asked.labels, total, rows)
+
+    def _ids_by_column(self, query_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Ids of the queries, and of this process's gallery in class order."""
+        if query_ids is None:
+            return None
+        return query_ids, torch.cat(self._ids)[self._group_labels().order]
 
     def _check(
-        self, caller: str, queries: Any, labels: Any, processes: Processes, streaming: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The queries and their labels, checked as far as this process can."""
+        self,
+        caller: str,
+        queries: Any,
+        labels: Any,
+        ids: Any,
+        processes: Processes,
+        streaming: bool,
+    ) -> _Asked:
+        """The queries, their labels and ids, checked as far as this process can."""
         if not self._parts and processes.size == 1:
             raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")
         width = self._parts[0].shape[1] if self._parts else None
@@ -236,15 +281,18 @@ class RetrievalEvaluator:
         if self._parts and not streaming:
             check_same_device(caller, q, self._parts[0].device)
         processes.check_device(caller, q.device)
-        return q, query_labels
+        if ids is not None:
+            ids = check_labels(caller, "ids", ids, len(q), of="queries")
+        return _Asked(q, query_labels, ids)
 
-    def _holdings(self, queries: Tensor, labels: Tensor, several: bool) -> _Holdings:
+    def _holdings(self, asked: _Asked, several: bool) -> _Holdings:
         index = self._group_labels().index
         call = {}
         if several:
             call = {
-                "queries": _fingerprint(queries),
-                "labels": _fingerprint(labels),
+                "queries": _fingerprint(asked.rows),
+                "labels": _fingerprint(asked.labels),
+                "ids": "none" if asked.ids is None else _fingerprint(asked.ids),
                 "metric": self.metric,
                 "protocol": self.protocol.describe(),
                 "ks": str(self.ks),
@@ -255,6 +303,8 @@ class RetrievalEvaluator:
             self._parts[0].shape[1] if self._parts else None,
             tuple({part.dtype for part in self._parts}),
             self._largest_norm,
+            len(self),
+            sum(map(len, self._ids)),
             call,
         )
 
@@ -284,12 +334,14 @@ class RetrievalEvaluator:
             labels = torch.cat(self._labels)[grouped.order]
             classes = GalleryClasses.of(everything.classes_of(labels), count)
             index = (grouped.order + first).to(torch.int32)
-            return [Shard(self._prepare(dtype).side, classes, index)]
+            ids = torch.cat(self._ids)[grouped.order] if self._ids else None
+            return [Shard(self._prepare(dtype).side, classes, index, ids)]
         shards = []
-        for part, labels in zip(self._parts, self._labels, strict=True):
+        ids_of: Sequence[Tensor | None] = self._ids or [None] * len(self._parts)
+        for part, labels, own_ids in zip(self._parts, self._labels, ids_of, strict=True):
             classes = GalleryClasses.of(everything.classes_of(labels), count)
             index = torch.arange(first, first + len(part), dtype=torch.int32, device="cpu")
-            shards.append(Shard(part, classes, index))
+            shards.append(Shard(part, classes, index, own_ids))
             first += len(part)
         return shards
 
@@ -299,12 +351,13 @@ def _check_size(caller: str, total: int) -> None:
         raise ValueError(f"{caller}: the gallery must have at most 2^31 - 1 items, got {total}")
 
 
-def _union(caller: str, held: list[_Holdings], width: int) -> LabelIndex:
+def _union(caller: str, held: list[_Holdings], asked: _Asked) -> LabelIndex:
     """The labels of the whole gallery, if the processes agree on everything they must.
 
     Raises:
         ValueError: The same in all processes.
     """
+    width = asked.rows.shape[1]
     for rank, other in enumerate(held):
         different = [name for name in other.call if other.call[name] != held[0].call[name]]
         if different:
@@ -317,6 +370,8 @@ def _union(caller: str, held: list[_Holdings], width: int) -> LabelIndex:
                 f"{caller}: queries and gallery must have the same width D, "
                 f"got {width} and {other.width} in process {rank}"
             )
+    if asked.ids is not None and any(h.items_with_id < h.items for h in held):
+        raise ValueError(f"{caller}: ids must be given to add_gallery, too, got none there")
     labels = torch.cat([h.labels for h in held])
     if len(labels) == 0:
         raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")

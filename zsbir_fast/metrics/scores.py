@@ -49,8 +49,8 @@ class GallerySide:
     - ``euclidean``: |g|^2 - 2 q.g, which ranks as the distance does;
     - ``dot``: q.g.
 
-    Where products are exact (small whole numbers, binary codes) scores are, too, up to one rounding:
-    rows at equal distances tie, and so do rows of one length with equal cosines.
+    Where products are exact (small whole numbers, binary codes) scores are, too, up to one
+    rounding: rows at equal distances tie, and so do rows of one length with equal cosines.
 
     Attributes:
         metric: Distance.

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from zsbir_fast.metrics.exclude import ColumnIds
 from zsbir_fast.metrics.gallery import LabelIndex
 from zsbir_fast.metrics.processes import Processes
 from zsbir_fast.metrics.scores import GallerySide, Metric, larger_is_closer, query_side
@@ -34,14 +36,33 @@ class Shard:
         rows: [n, D] as given, or made ready for products in class order.
         classes: Of the rows, by the class numbers of the whole gallery; on the CPU.
         index: int32 [n], the place of each row in the whole gallery; on the CPU.
+        ids: int64 [n], on the CPU; None: no row is excluded.
     """
 
     rows: Tensor | GallerySide
     classes: GalleryClasses
     index: Tensor
+    ids: Tensor | None
 
     def __len__(self) -> int:
         return len(self.index)
+
+
+class Queries(NamedTuple):
+    """A block of queries.
+
+    Attributes:
+        rows: [Q, D], the left side of products.
+        ids: int64 [Q], on the CPU, or None.
+    """
+
+    rows: Tensor
+    ids: Tensor | None
+
+    def split(self, sizes: list[int]) -> list[Queries]:
+        """Blocks of these sizes, one after the other."""
+        ids = [None] * len(sizes) if self.ids is None else torch.split(self.ids, sizes)
+        return [Queries(*block) for block in zip(torch.split(self.rows, sizes), ids, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -84,34 +105,41 @@ class ShardedGallery:
         return blocks
 
     def evaluate(
-        self, queries: Tensor, classes: Tensor, *, ks: tuple[int, ...], definition: Definition
+        self,
+        queries: Tensor,
+        classes: Tensor,
+        ids: Tensor | None,
+        *,
+        ks: tuple[int, ...],
+        definition: Definition,
     ) -> Tensor:
         """Metrics of one block of queries, sorted by class, each with a relevant item.
 
         Args:
             queries: [Q, D].
             classes: int32 [Q], on the CPU.
+            ids: int64 [Q], on the CPU: rows with its id take no part in a query's ranking.
             ks: Cut-offs.
             definition: What the metrics mean.
 
         Returns:
             Rows as from ``batched_map``, on the CPU; the same in all processes.
         """
-        q = query_side(queries, self.metric, self.dtype)
+        q = Queries(query_side(queries, self.metric, self.dtype), ids)
         offsets, key, index = self._relevant_items(q, classes)
-        counts = torch.zeros(3, len(key), dtype=torch.int32, device=q.device)
-        self._count(q, classes.to(q.device), offsets, key, index, counts)
+        counts = torch.zeros(3, len(key), dtype=torch.int32, device=q.rows.device)
+        self._count(q, classes.to(q.rows.device), offsets, key, index, counts)
         self.processes.add_(counts)
         return ranking_metrics(offsets, key, counts, ks=ks, definition=definition).cpu()
 
-    def _relevant_items(self, q: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _relevant_items(self, q: Queries, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets, keys and gallery indices of the relevant items of all shards, sorted."""
         relevant = self.labels.counts[classes.long()]
         offsets = torch.nn.functional.pad(relevant.cumsum(0), (1, 0))
         present, queries_of = torch.unique_consecutive(classes.long(), return_counts=True)
         sizes = self.labels.counts[present]
-        key = torch.zeros(int(offsets[-1]), dtype=self.dtype, device=q.device)
-        place = torch.zeros(int(sizes.sum()), dtype=torch.int32, device=q.device)
+        key = torch.zeros(int(offsets[-1]), dtype=self.dtype, device=q.rows.device)
+        place = torch.zeros(int(sizes.sum()), dtype=torch.int32, device=q.rows.device)
         keys_of = [
             block.view(n, size)
             for block, n, size in zip(
@@ -123,7 +151,7 @@ class ShardedGallery:
         ]
         places_of = torch.split(place, sizes.tolist())
         for c, own, keys, places in zip(
-            present.tolist(), torch.split(q, queries_of.tolist()), keys_of, places_of, strict=True
+            present.tolist(), q.split(queries_of.tolist()), keys_of, places_of, strict=True
         ):
             self._fill(c, own, keys, places)
         # Every process filled its own columns; the others are zeros, and x + 0 is exact.
@@ -131,7 +159,7 @@ class ShardedGallery:
         self.processes.add_(place)
         if larger_is_closer(self.metric):
             key.neg_()
-        index = torch.empty(len(key), dtype=torch.int32, device=q.device)
+        index = torch.empty(len(key), dtype=torch.int32, device=q.rows.device)
         start = 0
         for keys, places in zip(keys_of, places_of, strict=True):
             # Columns stand by gallery index, so that a stable sort leaves ties in that order.
@@ -139,9 +167,13 @@ class ShardedGallery:
             keys.copy_(ordered)
             index[start : start + keys.numel()] = places[order].flatten()
             start += keys.numel()
-        return offsets.to(q.device), key, index
+        if q.ids is not None:  # NaN, which the sort puts last
+            real = ~torch.isnan(key)
+            ends = torch.nn.functional.pad(real.cpu().cumsum(0), (1, 0))
+            return ends[offsets].to(q.rows.device), key[real], index[real]
+        return offsets.to(q.rows.device), key, index
 
-    def _fill(self, c: int, q: Tensor, keys: Tensor, places: Tensor) -> None:
+    def _fill(self, c: int, q: Queries, keys: Tensor, places: Tensor) -> None:
         """Scores and gallery indices of class c in this process, into its columns of [n, R]."""
         at = int(self.before[c])
         for shard in self.shards:
@@ -152,12 +184,12 @@ class ShardedGallery:
                 to = slice(at, at + len(columns))
                 rows = _slice_if_dense(columns)
                 self._scores(shard, rows, q, keys[:, to])
-                places[to] = shard.index[rows].to(q.device)
+                places[to] = shard.index[rows].to(q.rows.device)
                 at += len(columns)
 
     def _count(
         self,
-        q: Tensor,
+        q: Queries,
         classes: Tensor,
         offsets: Tensor,
         key: Tensor,
@@ -165,23 +197,25 @@ class ShardedGallery:
         counts: Tensor,
     ) -> None:
         """Add the counts of all other items of this process's shards."""
-        fitting = max(1, self.workspace // (len(q) * self.dtype.itemsize))
+        count, device = len(q.rows), q.rows.device
+        fitting = max(1, self.workspace // (count * self.dtype.itemsize))
         most = max((len(shard) for shard in self.shards), default=0)
-        workspace = torch.empty(len(q) * min(fitting, most), dtype=self.dtype, device=q.device)
+        workspace = torch.empty(count * min(fitting, most), dtype=self.dtype, device=device)
         for shard in self.shards:
             step = min(fitting, self._ready_rows(shard))
             for start in range(0, len(shard), step):
                 rows = slice(start, min(start + step, len(shard)))
                 n = rows.stop - start
-                scores = self._scores(shard, rows, q, workspace[: len(q) * n].view(len(q), n))
+                scores = workspace[: count * n].view(count, n)
+                self._scores(shard, rows, q, scores)
                 rank_counts(
                     scores,
                     classes,
                     GalleryClasses(
-                        shard.classes.of_column[rows].to(q.device),
+                        shard.classes.of_column[rows].to(device),
                         shard.classes.offsets,
                         shard.classes.columns,
-                        shard.index[rows].to(q.device),
+                        shard.index[rows].to(device),
                     ),
                     offsets,
                     key,
@@ -196,14 +230,17 @@ class ShardedGallery:
             return max(1, len(shard))
         return max(1, _READY_BYTES // (shard.rows.shape[1] * self.dtype.itemsize))
 
-    def _scores(self, shard: Shard, rows: slice | Tensor, q: Tensor, out: Tensor) -> Tensor:
-        """Scores of the queries with some rows of a shard."""
+    def _scores(self, shard: Shard, rows: slice | Tensor, q: Queries, out: Tensor) -> None:
+        """Scores of the queries with some rows of a shard, into [Q, n]."""
         if isinstance(shard.rows, GallerySide):
             assert isinstance(rows, slice)  # it stands in class order
-            return shard.rows.scores(q, out, rows.start)
-        chosen = shard.rows[rows if isinstance(rows, slice) else rows.to(shard.rows.device)]
-        side = GallerySide.of(chosen.to(q.device), self.metric, self.dtype)
-        return side.scores(q, out)
+            shard.rows.scores(q.rows, out, rows.start)
+        else:
+            chosen = shard.rows[rows if isinstance(rows, slice) else rows.to(shard.rows.device)]
+            side = GallerySide.of(chosen.to(q.rows.device), self.metric, self.dtype)
+            side.scores(q.rows, out)
+        if q.ids is not None and shard.ids is not None:
+            ColumnIds.of(shard.ids[rows]).exclude_(out, q.ids)
 
 
 def _slice_if_dense(columns: Tensor) -> slice | Tensor:

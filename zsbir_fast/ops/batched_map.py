@@ -50,8 +50,9 @@ def batched_map(
     """Per-query metrics of a matrix of scores.
 
     Args:
-        scores: float32 or float64, [Q, G], no NaN (checked by the callers in
-            ``zsbir_fast.metrics``, which see the data once); copied unless columns are contiguous.
+        scores: float32 or float64, [Q, G]; copied unless columns are contiguous. A column whose
+            score is NaN takes no part in that query's ranking (callers in ``zsbir_fast.metrics``
+            exclude by it, and refuse NaN in what users give).
         query_class: int32, [Q], a class number of the gallery, -1 if none is relevant.
         gallery: The classes of the columns.
         larger_is_closer: Whether scores are similarities.
@@ -97,17 +98,19 @@ def relevant_items(
     check_scores("relevant_items", scores, query_class, gallery)
     counts = (gallery.offsets[1:] - gallery.offsets[:-1])[query_class.clamp(min=0).long()]
     counts = torch.where(query_class >= 0, counts, 0)
-    offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=scores.device)
-    offsets[1:] = counts.cumsum(0)
-    # Rows padded to the longest, so that one batched sort does: padding comes last in a row, and
-    # equal keys keep the order of `columns`, which is that of the gallery index.
+    # Rows padded to the longest, so that one batched sort does: NaN, for padding and for what takes
+    # no part, comes last in a row, and equal keys keep the order of `columns`, which is that of the
+    # gallery index.
     slot = torch.arange(int(counts.max()) if len(counts) else 0, device=scores.device)
-    real = slot < counts[:, None]
+    own = slot < counts[:, None]
     first = gallery.offsets[query_class.clamp(min=0).long()]
-    column = gallery.columns[torch.where(real, first[:, None] + slot, 0)].long()
+    column = gallery.columns[torch.where(own, first[:, None] + slot, 0)].long()
     key = scores.gather(1, column)
-    key = torch.where(real, -key if larger_is_closer else key, torch.inf)
+    key = torch.where(own, -key if larger_is_closer else key, torch.nan)
     key, order = torch.sort(key, dim=1, stable=True)
+    real = ~torch.isnan(key)
+    offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=scores.device)
+    offsets[1:] = real.sum(1).cumsum(0)
     column = column.gather(1, order)[real]
     index = column.to(torch.int32) if gallery.index is None else gallery.index[column]
     return offsets, key[real], index

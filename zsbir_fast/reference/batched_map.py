@@ -30,7 +30,7 @@ def batched_map(
     """Per-query metrics of a matrix of scores.
 
     Args:
-        scores: Floating, [Q, G].
+        scores: Floating, [Q, G]; a column whose score is NaN takes no part in that ranking.
         query_class: int32, [Q].
         gallery_class: int32, [G].
         gallery_index: int32 or int64, [G]: each column's place in the user's gallery, for
@@ -47,10 +47,10 @@ def batched_map(
     index = gallery_index
     if index is None:
         index = torch.arange(scores.shape[1], device=scores.device)
-    rows = [
-        _metrics_of(key, gallery_class == c, index, ks, definition)
-        for key, c in zip(keys, query_class, strict=True)
-    ]
+    rows = []
+    for key, c in zip(keys, query_class, strict=True):
+        part = ~torch.isnan(key)
+        rows.append(_metrics_of(key[part], (gallery_class == c)[part], index[part], ks, definition))
     width = len(FIXED_COLUMNS) + len(COLUMNS_AT_K) * len(ks)
     if not rows:
         return torch.empty(0, width, dtype=torch.float64, device=scores.device)
@@ -215,7 +215,7 @@ def relevant_items(
     index = gallery_index
     if index is None:
         index = torch.arange(scores.shape[1], device=scores.device)
-    relevant = query_class[:, None] == gallery_class[None, :]
+    relevant = (query_class[:, None] == gallery_class[None, :]) & ~torch.isnan(keys)
     offsets = torch.zeros(len(query_class) + 1, dtype=torch.int64, device=scores.device)
     offsets[1:] = relevant.sum(1).cumsum(0)
     key_parts, index_parts = [scores.new_empty(0)], [index.new_empty(0)]

@@ -58,11 +58,12 @@ def rankings(draw: st.DrawFn) -> Ranking:
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     distinct = draw(st.sampled_from([1, 2, 5, 30, 10_000]))
     steps = torch.randint(-distinct, distinct + 1, (queries, gallery), generator=generator)
+    left_out = torch.rand(steps.shape, generator=generator) < draw(st.sampled_from([0.0, 0.3]))
     classes = draw(st.integers(1, 3))
     draw_class = torch.randint(-1, classes, (queries,), generator=generator)
     index = torch.randperm(gallery, generator=generator)
     return Ranking(
-        scores=steps.to(dtype) / distinct,
+        scores=(steps.to(dtype) / distinct).masked_fill(left_out, torch.nan),
         query_class=draw_class.to(torch.int32),
         gallery_class=torch.randint(0, classes, (gallery,), generator=generator).to(torch.int32),
         gallery_index=index.to(torch.int32),
