@@ -137,7 +137,7 @@ def _odd_json(draw: Draw, content: bytes) -> bytes:
     """A value of a JSON file becomes another one, is renamed or goes."""
     try:
         stored = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content
     places = list(_places(stored))
     if not places:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from zsbir_fast.training.checkpoints import AtomicCheckpointIO
 from zsbir_fast.training.export import export_model
@@ -71,19 +72,20 @@ def weights(suffix: str) -> bytes:
     return stream.getvalue()
 
 
-def model() -> dict[str, bytes]:
-    """The files of an exported model, by name, and a checkpoint of it, ``last.ckpt``."""
+def model() -> tuple[dict[str, bytes], dict[str, Tensor]]:
+    """The files of an exported model and a checkpoint of it, ``last.ckpt``; what that holds."""
     arguments = {"weights": None, "weighting": "pairwise", "lambda_cls": 0.0, "image_size": 64}
     identity = ModelIdentity.of("dmwan", arguments, ["cat", "dog"])
     built = build_model(identity)
     with tempfile.TemporaryDirectory() as folder:
         export_model(built, identity, folder)
-        stored = {
+        stored: dict[str, Any] = {
             "state_dict": {f"model.{k}": v for k, v in built.state_dict().items()},
             "zsbir": identity.to_dict(),
         }
         AtomicCheckpointIO().save_checkpoint(stored, Path(folder) / "last.ckpt")
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        return files, stored["state_dict"]
 
 
 def config() -> bytes:
@@ -97,11 +99,13 @@ def config() -> bytes:
 @cache
 def everything() -> dict[str, Any]:
     """All samples; made before the first fork."""
+    files, state = model()
     return {
         "images": images(),
         "features": (features(6), features(9), features(5, text=True), features(8, text=True)),
         ".safetensors": weights(".safetensors"),
         ".pt": weights(".pt"),
-        "model": model(),
+        "model": files,
+        "state": state,
         "config": config(),
     }
