@@ -15,7 +15,7 @@ from case import Expect
 from inputs import Draw
 from torch import Tensor
 
-Role = Literal["features", "labels", "number", "choice", "flag", "count", "mask", "module"]
+Role = Literal["features", "labels", "number", "choice", "flag", "count", "mask", "module", "names"]
 
 
 class Odd:
@@ -143,6 +143,14 @@ _MASK = {
     "float": lambda d, v: (_as_tensor(v).detach().float(), "refusal"),
     "integers": lambda d, v: (_as_tensor(v).detach().long(), "refusal"),
 }
+_NAMES = {
+    **{k: w for k, w in _ANYTHING.items() if k not in ("dict", "list of text")},
+    "none": lambda d, v: ([], "refusal"),
+    "numbers": lambda d, v: ([1, 2], "refusal"),
+    "number": lambda d, v: (3, "refusal"),
+    "bytes": lambda d, v: (b"cat", "refusal"),
+    "None among them": lambda d, v: (["cat", None], "refusal"),
+}
 _WAYS: dict[str, dict[str, Any]] = {
     "features": _FEATURES,
     "labels": _LABELS,
@@ -152,4 +160,5 @@ _WAYS: dict[str, dict[str, Any]] = {
     "count": _COUNT,
     "mask": _MASK,
     "module": _ANYTHING,
+    "names": _NAMES,
 }

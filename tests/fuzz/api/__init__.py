@@ -8,7 +8,7 @@ from case import Case
 from inputs import Draw
 
 import zsbir_fast
-from api import losses, miner, mining, modules, ranking, weighting
+from api import losses, miner, mining, modules, ranking, weighting, words
 
 #: Entrance -> how often, relative to the others, and what draws its cases.
 ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
@@ -32,6 +32,11 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "pairwise_token_score": (2, weighting.pairwise_token_score),
     "alignment_weights": (1, weighting.alignment_weights),
     "pair_weighting": (1, weighting.pair_weighting),
+    "class_text": (1, words.class_text),
+    "load_split": (1, words.load_split),
+    "load_benchmark": (1, words.load_benchmark),
+    "build_encoder": (1, words.build_encoder),
+    "prompt": (1, words.prompt),
 }
 
 
