@@ -1,6 +1,5 @@
 // A block of distances with the vectors of one SIMD level; included once for each level by
-// distances_cpu.cpp, which names ZSBIR_VECTOR<T>: Vec, kLanes, load, store, set, zero, sub, fma,
-// sqrt.
+// distances_cpu.cpp, which names ZSBIR_VECTOR (common/vectors.h) and ZSBIR_TILE_ROWS.
 //
 // Mapping: kTileRows rows by two vectors of columns are summed in registers; one element of the
 // width costs two loads and, for each of the 2 kTileRows accumulators, a subtraction with a

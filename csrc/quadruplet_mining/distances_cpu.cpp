@@ -12,12 +12,8 @@
 
 #include "common/cpu_features.h"
 #include "common/parallel.h"
+#include "common/vectors.h"
 #include "quadruplet_mining/quadruplet_mining.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define ZSBIR_X86 1
-#include <immintrin.h>
-#endif
 
 namespace zsbir::quadruplet_mining {
 
@@ -58,21 +54,7 @@ using DistanceBlock = void (*)(Rows<T> a, const PackedRows<T>& b, int64_t first_
                                Distance distance, T* out, int64_t row_stride);
 
 namespace baseline {
-// Single elements, which the compiler joins as it can. Without a fused multiply-add: calling a
-// library for it would cost a hundred times as much.
-template <class T>
-struct Vector {
-  using Vec = T;
-  static constexpr int64_t kLanes = 1;
-  static Vec load(const T* from) { return *from; }
-  static void store(T* to, Vec v) { *to = v; }
-  static Vec set(T x) { return x; }
-  static Vec zero() { return 0; }
-  static Vec sub(Vec a, Vec b) { return a - b; }
-  static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
-  static Vec sqrt(Vec a) { return std::sqrt(a); }
-};
-#define ZSBIR_VECTOR Vector
+#define ZSBIR_VECTOR simd::baseline::Vector
 #define ZSBIR_TILE_ROWS 4
 #include "quadruplet_mining/distance_tiles.inl"
 #undef ZSBIR_VECTOR
@@ -83,33 +65,7 @@ struct Vector {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
-template <class T>
-struct Vector;
-template <>
-struct Vector<float> {
-  using Vec = __m256;
-  static constexpr int64_t kLanes = 8;
-  static Vec load(const float* from) { return _mm256_load_ps(from); }
-  static void store(float* to, Vec v) { _mm256_storeu_ps(to, v); }
-  static Vec set(float x) { return _mm256_set1_ps(x); }
-  static Vec zero() { return _mm256_setzero_ps(); }
-  static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
-  static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-  static Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
-};
-template <>
-struct Vector<double> {
-  using Vec = __m256d;
-  static constexpr int64_t kLanes = 4;
-  static Vec load(const double* from) { return _mm256_load_pd(from); }
-  static void store(double* to, Vec v) { _mm256_storeu_pd(to, v); }
-  static Vec set(double x) { return _mm256_set1_pd(x); }
-  static Vec zero() { return _mm256_setzero_pd(); }
-  static Vec sub(Vec a, Vec b) { return _mm256_sub_pd(a, b); }
-  static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_pd(a, b, c); }
-  static Vec sqrt(Vec a) { return _mm256_sqrt_pd(a); }
-};
-#define ZSBIR_VECTOR Vector
+#define ZSBIR_VECTOR simd::avx2::Vector
 #define ZSBIR_TILE_ROWS 4  // 8 of 16 registers are sums
 #include "quadruplet_mining/distance_tiles.inl"
 #undef ZSBIR_VECTOR
@@ -120,33 +76,7 @@ struct Vector<double> {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq")
 namespace avx512 {
-template <class T>
-struct Vector;
-template <>
-struct Vector<float> {
-  using Vec = __m512;
-  static constexpr int64_t kLanes = 16;
-  static Vec load(const float* from) { return _mm512_load_ps(from); }
-  static void store(float* to, Vec v) { _mm512_storeu_ps(to, v); }
-  static Vec set(float x) { return _mm512_set1_ps(x); }
-  static Vec zero() { return _mm512_setzero_ps(); }
-  static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
-  static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-  static Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
-};
-template <>
-struct Vector<double> {
-  using Vec = __m512d;
-  static constexpr int64_t kLanes = 8;
-  static Vec load(const double* from) { return _mm512_load_pd(from); }
-  static void store(double* to, Vec v) { _mm512_storeu_pd(to, v); }
-  static Vec set(double x) { return _mm512_set1_pd(x); }
-  static Vec zero() { return _mm512_setzero_pd(); }
-  static Vec sub(Vec a, Vec b) { return _mm512_sub_pd(a, b); }
-  static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
-  static Vec sqrt(Vec a) { return _mm512_sqrt_pd(a); }
-};
-#define ZSBIR_VECTOR Vector
+#define ZSBIR_VECTOR simd::avx512::Vector
 #define ZSBIR_TILE_ROWS 8  // 16 of 32 registers are sums
 #include "quadruplet_mining/distance_tiles.inl"
 #undef ZSBIR_VECTOR
