@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -87,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
     """
     settings, resume = parse_settings(argv)
 
+    from zsbir_fast.training.interrupts import TERMINATED
     from zsbir_fast.training.resume import RunFinished
     from zsbir_fast.training.run_lock import is_writer, lock_run, say_on_stderr
 
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(out)) from None
     except SystemExit as stop:
-        if stop.code == 128 + signal.SIGTERM:
+        if stop.code == TERMINATED:
             say_on_stderr(f"terminated{_how_to_go_on(out)}")
         raise
 

@@ -22,6 +22,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 _TAG = b"zsbir sha256 "
 _COMMENT = len(_TAG) + 64
+_END = b"PK\5\6"  # begins the last 22 bytes of an archive without a comment
 _TRAILER = 2 + _COMMENT  # length and text of the zip archive's comment, at the very end
 
 
@@ -137,11 +138,15 @@ def _fault(path: Path) -> str:
             found = _sha256(stream, size - _TRAILER)
             intact = trailer == struct.pack("<H", _COMMENT) + _TAG + found.encode()
             return "" if intact else "it is damaged: its checksum differs"
-    try:  # saved again by other software: zip archives have sums of their own
+    # Saved again by other software, without our comment: archives have sums of their own.
+    end = trailer[-len(_END) - 18 :]
+    if not (end.startswith(_END) and end.endswith(b"\0\0")):
+        return "it is no checkpoint, or its end is damaged"
+    try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except Exception:  # damaged bytes can raise anything
-        return "it is no checkpoint, or its end is missing"
+    except Exception as error:  # damaged bytes can raise anything
+        return f"it is damaged: {type(error).__name__}"
     return f"it is damaged: the checksum of {broken} differs" if broken else ""
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,11 +16,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
 from zsbir_fast.training.checkpoints import AtomicCheckpointIO
 from zsbir_fast.training.config import OptimConfig, RunConfig
+from zsbir_fast.training.interrupts import InterruptBetweenSteps
 
 Validate = Callable[[pl.Trainer], dict[str, float]]
 
@@ -74,7 +72,7 @@ def run_trainer(
     Raises:
         FileNotFoundError: ``resume_from`` does not exist.
         ValueError: it belongs to another model, or is damaged.
-        KeyboardInterrupt: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C, after the step that was under way; at once the second time.
         SystemExit: SIGTERM, after the step that was under way; the code is 143.
     """
     out = Path(run.out)
@@ -84,7 +82,8 @@ def run_trainer(
         save_batches=run.checkpoint_every * optim.accumulate,
         validate=validate,
     )
-    callbacks: list[pl.Callback] = [StepSeeds(run.seed), keeper]
+    interrupts = InterruptBetweenSteps()
+    callbacks: list[pl.Callback] = [interrupts, StepSeeds(run.seed), keeper]
     if run.progress:
         epoch_batches = run.steps_per_epoch * optim.accumulate
         callbacks.append(
@@ -109,7 +108,7 @@ def run_trainer(
             enable_model_summary=False,
             default_root_dir=out,
         )
-        with _signals():
+        with interrupts.installed():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
     return Fitted(
         steps=trainer.global_step,
@@ -155,31 +154,11 @@ def _loggers(out: Path) -> list[Logger]:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM through as what they are: Lightning makes them an exit with 1.
-
-    It also has Ctrl-C ignored for good afterwards.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
 def _calm() -> Any:
     """Hide Lightning's advice on what the settings decide, and its calls of deprecated names."""
     import logging
 
-    talker = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    talker = logging.getLogger("lightning.pytorch")
     level = talker.level
     talker.setLevel(logging.WARNING)
     try:
