@@ -237,7 +237,8 @@ _ARRAYS = {
     "read-only": _read_only,
     "memory map": _memory_map,
     "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
-    "lists": lambda a: a.tolist() if a.shape[0] and a.shape[-1] else a,
+    # Of lists torch makes float32, whatever they came from.
+    "lists": lambda a: a.tolist() if a.size and a.dtype != np.float64 else a,
 }
 
 
