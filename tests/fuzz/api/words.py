@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def _name(draw: Draw) -> str:
 
 def class_text(draw: Draw) -> Case:
     """Vectors of any names: of length 1, the same whatever else is in the list."""
-    names = list(dict.fromkeys(_name(draw) for _ in range(draw.size(12, least=1))))
+    names = [f"{_name(draw)}z{i}" for i in range(draw.size(12, least=1))]
     good: dict[str, Any] = {"classes": names, "max_tokens": draw.one((1, 2, 8, 100))}
     if draw.chance(0.3):
         good["descriptions"] = {name: (f"A {name} has a tail, like a dog.",) for name in names[::2]}
@@ -86,7 +87,9 @@ def load_split(draw: Draw) -> Case:
 
 def load_benchmark(draw: Draw) -> Case:
     """A benchmark by arguments that do not fit."""
-    good: dict[str, Any] = {"name": "mine", "root": ".", "layout": "auto", "unseen": ["cat"]}
+    empty = Path("empty").absolute()
+    empty.mkdir(exist_ok=True)
+    good: dict[str, Any] = {"name": "mine", "root": empty, "layout": "auto", "unseen": ["cat"]}
     roles: dict[str, Any] = {"layout": "choice", "unseen": "names"}
     arguments, _, how = spoil(draw, good, roles)
     if draw.chance(0.3):
