@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.cli.parsing import find_config, shipped_configs
@@ -54,6 +55,29 @@ def test_implementation_and_memory_are_keys():
     assert main(["train", *argv, "--model.impl=fast"]) == 2
 
 
+def test_folders_are_keys():
+    argv = ["--data.photo_folders", '["photo", "more photos"]', "--data.sketch_folders=[drawn]"]
+    data = parse_settings(["--config", "dmwan-qd_caltech", *argv])[0].data
+    assert data.places() == {
+        "layout": "auto",
+        "unseen": None,
+        "sketch_folders": ["drawn"],
+        "photo_folders": ["photo", "more photos"],
+    }
+
+
+def test_folders_reach_the_loader(tmp_path, capsys):
+    (tmp_path / "photo").mkdir()
+    root = f"--data.root={tmp_path}"
+    argv = ["--config", "dmwan-qd_caltech", "--data.photo_folders=[foto]", "--data.name=own", root]
+    for place in ("sketch", "photo"):
+        for name in "ab":
+            (tmp_path / place / name).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / place / name / "1.png")
+    assert main(["train", *argv, "--data.unseen=[b]", f"--run.out={tmp_path / 'run'}"]) == 1
+    assert "photo_folders must be folders below" in capsys.readouterr().err
+
+
 def test_written_settings_are_a_config(tmp_path):
     settings, _ = parse_settings(["--config", "dmwan-qd_caltech", "--model.margins", "[0.1, 0.2]"])
     write_settings(tmp_path / "config.yaml", settings)
@@ -85,4 +109,4 @@ def test_unknown_config_lists_the_shipped_ones(capsys):
     assert main(["train", "--config", "dmwan-sketchi-25"]) == 2
     err = capsys.readouterr().err
     assert f"--config must be a file or one of {', '.join(NAMES)}" in err
-    assert "did you mean dmwan-sketchy-25.yaml?" in err
+    assert "(did you mean 'dmwan-sketchy-25.yaml'?)" in err

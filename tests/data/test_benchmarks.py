@@ -225,3 +225,10 @@ def test_contradictory_options_are_refused(name, options, message):
 def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root must be an existing folder, got .*nowhere"):
         load_benchmark("sketchy-25", tmp_path / "nowhere")
+
+
+def test_validation_sketches_need_not_cover_every_class(tmp_path, list_layout):
+    list_layout(tmp_path, ["a", "b"], ["d"], SKETCHY, parts=("test",))
+    file = tmp_path / "zeroshot1" / SKETCHY[0].format("test")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:1]))
+    assert load_benchmark("own", tmp_path).validation_sketches.labels.tolist() == [0]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import struct
+from zlib import compress, crc32
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from zsbir_fast.data.decode import decode_image
+from zsbir_fast.data.decode import decode_image, is_image
 
 RED, HALF_RED = (255, 0, 0), (255, 0, 0, 128)
 
@@ -92,6 +95,103 @@ def test_damaged_files_are_named(tmp_path, draw):
             decode_image(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("dark.pgm", b"P5 2 1 65535\n" + struct.pack(">HH", 200, 100), [1, 0]),
+        ("ten_bits.pgm", b"P5 2 1 1023\n" + struct.pack(">HH", 1023, 512), [255, 128]),
+        ("deep.ppm", b"P6 2 1 65535\n" + struct.pack(">6H", *[65535] * 3, *[0] * 3), [255, 0]),
+        ("text.ppm", b"P3 2 1 255\n10 10 10 20 20 20\n", [10, 20]),
+    ],
+)
+def test_portable_maps_are_scaled_by_their_own_maximum(tmp_path, name, raw, expected):
+    (tmp_path / name).write_bytes(raw)
+    assert decode_image(tmp_path / name)[0, 0].tolist() == expected
+
+
+def test_dark_sixteen_bits_stay_dark(tmp_path):
+    Image.fromarray(np.array([[200, 100]], dtype=np.uint16)).save(tmp_path / "dark.png")
+    assert decode_image(tmp_path / "dark.png")[0, 0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
+def test_the_first_picture_of_an_animation_counts(tmp_path, suffix):
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ((250, 0, 0), (0, 0, 250)))
+    first.save(tmp_path / f"a{suffix}", save_all=True, append_images=[second])
+    red, _, blue = decode_image(tmp_path / f"a{suffix}")[:, 0, 0].tolist()
+    assert red > 240
+    assert blue < 10
+
+
+def test_a_palette_with_alpha_is_laid_on_white(tmp_path):
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 1), 1)
+    pixels = saved(tmp_path, image, transparency=bytes([0, 255]))
+    assert pixels[:, 0, 0].tolist() == [255] * 3
+    assert pixels[:, 1, 1].tolist() == [40, 50, 60]
+
+
+def _png(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compress(bytes(9)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        (b"", "an empty file"),
+        (b"a text\n", "a file that is damaged or none of PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "damaged or none of PNG, JPEG"),
+        (_png(60_000, 60_000), r"Image size \(3600000000 pixels\) exceeds limit"),
+        (_png(30, 30), "truncated"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, raw, what):
+    (tmp_path / "1.jpg").write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"1\.jpg must be a readable image, got: .*{what}"):
+        decode_image(tmp_path / "1.jpg")
+
+
+def test_pixels_that_are_not_finite_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, np.nan]], dtype=np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(ValueError, match=r"nan\.tif .* got: pixels that are not finite"):
+        decode_image(tmp_path / "nan.tif")
+
+
+def test_images_are_known_by_their_first_bytes(tmp_path, draw):
+    for suffix in (".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".ppm"):
+        draw(tmp_path / f"x{suffix}").rename(tmp_path / "x")
+        assert is_image(tmp_path / "x")
+    for raw in (b"", b"a text", b"P6 is no image", bytes(64), b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        (tmp_path / "y.png").write_bytes(raw)
+        assert not is_image(tmp_path / "y.png")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"decode_image: no such image file: .*gone\.png"):
         decode_image(tmp_path / "gone.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".ppm"])
+def test_damage_is_a_picture_or_an_error_that_names_the_file(tmp_path, draw, suffix):
+    whole = draw(tmp_path / f"whole{suffix}", size=(40, 30)).read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"damaged{suffix}"
+    for _ in range(60):
+        raw = bytearray(whole)
+        for place in rng.integers(0, len(raw), rng.integers(1, 8)):
+            raw[place] = rng.integers(0, 256)
+        path.write_bytes(raw[: rng.integers(1, len(raw) + 1)])
+        fault = ""
+        try:
+            pixels = decode_image(path)
+        except ValueError as error:
+            fault = str(error)
+        else:
+            assert (pixels.dtype, pixels.shape[0]) == (torch.uint8, 3)
+        assert not fault or f"{path} must be a readable image, got: " in fault

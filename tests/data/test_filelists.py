@@ -108,3 +108,17 @@ def test_entries_that_could_not_be_read_back_are_not_written(tmp_path, files, la
     with pytest.raises(ValueError, match=f"write_file_list: .*{message}"):
         write_file_list(tmp_path / "list.txt", files, labels)
     assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_list_or_an_error_that_names_the_file(tmp_path_factory, raw):
+    path = tmp_path_factory.mktemp("bytes") / "list.txt"
+    path.write_bytes(raw)
+    for read in (read_file_list, read_class_list):
+        fault = ""
+        try:
+            assert len(read(path)) > 0
+        except ValueError as error:
+            fault = str(error)
+        assert not fault or str(path) in fault

@@ -37,11 +37,13 @@ def test_class_folders_of_the_published_splits(
 def test_your_own_classes(tmp_path, class_folders):
     class_folders(tmp_path / "sketch", ["cat", "dog", "hot dog", "no photo"])
     class_folders(tmp_path / "photos", ["cat", "dog", "hot dog"], images=3)
-    benchmark = load_benchmark("own", tmp_path, unseen=["Hot_Dog"])
+    with pytest.warns(UserWarning, match=r"got only sketches of 'no photo' \(1\); these classes"):
+        benchmark = load_benchmark("own", tmp_path, unseen=["Hot_Dog"])
     assert (benchmark.seen, benchmark.unseen) == (("cat", "dog"), ("Hot_Dog",))
     assert benchmark.test_photos.paths[0].parent.name == "hot dog"
     assert len(benchmark.train_photos) == 6
-    some = load_benchmark("own", tmp_path, seen=["dog", "hot dog"], unseen=["cat"])
+    with pytest.warns(UserWarning, match=r"1 class folders belong to no class .*: 'no photo'"):
+        some = load_benchmark("own", tmp_path, seen=["dog", "hot dog"], unseen=["cat"])
     assert some.seen == ("dog", "hot dog")
 
 
@@ -99,7 +101,7 @@ def test_missing_classes_and_images_are_named(tmp_path, class_folders):
 
 def test_folders_spelt_alike_are_refused(tmp_path, class_folders):
     class_folders(tmp_path / "sketch", ["hot dog", "hot_dog"])
-    with pytest.raises(ValueError, match="must differ by more than case and separators, got 'hot"):
+    with pytest.raises(ValueError, match=r"must differ by more than case, .* got 'hot"):
         load_benchmark("own", tmp_path, unseen=["hot dog"])
 
 

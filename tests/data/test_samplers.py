@@ -29,6 +29,7 @@ def mixed(**options):
     return MixedBatchSampler(20, 50, **{**settings, **options})
 
 
+@pytest.mark.filterwarnings("ignore:ClassBalancedBatchSampler")
 @given(
     labels=st.lists(st.integers(0, 5), min_size=20, max_size=60),
     cut=st.integers(8, 12),
@@ -128,14 +129,15 @@ def test_only_small_classes_repeat_images():
 
 
 def test_classes_without_a_modality_are_left_out():
-    sampler = ClassBalancedBatchSampler(
-        [0, 1, 2],
-        [1, 2, 3],
-        classes_per_batch=2,
-        sketches_per_class=1,
-        photos_per_class=1,
-        batches=2,
-    )
+    with pytest.warns(UserWarning, match="only one of them for the labels 0, 3, which are left"):
+        sampler = ClassBalancedBatchSampler(
+            [0, 1, 2],
+            [1, 2, 3],
+            classes_per_batch=2,
+            sketches_per_class=1,
+            photos_per_class=1,
+            batches=2,
+        )
     assert sampler.classes == [1, 2]
     assert all(sorted(batch) == [(1, 0), (2, 1)] for batch in sampler)
 

@@ -190,6 +190,15 @@ def test_given_features():
         (torch.zeros(2, 3), {}, r"tokens must be float \[C, L, D\] for 2 classes, got torch.float"),
         (torch.zeros(1, 3, 4), {}, r"for 2 classes, got torch.float32 \[1, 3, 4\]"),
         (torch.zeros(2, 3, 4).int(), {}, "got torch.int32"),
+        (torch.zeros(2, 0, 4), {}, r"at least one token and one column, got \[2, 0, 4\]"),
+        (torch.zeros(2, 3, 0), {}, r"at least one token and one column, got \[2, 3, 0\]"),
+        (torch.tensor([[[1.0]], [[torch.nan]]]), {}, "tokens must be finite .* others for 'b'"),
+        (torch.full((2, 1, 1), 1e300, dtype=torch.float64), {}, "tokens must be finite in float32"),
+        (
+            torch.zeros(2, 3, 4),
+            {"global_": torch.tensor([[torch.inf] * 4, [0.0] * 4])},
+            "global_ must be finite .* for 'a'",
+        ),
         (torch.zeros(2, 3, 4), {"mask": torch.ones(2, 3)}, r"mask must be bool \[2, 3\], got"),
         (torch.zeros(2, 3, 4), {"global_": torch.ones(2, 3)}, r"global_ must be \[2, 4\], got"),
         (torch.zeros(2, 3, 4), {"words": [["a"], ["b"]]}, r"one per token, \[3, 3\], got \[1, 1\]"),
@@ -203,3 +212,50 @@ def test_given_features():
 def test_given_features_that_do_not_fit_are_refused(tokens, options, message):
     with pytest.raises(ValueError, match=f"ClassText.from_tensors: .*{message}"):
         ClassText.from_tensors(["a", "b"], tokens, **options)
+
+
+def test_names_that_differ_in_signs_have_vectors_of_their_own():
+    names = [
+        "c",
+        "c++",
+        "c#",
+        "\u092c\u0947\u0932",
+        "\u092c\u093e\u0932",
+        "\U0001f431",
+        "\U0001f436",
+    ]
+    text = ClassText(names, descriptions={})
+    assert text.origins == ["hash"] * len(names)
+    similarity = text.global_ @ text.global_.T - torch.eye(len(names))
+    assert float(similarity.abs().max()) < 0.3
+
+
+def test_composed_and_decomposed_names_are_one_class():
+    composed, decomposed = "pi\u00f1ata", "pin\u0303ata"
+    described = {decomposed: ("A dog.",)}
+    assert ClassText([composed], descriptions=described).words[0][1:] == ["dog"]
+    with pytest.raises(ValueError, match=r"ClassText: .* 'pi\\xf1ata' and 'pin\\u0303ata'"):
+        ClassText([composed, decomposed])
+    with pytest.raises(ValueError, match=r"from_tensors: classes must .* got 'Cat' and 'cat'"):
+        ClassText.from_tensors(["Cat", "cat"], torch.ones(2, 1, 3))
+    with pytest.raises(ValueError, match=r"classes of descriptions must .* got 'a b' and 'a_b'"):
+        ClassText(["x"], descriptions={"a b": (), "a_b": ()})
+
+
+def test_classes_that_text_cannot_tell_apart_are_named():
+    with pytest.warns(UserWarning, match=r"2 classes have one and .* same: 'cat \(x\)', 'cat \(y"):
+        ClassText(["cat (x)", "dog", "cat (y)"], descriptions={})
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(TypeError, match="tokens must be a tensor, got ndarray"):
+        ClassText.from_tensors(["a"], np.zeros((1, 2, 3)))
+    with pytest.raises(TypeError, match="mask must be a tensor, got list"):
+        ClassText.from_tensors(["a"], torch.zeros(1, 2, 3), mask=[[True, False]])
+
+
+def test_padding_of_given_features_may_be_anything():
+    tokens = torch.tensor([[[1.0], [torch.nan]]])
+    text = ClassText.from_tensors(["a"], tokens, mask=torch.tensor([[True, False]]))
+    assert text.tokens.tolist() == [[[1], [0]]]
+    assert text.global_.tolist() == [[1]]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from zsbir_fast.data.names import plain_name
 from zsbir_fast.data.splits import load_split
 from zsbir_fast.text.descriptions import (
     bundled_descriptions,
@@ -26,6 +27,7 @@ def test_both_forms_are_read(tmp_path):
         ("[1]", "must hold an object of classes, got a list"),
         ('{"cat": "It purrs."}', "class 'cat' of .* must have a list of sentences, got 'It pu"),
         ('{"cat": {"text": []}}', "class 'cat' of .* must have a list of sentences, got None"),
+        ('{"cat": ["a"], "cat": ["b"]}', r"must be JSON, got: 'cat' more than once in one object"),
         ('{"cat": ["a", 1]}', "class 'cat' of .* must have a list of sentences"),
     ],
 )
@@ -65,3 +67,13 @@ def test_every_class_gets_a_sentence():
 def test_without_a_fallback_every_class_must_be_described():
     with pytest.raises(ValueError, match="must cover every class, got none for 'yeti', 'cat'"):
         describe_classes(["yeti", "piano", "cat"], {"piano": ("x",), "cat": ()}, fallback=())
+
+
+def test_classes_that_are_spelt_alike_are_refused(tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps({"hot dog": ["A."], "Hot_Dog": ["B."]}))
+    with pytest.raises(ValueError, match=r"classes of .*d\.json must .* got 'hot dog' and 'Hot_D"):
+        load_descriptions(tmp_path / "d.json")
+    with pytest.raises(ValueError, match="describe_classes: classes of descriptions must differ"):
+        describe_classes(["x"], {"hot dog": ("A.",), "Hot_Dog": ("B.",)})
+    plain = [plain_name(name) for name in bundled_descriptions()]
+    assert len(set(plain)) == len(plain)

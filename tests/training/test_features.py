@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import warnings
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +83,91 @@ def test_other_files(good, tmp_path):
         read_feature_pair(tmp_path / "single.npy", good)
     with pytest.raises(FileNotFoundError, match=r"file must exist, got .*absent"):
         read_feature_pair(tmp_path / "absent.npz", good)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "bool", ">f4", "longdouble"])
+def test_types_that_torch_does_not_take_as_they_are(good, tmp_path, dtype):
+    rows = np.array([[0, 1, 0, 1], [1, 0, 0, 0]]).astype(dtype)
+    pair = read_feature_pair(_save(tmp_path / "x.npz", embeddings=rows, labels=[1, 2]), good)
+    assert pair.queries.tolist() == rows.astype(float).tolist()
+    assert pair.queries.dtype == (torch.float64 if dtype == "longdouble" else torch.float32)
+
+
+def test_packed_bits_are_not_taken_for_numbers(good, tmp_path):
+    bad = _save(tmp_path / "x.npz", embeddings=np.ones((1, 4), np.uint8), labels=[1])
+    with pytest.raises(ValueError, match=r"int8 or int16, got uint8 \[1, 4\] .*unpackbits"):
+        read_feature_pair(bad, good)
+
+
+def test_labels_beyond_int64_do_not_wrap(tmp_path):
+    big = np.array([2**63 + 5, 7, 2**63 + 6], np.uint64)
+    q = _save(tmp_path / "q.npz", embeddings=np.ones((3, 4)), labels=big)
+    g = _save(tmp_path / "g.npz", embeddings=np.ones((2, 4)), labels=np.array([7, -1]))
+    pair = read_feature_pair(q, g)
+    assert pair.query_labels.tolist() == [2, 1, 3]
+    assert pair.gallery_labels.tolist() == [1, 0]
+    assert pair.names == {0: "-1", 1: "7", 2: str(2**63 + 5), 3: str(2**63 + 6)}
+    near = _save(tmp_path / "n.npz", embeddings=np.ones((2, 4)), labels=[2**53, 2**53 + 1])
+    small = _save(tmp_path / "s.npz", embeddings=np.ones((1, 4)), labels=np.array([1], np.uint64))
+    assert read_feature_pair(near, small).query_labels.tolist() == [2**53, 2**53 + 1]
+
+
+def test_text_labels_are_class_names(tmp_path):
+    names = ["hot dog", "pi\u00f1ata", "c++"]
+    q = _save(tmp_path / "q.npz", embeddings=np.ones((3, 4)), labels=names)
+    g = _save(
+        tmp_path / "g.npz", embeddings=np.ones((3, 4)), labels=["Hot_Dog", "pin\u0303ata", "c#"]
+    )
+    pair = read_feature_pair(q, g)
+    assert pair.names == {0: "c#", 1: "c++", 2: "hot dog", 3: "pi\u00f1ata"}
+    assert pair.query_labels.tolist() == [2, 3, 1]
+    assert pair.gallery_labels.tolist() == [2, 3, 0]
+    two = _save(tmp_path / "two.npz", embeddings=np.ones((2, 4)), labels=["a b", "a-b"])
+    with pytest.raises(ValueError, match=r"labels in .*two\.npz must differ .* got 'a b' and 'a-b"):
+        read_feature_pair(q, two)
+
+
+def _absurd_header(path, shape):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, claimed in (("embeddings", shape), ("labels", "(2,)")):
+            head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {claimed}, }}".encode()
+            head += b" " * (117 - len(head)) + b"\n"
+            raw = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(16)
+            archive.writestr(f"{name}.npy", raw)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000, 1000000000)", "(-1, 4)", "(9, 9)", "__import__"])
+def test_absurd_headers_are_one_clear_line(good, tmp_path, shape):
+    _absurd_header(tmp_path / "bad.npz", shape)
+    with pytest.raises(ValueError, match=r"file must be an \.npz .*bad\.npz: ") as error:
+        read_feature_pair(tmp_path / "bad.npz", good)
+    assert "\n" not in str(error.value)
+
+
+def test_empty_files(good, tmp_path):
+    (tmp_path / "empty.npz").touch()
+    np.savez(tmp_path / "nothing.npz")
+    for name, text in (("empty", "an empty file"), ("nothing", "it has no array and lacks emb")):
+        with pytest.raises(ValueError, match=text):
+            read_feature_pair(tmp_path / f"{name}.npz", good)
+    for shape in ((0, 4), (2, 0)):
+        labels = np.zeros(shape[0], int)
+        bad = _save(tmp_path / "bad.npz", embeddings=np.ones(shape), labels=labels)
+        with pytest.raises(
+            ValueError, match="embeddings must have a row and a column, got float64"
+        ):
+            read_feature_pair(good, bad)
+
+
+def test_damaged_files_are_one_clear_error(good, tmp_path):
+    raw = good.read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "bad.npz"
+    for _ in range(150):
+        damaged = bytearray(raw)
+        for place in rng.integers(0, len(raw), rng.integers(1, 6)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged[: rng.integers(1, len(raw) + 1)])
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read_feature_pair(path, good)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zsbir_fast._words import did_you_mean
 from zsbir_fast.cli import bench_rooms
 from zsbir_fast.cli.parsing import Parser
 
@@ -52,7 +53,10 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse(argv)
     chosen = list(_ROOMS) if arguments["room"] == "all" else [arguments["room"]]
     if chosen[0] not in _ROOMS:
-        parser.error(f"room must be one of {', '.join(_ROOMS)}, all, got {chosen[0]!r}")
+        parser.error(
+            f"room must be one of {', '.join(_ROOMS)}, all, got {chosen[0]!r}"
+            f"{did_you_mean(chosen[0], [*_ROOMS, 'all'])}"
+        )
     for name in _SIZES:
         if arguments[name] < 1:
             parser.error(f"--{name} must be at least 1, got {arguments[name]}")

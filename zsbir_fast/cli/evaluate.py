@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsbir_fast.cli.parsing import Parser
 
+if TYPE_CHECKING:
+    from zsbir_fast.training.features import FeaturePair
+
 _EXAMPLES = """\
   zsbir eval --model zsbir-quickstart/model
-  zsbir eval --model runs/mine/checkpoints/best.ckpt --data.root /data/Sketchy --protocol sake
+  zsbir eval --model runs/mine/checkpoints/best.ckpt --protocol sake
+  zsbir eval --model runs/mine/model --data.name sketchy-21 --data.root /data/Sketchy
   zsbir eval --queries q.npz --gallery g.npz --ks 100 200 --compare
   zsbir eval --queries q.npz --gallery g.npz --metric euclidean --out results
 
@@ -39,12 +44,25 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--queries", type=str | None, help=".npz with the queries' embeddings")
     parser.add_argument("--gallery", type=str | None, help=".npz with the gallery's embeddings")
-    parser.add_argument("--data.name", default="qd_caltech", help="benchmark")
-    parser.add_argument("--data.root", type=str | None, help="its folder; unset: the bundled one")
-    parser.add_argument("--data.layout", choices=["auto", "lists", "folders"], default="auto")
+    parser.add_argument(
+        "--allow-seen",
+        action="store_true",
+        help="go on where the model was trained on classes of the test; every output says so",
+    )
+    parser.add_argument(
+        "--data.name", type=str | None, help="benchmark; unset: that of the model's run"
+    )
+    parser.add_argument("--data.root", type=str | None, help="its folder; unset: that of the run")
+    parser.add_argument("--data.layout", choices=["auto", "lists", "folders"])
     parser.add_argument(
         "--data.unseen", type=list[str] | None, help="unseen classes, for data of your own"
     )
+    for side in ("sketch", "photo"):
+        parser.add_argument(
+            f"--data.{side}_folders",
+            type=list[str] | None,
+            help=f"folders below the root that hold class folders of {side}s",
+        )
     parser.add_argument("--data.eval_batch_size", type=int, default=64, help="images per pass")
     parser.add_argument("--data.workers", type=int, default=0, help="processes that load images")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="standard")
@@ -63,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         argv: arguments after ``eval``.
 
     Raises:
-        ValueError: a file is not what it should be.
+        ValueError: a file is not what it should be, or the model knows some of the unseen classes.
         FileNotFoundError: a file is missing.
     """
     parser = build_parser()
@@ -85,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
     )
 
     start = time.perf_counter()
-    pair = _from_files(arguments) if features else _from_model(arguments)
+    pair, of_what = _from_files(arguments) if features else _from_model(arguments)
     parts = (pair.queries, pair.gallery, pair.query_labels, pair.gallery_labels)
     ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(pair.gallery))
     row = "features" if features else "trained"
@@ -96,50 +114,77 @@ def main(argv: Sequence[str]) -> None:
         ),
     }
     result = results[row]
-    sizes = f"{len(pair.queries)} queries, {len(pair.gallery)} gallery items"
+    sizes = f"{of_what}{len(pair.queries)} queries, {len(pair.gallery)} gallery items"
     print_ = sys.stdout.write
     print_(f"{sizes}\n\n{table_text(result_table('', {row: result}))}\n\n{result.definition}\n")
     more: dict[str, Any] = {}
+    if pair.leak.names:
+        print_(f"\n{pair.leak.note}\n")
+        more.update(zero_shot=False, seen_classes=pair.leak.names)
     if arguments.compare:
         table = compare_definitions(*parts, metric=arguments.metric, ks=ks)
         print_(f"\nthe same ranking under every definition in use:\n\n{table}\n")
         more["definitions"] = table.to_dict()
     if arguments.out is not None:
-        out = Path(arguments.out)
+        out = Path(arguments.out).expanduser()
         seconds = round(time.perf_counter() - start, 1)
         write_metrics(out / "metrics.json", results, **more, seconds=seconds)
-        write_per_class(out / "per_class.csv", result, pair.names)
+        write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
         print_(f"\n{out / 'metrics.json'}\n{out / 'per_class.csv'}\n")
 
 
-def _from_files(arguments: Any) -> Any:
+def _from_files(arguments: Any) -> tuple[FeaturePair, str]:
     from zsbir_fast.training.features import read_feature_pair
 
-    return read_feature_pair(arguments.queries, arguments.gallery)
+    return read_feature_pair(arguments.queries, arguments.gallery), ""
 
 
-def _from_model(arguments: Any) -> Any:
+def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
     from zsbir_fast.data.benchmarks import load_benchmark
-    from zsbir_fast.training.embedding import embed_pair
     from zsbir_fast.training.export import load_model
-    from zsbir_fast.training.features import FeaturePair
+    from zsbir_fast.training.features import embed_benchmark
 
-    data = arguments.data
-    model, _ = load_model(arguments.model)
-    benchmark = load_benchmark(data.name, data.root, layout=data.layout, unseen=data.unseen)
-    queries, gallery = embed_pair(
+    path = Path(arguments.model).expanduser()
+    model, identity = load_model(path)
+    places = _places(arguments.data, path, identity.benchmark)
+    benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)
+    pair = embed_benchmark(
         model.to(arguments.device),
-        benchmark.test_sketches,
-        benchmark.test_photos,
-        batch_size=data.eval_batch_size,
-        workers=data.workers,
+        identity,
+        benchmark,
+        allow_seen=arguments.allow_seen,
+        batch_size=arguments.data.eval_batch_size,
+        workers=arguments.data.workers,
         device=arguments.device,
         progress=sys.stderr.isatty(),
     )
-    return FeaturePair(
-        queries=queries,
-        gallery=gallery,
-        query_labels=benchmark.test_sketches.labels,
-        gallery_labels=benchmark.test_photos.labels,
-        names=dict(enumerate(benchmark.unseen)),
-    )
+    return pair, f"{benchmark.name}: "
+
+
+def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
+    """Say which benchmark and where: as given, else as in the run that the model lies in."""
+    from zsbir_fast.training.config import PLACES, read_settings
+
+    keys = ("name", "root", *PLACES)
+    folder = Path(os.path.abspath(model)).parent
+    run = folder if model.is_dir() else folder.parent  # <run>/model, <run>/checkpoints/x.ckpt
+    chosen: dict[str, Any] = dict.fromkeys(keys)
+    chosen.update(name=trained_on or None, layout="auto")
+    config = run / "config.yaml"
+    if config.is_file():
+        try:
+            data = read_settings(config).data
+        except Exception as error:  # YAML of strangers: any type of error
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"eval: {config}, beside the model, must be the config of its run, got: {reason}"
+            ) from error
+        if given.name in (None, data.name):
+            chosen = {key: getattr(data, key) for key in keys}
+    chosen.update({key: given[key] for key in keys if given[key] is not None})
+    if chosen["name"] is None:
+        raise ValueError(
+            f"eval: --data.name must name the benchmark, as neither {model} nor a config.yaml in "
+            f"{run} says which, got none"
+        )
+    return chosen

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import jsonargparse
 import yaml
 
+from zsbir_fast._words import did_you_mean
 from zsbir_fast.training.yaml_limits import LONGEST, require_modest
 
 _UNKNOWN_KEY = (
@@ -24,6 +25,11 @@ _UNKNOWN_KEY = (
 )
 
 
+# A wrong choice: the word, and the text that has the right ones in quotes.
+_WRONG_CHOICE = (
+    r"invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)",
+    r"Expected a (?:typing\.)?(?P<choices>[^.]*Literal\[.*\]).*\. Got value: (?P<word>.*)",
+)
 _BOUNDED_YAML = "zsbir-yaml"
 
 
@@ -83,6 +89,10 @@ class Parser(jsonargparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {text}{self._hint(text)}\n")
 
     def _hint(self, message: str) -> str:
+        for pattern in _WRONG_CHOICE:
+            found = re.search(pattern, message)
+            if found is not None:
+                return did_you_mean(found["word"], re.findall(r"'([^']*)'", found["choices"]))
         for pattern in _UNKNOWN_KEY:
             found = re.search(pattern, message)
             if found is None:
@@ -120,9 +130,10 @@ def find_config(name: str) -> str:
     for candidate in (name, f"{name}.yaml"):
         if candidate in shipped:
             return str(resources.files("zsbir_fast.training") / "configs" / candidate)
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"--config must be a file or one of {', '.join(shipped)}, got {name!r}{hint}")
+    raise ValueError(
+        f"--config must be a file or one of {', '.join(shipped)}, got {name!r}"
+        f"{did_you_mean(name, shipped)}"
+    )
 
 
 def _require_modest_file(path: Path) -> None:

@@ -9,11 +9,21 @@ from typing import Literal
 
 import numpy as np
 
-from zsbir_fast.data import bundled, layouts
+from zsbir_fast._words import did_you_mean
+from zsbir_fast.data import bundled, class_folders, layouts
+from zsbir_fast.data.class_folders import FoundFolders
+from zsbir_fast.data.file_tree import FileTree
 from zsbir_fast.data.filelists import read_class_list
 from zsbir_fast.data.images import ImageSet, Modality
 from zsbir_fast.data.layouts import FoundLists, Labelled
-from zsbir_fast.data.names import check_classes, listing, plain_name
+from zsbir_fast.data.names import (
+    by_plain_name,
+    check_classes,
+    check_distinct,
+    listing,
+    plain_name,
+    same_names,
+)
 from zsbir_fast.data.splits import SPLIT_NAMES, Split, load_split
 
 Layout = Literal["auto", "lists", "folders"]
@@ -35,6 +45,9 @@ class Benchmark:
         validation_sketches: sketches of seen classes that the source keeps out of training
             (SAKE's ``..._filelist_test.txt``), labelled like the training sets; None if it does
             not.
+
+    Raises:
+        ValueError: a class is both seen and unseen, or a set has other classes.
     """
 
     name: str
@@ -45,6 +58,20 @@ class Benchmark:
     test_sketches: ImageSet
     test_photos: ImageSet
     validation_sketches: ImageSet | None = None
+
+    def __post_init__(self) -> None:
+        check_classes("Benchmark", self.seen, self.unseen)
+        for name, classes in (
+            *(("train_sketches", self.seen), ("train_photos", self.seen)),
+            *(("test_sketches", self.unseen), ("test_photos", self.unseen)),
+            ("validation_sketches", self.seen),
+        ):
+            its: ImageSet | None = getattr(self, name)
+            if its is not None and not same_names(its.classes, classes):
+                raise ValueError(
+                    f"Benchmark: {name} must have the classes {listing(classes, limit=3)} of the "
+                    f"benchmark, got {listing(its.classes, limit=3)}"
+                )
 
     def hold_out(self, *, classes: int, seed: int = 0) -> tuple[Benchmark, Benchmark]:
         """Set some seen classes aside, to choose a model without a look at the unseen ones.
@@ -108,7 +135,7 @@ def load_benchmark(
 
     Args:
         name: a published split (see :func:`zsbir_fast.load_split`) or any name for your own data.
-        root: folder of the dataset; None for the bundled ``"qd_caltech"``.
+        root: folder of the dataset, may begin with ``~``; None for the bundled ``"qd_caltech"``.
         layout: ``"lists"``: list files as SAKE and ZSE-SBIR ship them. ``"folders"``: one folder
             per class, e.g. ``sketch/<class>/*.png`` and ``photo/<class>/*.jpg``. ``"auto"``:
             lists if there are any, else folders.
@@ -117,7 +144,8 @@ def load_benchmark(
             split. Published splits fix their classes.
         sketch_folders: folders below ``root`` that hold the class folders of sketches; None looks
             at the usual places.
-        photo_folders: the same for photos, e.g. two folders for Sketchy and its extension.
+        photo_folders: the same for photos; all of them are used. None also joins Sketchy's photos
+            with those of its extension, if both are there.
         cache: keep decoded images as uint8 in memory; None does so for the bundled benchmark
             only (150 MiB).
 
@@ -126,51 +154,46 @@ def load_benchmark(
         spelling.
 
     Raises:
-        ValueError: an option or a list file is wrong, classes overlap, or a class has no image.
-        FileNotFoundError: the folder, a list, a class or the first image of a list is missing; the
-            message says what was looked for and what was found.
+        ValueError: an option or a list file is wrong, classes overlap or are spelt alike, a class
+            has no image, or an image is both in training and in the test.
+        FileNotFoundError: the folder, lists, a class or images of a list are missing; the message
+            says what was looked for and what was found.
+
+    Warns:
+        UserWarning: something is left out: a class that has only sketches or only photos, a
+            folder of no class or of further photos, a file that is no image. It is named.
     """
     folder = _check_arguments(name, root, layout, seen, unseen)
+    if layout == "lists" and (sketch_folders is not None or photo_folders is not None):
+        raise ValueError(
+            "load_benchmark: sketch_folders and photo_folders must be None for layout 'lists', "
+            f"whose lists say where the images are, got {sketch_folders} and {photo_folders}"
+        )
     split = load_split(name) if name in SPLIT_NAMES else None
     keep = cache if cache is not None else root is None
     if layout != "folders" and unseen is None and sketch_folders is None and photo_folders is None:
         found = layouts.find_lists(folder)
         if found:
-            return _from_lists(name, _choose(found, split, folder), split, cache=keep)
+            return _from_lists(name, _choose(name, found, split, folder), split, cache=keep)
     if layout == "lists":
         raise FileNotFoundError(_nothing_found(name, folder, "as file lists"))
     names = None if split is None else (*split.seen, *split.unseen)
     if unseen is not None:
         names = None if seen is None else (*seen, *unseen)
-    folders = layouts.find_folders(
+    folders = class_folders.find_folders(
         folder, names, sketch_folders=sketch_folders, photo_folders=photo_folders
     )
     if folders is None:
         how = "as class folders" if layout == "folders" else "as file lists or class folders"
         raise FileNotFoundError(_nothing_found(name, folder, how))
-    if split is not None:
-        seen, unseen = split.seen, split.unseen
-    elif unseen is None:
-        raise ValueError(
-            f"load_benchmark: unseen must name the unseen classes, as {name!r} is no published "
-            f"split ({', '.join(SPLIT_NAMES)}), got None"
-        )
-    elif seen is None:
-        others = {plain_name(n) for n in unseen}
-        seen = [
-            places[0].name
-            for plain, places in folders.sketches.items()
-            if plain in folders.photos and plain not in others
-        ]
-    check_classes("load_benchmark", seen, unseen)
-    layouts.warn_of_others(folders, (*seen, *unseen))
+    seen, unseen = _classes(name, split, folders, seen, unseen)
     sides = {"sketch": folders.sketches, "photo": folders.photos}
     return _assemble(
         name,
         tuple(seen),
         tuple(unseen),
         {
-            (modality, part): layouts.scan_folders(sides[modality], classes, modality)
+            (modality, part): class_folders.scan_folders(sides[modality], classes, modality)
             for modality in ("sketch", "photo")
             for part, classes in (("train", seen), ("zero", unseen))
         },
@@ -195,7 +218,7 @@ def benchmark_from_lists(
 
     Args:
         name: any name.
-        root: folder that the paths in the lists start from.
+        root: folder that the paths in the lists start from, may begin with ``~``.
         train_sketches: list of sketches of seen classes.
         train_photos: list of photos of seen classes.
         test_sketches: list of sketches of unseen classes.
@@ -209,8 +232,9 @@ def benchmark_from_lists(
         The benchmark.
 
     Raises:
-        FileNotFoundError: a list, or the first image of one, is missing.
-        ValueError: a list is malformed, or classes overlap.
+        FileNotFoundError: lists, or images in one, are missing.
+        ValueError: a list is malformed, classes overlap, a class has no image, or an image is both
+            in training and in the test.
     """
     files = {
         ("sketch", "train"): train_sketches,
@@ -221,8 +245,8 @@ def benchmark_from_lists(
     if validation_sketches is not None:
         files["sketch", "test"] = validation_sketches
     lists = FoundLists(
-        Path(root),
-        {key: Path(file) for key, file in files.items()},
+        Path(root).expanduser(),
+        {key: Path(file).expanduser() for key, file in files.items()},
         _class_names(seen),
         _class_names(unseen),
     )
@@ -239,7 +263,11 @@ def _check_arguments(
     if layout not in ("auto", "lists", "folders"):
         raise ValueError(
             f"load_benchmark: layout must be 'auto', 'lists' or 'folders', got {layout!r}"
+            f"{did_you_mean(layout, ('auto', 'lists', 'folders'))}"
         )
+    for what, names in (("seen classes", seen), ("unseen classes", unseen)):
+        if names is not None:
+            check_distinct("load_benchmark", what, names)
     if seen is not None and unseen is None:
         raise ValueError("load_benchmark: unseen must be given where seen is, got None")
     if unseen is not None and (name in SPLIT_NAMES or layout == "lists"):
@@ -251,21 +279,46 @@ def _check_arguments(
         if name == _BUNDLED:
             return bundled.path(_BUNDLED)
         raise ValueError(
-            f"load_benchmark: root must be the folder of {name!r}, got None; only {_BUNDLED!r} is "
-            "bundled"
+            f"load_benchmark: root must be the folder of {name!r}{did_you_mean(name, SPLIT_NAMES)},"
+            f" got None; only {_BUNDLED!r} is bundled"
         )
-    if not Path(root).is_dir():
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
         raise FileNotFoundError(f"load_benchmark: root must be an existing folder, got {root}")
-    return Path(root)
+    return folder
 
 
-def _choose(found: list[FoundLists], split: Split | None, root: Path) -> FoundLists:
+def _classes(
+    name: str,
+    split: Split | None,
+    folders: FoundFolders,
+    seen: Sequence[str] | None,
+    unseen: Sequence[str] | None,
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Decide which class folders are seen and unseen; name those that are neither."""
+    if split is not None:
+        seen, unseen = split.seen, split.unseen
+    if unseen is None:
+        raise ValueError(
+            f"load_benchmark: unseen must name the unseen classes, as {name!r} is no published "
+            f"split ({', '.join(SPLIT_NAMES)}), got None{did_you_mean(name, SPLIT_NAMES)}"
+        )
+    if seen is None:
+        seen = class_folders.classes_of_both(folders, unseen)
+    else:
+        class_folders.warn_of_others(folders, (*seen, *unseen))
+    check_classes("load_benchmark", seen, unseen)
+    return seen, unseen
+
+
+def _choose(name: str, found: list[FoundLists], split: Split | None, root: Path) -> FoundLists:
     """Pick the lists of the wanted split: datasets keep the lists of several side by side."""
     if split is None:
         if len(found) > 1:
             raise ValueError(
                 f"load_benchmark: root must hold the lists of one split, got "
-                f"{listing(next(iter(lists.files.values())).parent for lists in found)}"
+                f"{listing(next(iter(lists.files.values())).parent for lists in found)} for "
+                f"{name!r}{did_you_mean(name, SPLIT_NAMES)}"
             )
         return found[0]
     wanted = {plain_name(name) for name in split.unseen}
@@ -293,9 +346,13 @@ def _from_lists(name: str, lists: FoundLists, split: Split | None, *, cache: boo
             f"{name!r}, got none in {next(iter(lists.files.values())).parent}"
         )
     check_classes("load_benchmark", seen, unseen)
+    layouts.check_lists(lists.files)
     classes = {"train": seen, "test": seen, "zero": unseen}
+    tree = FileTree(lists.base)
     images = {
-        (modality, part): layouts.read_images(file, lists.base, classes[part])
+        (modality, part): layouts.read_images(
+            file, tree, classes[part], modality, complete=part != "test"
+        )
         for (modality, part), file in lists.files.items()
         if (modality, part) != ("photo", "test")
     }
@@ -308,7 +365,7 @@ def _spelt(
     """Spell the names of a list as the published split does; without names take the split's."""
     if names is None or published is None:
         return names or published
-    spelling = {plain_name(name): name for name in published}
+    spelling = by_plain_name("load_benchmark", "classes", ((name, name) for name in published))
     strange = [name for name in names if plain_name(name) not in spelling]
     if strange or len(names) != len(published):
         raise ValueError(
@@ -330,6 +387,8 @@ def _assemble(
     *,
     cache: bool,
 ) -> Benchmark:
+    layouts.check_apart(images)
+
     def image_set(modality: Modality, part: str) -> ImageSet:
         found = images[modality, part]
         classes = unseen if part == "zero" else seen
@@ -348,7 +407,9 @@ def _assemble(
 
 
 def _nothing_found(name: str, root: Path, how: str) -> str:
+    photos = class_folders.PHOTO_FOLDERS
     return (
-        f"load_benchmark: root must hold {name!r} {how}, got {root}, where nothing fits:\n"
-        f"{layouts.describe_search(root)}"
+        f"load_benchmark: root must hold {name!r}{did_you_mean(name, SPLIT_NAMES)} {how}, got "
+        f"{root}, where nothing fits:\n"
+        f"{layouts.describe_search(root, class_folders.SKETCH_FOLDERS, photos)}"
     )

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+# Formats with a signature, so that a file of any name is known by its first bytes.
+_SIGNED = (
+    *("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI"),
+    *("HEIF", "JXL"),  # where a plug-in of Pillow is registered
+)
+# What a list may name besides. Others are refused: EPS would start Ghostscript on a foreign file.
+_FORMATS = (*_SIGNED, "MPO", "DIB", "TGA", "PCX", "SGI")
 
 
 def decode_image(path: str | Path) -> Tensor:
     """Decode an image file to RGB, upright.
 
     The EXIF orientation is applied, transparency is laid on white, palettes, CMYK, one-bit and
-    16-bit images are converted (16 bits are scaled to 8).
+    16-bit images are converted (16 bits are scaled to 8). The first picture of an animation
+    counts. What the file is follows from its bytes, never from its name.
 
     Args:
         path: the file.
@@ -25,29 +36,63 @@ def decode_image(path: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image or is damaged; the message names it.
+        ValueError: the file is no image, is damaged, or has more pixels than Pillow's limit
+            (``PIL.Image.MAX_IMAGE_PIXELS``, twice); the message names it.
     """
     try:
-        with Image.open(path) as image:
-            rgb_or_grey = _plain(ImageOps.exif_transpose(image))
+        with Image.open(path, formats=_readable(_FORMATS)) as image:
+            rgb_or_grey = _plain(ImageOps.exif_transpose(image), image.format)
         pixels = np.array(rgb_or_grey)
     except FileNotFoundError:
         raise FileNotFoundError(f"decode_image: no such image file: {path}") from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise almost any type on damaged files
-        raise ValueError(f"decode_image: {path} must be a readable image, got: {error}") from error
+        raise ValueError(
+            f"decode_image: {path} must be a readable image, got: {_fault(path, error)}"
+        ) from error
     if pixels.ndim == 2:
         return torch.from_numpy(pixels).expand(3, -1, -1)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def is_image(path: str | Path) -> bool:
+    """Tell by its first bytes whether a file is an image that can be decoded.
+
+    Args:
+        path: the file, of any name.
+
+    Returns:
+        Whether it is. What follows behind the header is not looked at.
+    """
+    try:
+        with Image.open(path, formats=_readable(_SIGNED)):
+            return True
+    except Exception:  # as above
+        return False
+
+
+@cache
+def _readable(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out the formats that this Pillow was built without."""
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
+
+
+def _fault(path: str | Path, error: Exception) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error) or type(error).__name__
+    if os.path.getsize(path) == 0:
+        return "an empty file"
+    return f"a file that is damaged or none of {', '.join(_readable(_FORMATS))}"
+
+
+def _plain(image: Image.Image, kind: str | None) -> Image.Image:
     """Convert to mode L or RGB."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image.copy()  # loads the pixels while the file is open
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep(image)
+        return _from_deep(image, sixteen_bits=image.mode != "I" or kind in ("PNG", "PPM"))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -55,12 +100,14 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
+def _from_deep(image: Image.Image, *, sixteen_bits: bool) -> Image.Image:
     """Scale grey images of 16 bits (or floats in 0..1) to 8 bits; those within 0..255 stay."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite")
     top = values.max(initial=0)
     if image.mode == "F" and top <= 1:
         values = values * 255
-    elif image.mode != "F" and (image.mode != "I" or top > 255):
+    elif image.mode != "F" and (sixteen_bits or top > 255):
         values = values / 257  # 65535 / 255
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), mode=None)

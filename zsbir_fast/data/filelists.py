@@ -6,6 +6,7 @@ what stands before it may contain spaces.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def read_file_list(path: str | Path, *, classes: int | None = None) -> FileList:
     """Read a list of images.
 
     Args:
-        path: the list file, UTF-8; empty lines are skipped.
+        path: the list file, see :func:`read_text`; empty lines are skipped.
         classes: number of classes; labels must be below it. None accepts any label from 0 on.
 
     Returns:
@@ -70,7 +71,7 @@ def read_class_list(path: str | Path) -> tuple[str, ...]:
     """Read class names and ids (``cname_cid.txt``).
 
     Args:
-        path: the list file, UTF-8; empty lines are skipped.
+        path: the list file, see :func:`read_text`; empty lines are skipped.
 
     Returns:
         Names in the order of their ids.
@@ -110,12 +111,34 @@ def write_class_list(path: str | Path, names: Sequence[str]) -> None:
     _write("write_class_list", path, list(names), list(range(len(names))))
 
 
+def read_text(path: str | Path) -> str:
+    """Read a text file as the editors of any system write it.
+
+    Args:
+        path: the file, UTF-8 with or without a byte order mark, or UTF-16 with one; may begin
+            with ``~``.
+
+    Returns:
+        The text without the mark.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is in another encoding.
+    """
+    raw = Path(path).expanduser().read_bytes()
+    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = raw.decode("utf-16" if utf16 else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("zero bytes, as in a binary file or in UTF-16 without a byte order mark")
+    return text
+
+
 def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str, int]]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(f"{function}: no such list file: {path}") from None
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{function}: {path} must be UTF-8 text, got: {error}") from error
     found = []
     for number, line in enumerate(lines, 1):
@@ -151,4 +174,4 @@ def _write(function: str, path: str | Path, names: list[str], labels: list[int])
                 f"label from 0 on, got {name!r} {label}"
             )
     text = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
-    write_text(path, text)
+    write_text(Path(path).expanduser(), text)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.data.images import ImageSet
+from zsbir_fast.data.names import same_names
 
 _NAME = re.compile(r"(n\d+_\d+)(?:-\d+)?")
 
@@ -63,7 +64,7 @@ def fine_grained_pairs(sketches: ImageSet, photos: ImageSet) -> FineGrainedPairs
         ValueError: classes differ, or not a single pair was found, as with TU-Berlin and
             QuickDraw, whose sketches were not drawn from photos.
     """
-    if sketches.classes != photos.classes:
+    if not same_names(sketches.classes, photos.classes):
         raise ValueError("fine_grained_pairs: sketches and photos must have the same classes")
     photo_of: dict[tuple[int, str], int] = {}
     for index, (label, path) in enumerate(zip(photos.labels.tolist(), photos.paths, strict=True)):

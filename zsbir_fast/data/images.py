@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zsbir_fast.data.decode import decode_image
-from zsbir_fast.data.names import listing
+from zsbir_fast.data.names import (
+    by_plain_name,
+    check_distinct,
+    listing,
+    plain_name,
+    with_nearest,
+)
 
 Modality = Literal["sketch", "photo"]
 Transform = Callable[[Tensor], Tensor]
@@ -57,6 +63,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        check_distinct("ImageSet", "classes", classes)
         self.classes = tuple(classes)
         self.modality = check_modality("ImageSet", modality)
         self.transform = transform
@@ -132,23 +139,27 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         """Return the images of some classes, labelled by their place in ``names``.
 
         Args:
-            names: class names, each in ``classes``.
+            names: class names, each in ``classes`` in any spelling.
 
         Returns:
             A set with ``classes == tuple(names)``, in the order of this set.
 
         Raises:
-            ValueError: a name is not among the classes.
+            ValueError: a name is not among the classes, or is there twice.
         """
-        unknown = [name for name in names if name not in self.classes]
+        function = "ImageSet.of_classes"
+        check_distinct(function, "names", names)
+        labelled = ((name, label) for label, name in enumerate(self.classes))
+        place = by_plain_name(function, "classes", labelled)
+        unknown = [name for name in names if plain_name(name) not in place]
         if unknown:
             raise ValueError(
-                f"ImageSet.of_classes: names must be among the {len(self.classes)} classes, got "
-                f"{listing(unknown)}"
+                f"{function}: names must be among the {len(self.classes)} classes, got "
+                f"{with_nearest(unknown, self.classes)}"
             )
         new_label = torch.full((len(self.classes),), -1)
         for label, name in enumerate(names):
-            new_label[self.classes.index(name)] = label
+            new_label[place[plain_name(name)]] = label
         labels = new_label[self.labels]
         other = self.subset(torch.nonzero(labels >= 0).flatten())
         other.labels = labels[labels >= 0]
@@ -190,8 +201,12 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         )
         if on_error == "raise" or len(bad) == len(self):
             raise ValueError(message)
-        warnings.warn(f"{message}\nThey are left out.", stacklevel=2)
-        return self.subset([i for i, fault in enumerate(faults) if fault is None])
+        good = self.subset([i for i, fault in enumerate(faults) if fault is None])
+        kept = set(good.labels.tolist())
+        gone = [self.classes[i] for i in self.labels.unique().tolist() if i not in kept]
+        emptied = f" No {self.modality} is left of {listing(gone)}." if gone else ""
+        warnings.warn(f"{message}\nThey are left out.{emptied}", stacklevel=2)
+        return good
 
     def _fault(self, index: int) -> str | None:
         try:
@@ -207,11 +222,6 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             raise ValueError(
                 f"ImageSet: paths and labels must be of equal length, got {len(self.paths)} paths "
                 f"and labels of shape {list(self.labels.shape)}"
-            )
-        if len(set(self.classes)) != len(self.classes):
-            twice = {name for name in self.classes if self.classes.count(name) > 1}
-            raise ValueError(
-                f"ImageSet: classes must differ, got {listing(sorted(twice))} more than once"
             )
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():

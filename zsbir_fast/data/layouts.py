@@ -1,14 +1,16 @@
-"""Find a dataset on disk: list files as SAKE and ZSE-SBIR ship them, or folders of classes."""
+"""Find a dataset on disk that comes with list files, as SAKE and ZSE-SBIR ship them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir_fast.data.filelists import read_class_list, read_file_list
-from zsbir_fast.data.names import listing, plain_name
+from zsbir_fast.data.file_tree import FileTree
+from zsbir_fast.data.filelists import FileList, read_class_list, read_file_list
+from zsbir_fast.data.names import listing
 
 # Lists of sketches and photos; {} is train, zero (unseen classes) or test (validation sketches).
 LIST_NAMES = (
@@ -17,38 +19,6 @@ LIST_NAMES = (
     ("sketch_{}.txt", "all_photo_{}.txt"),  # QuickDraw
     ("sketch_filelist_{}.txt", "photo_filelist_{}.txt"),  # any other
 )
-# Folders that hold one folder per class. The first one with known classes is taken.
-SKETCH_FOLDERS = (
-    "sketch",
-    "sketches",
-    "sketch/tx_000000000000",
-    "sketch/tx_000000000000_ready",
-    "256x256/sketch/tx_000000000000",
-    "256x256/sketch/tx_000000000000_ready",
-    "Sketchy/sketch/tx_000000000000",
-    "png",
-    "png_ready",
-    "QuickDraw_sketches",
-    "QuickDraw_sketches_final",
-)
-PHOTO_FOLDERS = (
-    "extended_photo",
-    "EXTEND_image_sketchy",
-    "EXTEND_image_sketchy_ready",
-    "photo",
-    "photos",
-    "images",
-    "photo/tx_000000000000",
-    "photo/tx_000000000000_ready",
-    "256x256/photo/tx_000000000000",
-    "256x256/photo/tx_000000000000_ready",
-    "ImageResized",
-    "ImageResized_ready",
-    "QuickDraw_images",
-    "QuickDraw_images_final",
-    "EXTEND_image_quickdraw",
-)
-IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"])
 _CLASS_LISTS = {"train": "cname_cid.txt", "zero": "cname_cid_zero.txt"}
 _LISTED_ENTRIES = 20
 
@@ -81,18 +51,6 @@ class FoundLists(NamedTuple):
     unseen: tuple[str, ...] | None
 
 
-class FoundFolders(NamedTuple):
-    """Class folders of both modalities, by plain class name.
-
-    Attributes:
-        sketches: folders of every class.
-        photos: folders of every class.
-    """
-
-    sketches: dict[str, list[Path]]
-    photos: dict[str, list[Path]]
-
-
 def find_lists(root: Path) -> list[FoundLists]:
     """Find folders with list files: ``root``, ``root/zeroshot*`` and ``root/*/zeroshot*``.
 
@@ -123,126 +81,115 @@ def find_lists(root: Path) -> list[FoundLists]:
     return found
 
 
-def read_images(file: Path, base: Path, classes: Sequence[str]) -> Labelled:
+def read_images(
+    file: Path, tree: FileTree, classes: Sequence[str], what: str, *, complete: bool
+) -> Labelled:
     """Read one list of images and check that it fits the folder.
 
     Args:
         file: the list file.
-        base: folder that its paths start from.
+        tree: the folder that its paths start from.
         classes: class names by id.
+        what: ``"sketch"`` or ``"photo"``, for messages.
+        complete: refuse classes without an image.
 
     Returns:
         Files and labels.
 
     Raises:
-        FileNotFoundError: the list or its first image is missing.
-        ValueError: the list is malformed.
+        FileNotFoundError: the list or images in it are missing.
+        ValueError: the list is malformed, a class has no image, or a file has two labels.
+
+    Warns:
+        UserWarning: a file is listed more than once.
     """
     listed = read_file_list(file, classes=len(classes))
-    paths = [base / name for name in listed.paths]  # an absolute path stays as it is
-    if not paths[0].is_file():
+    found = [tree.find(written) for written in listed.paths]
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(found):
+        missing = [name for name, path in zip(listed.paths, found, strict=True) if path is None]
         raise FileNotFoundError(
-            f"load_benchmark: paths in {file} must start from {base}, but {paths[0]} is missing"
+            f"load_benchmark: paths in {file} must start from {tree.base}, but {len(missing)} of "
+            f"{len(found)} files are missing: {listing(missing, limit=5)}"
+        )
+    _check_repeats(file, listed)
+    with_images = set(listed.labels)
+    empty = [name for label, name in enumerate(classes) if label not in with_images]
+    if empty and complete:
+        raise ValueError(
+            f"load_benchmark: every class must have at least one {what}, got none in {file} for "
+            f"{listing(empty)} ({len(empty)} of {len(classes)} classes)"
         )
     return Labelled(paths, list(listed.labels))
 
 
-def find_folders(
-    root: Path,
-    classes: Sequence[str] | None,
-    *,
-    sketch_folders: Sequence[str] | None = None,
-    photo_folders: Sequence[str] | None = None,
-) -> FoundFolders | None:
-    """Find the folders of classes.
+def _check_repeats(file: Path, listed: FileList) -> None:
+    """Refuse files of two classes, and tell about files that are listed more than once."""
+    label_of: dict[str, int] = {}
+    for name, label in zip(listed.paths, listed.labels, strict=True):
+        if label_of.setdefault(name, label) != label:
+            raise ValueError(
+                f"load_benchmark: every file in {file} must have one label, got {label_of[name]} "
+                f"and {label} for {name!r}"
+            )
+    if len(label_of) < len(listed.paths):
+        counts = Counter(listed.paths)
+        twice = [name for name, count in counts.items() if count > 1]
+        warnings.warn(
+            f"load_benchmark: files in {file} must differ, got {len(twice)} more than once, which "
+            f"count as often: {listing(twice, limit=5)}",
+            stacklevel=5,
+        )
+
+
+def check_lists(files: dict[tuple[str, str], Path]) -> None:
+    """Refuse to begin while lists are missing.
 
     Args:
-        root: folder of the dataset.
-        classes: names to look for; None takes every folder that both modalities have.
-        sketch_folders: folders below ``root`` with sketches, all of which are used; None looks
-            at the usual ones and takes the first that fits.
-        photo_folders: the same for photos.
-
-    Returns:
-        The folders, or None if one modality was not found.
+        files: list file by modality and part.
 
     Raises:
-        ValueError: two folders of a modality are spelt alike.
+        FileNotFoundError: lists are missing; the message counts and names them.
     """
-    wanted = None if classes is None else {plain_name(name) for name in classes}
-    sides = []
-    for given, usual in ((sketch_folders, SKETCH_FOLDERS), (photo_folders, PHOTO_FOLDERS)):
-        if given is not None:
-            side = _merge([_class_folders(root / name) for name in given])
-        else:
-            candidates = (_class_folders(root / name) for name in usual)
-            side = next((c for c in candidates if _fits(c, wanted)), {})
-        if not _fits(side, wanted):
-            return None
-        sides.append(side)
-    return FoundFolders(*sides)
-
-
-def scan_folders(folders: dict[str, list[Path]], classes: Sequence[str], what: str) -> Labelled:
-    """List the images of some classes.
-
-    Args:
-        folders: folders by plain class name.
-        classes: class names; labels index them.
-        what: ``"sketch"`` or ``"photo"``, for messages.
-
-    Returns:
-        Files, sorted by class and name, and labels.
-
-    Raises:
-        FileNotFoundError: classes without a folder.
-        ValueError: classes without an image.
-    """
-    missing = [name for name in classes if plain_name(name) not in folders]
+    missing = [file for file in files.values() if not file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"load_benchmark: every class must have a {what} folder, got none for "
-            f"{listing(missing)} ({len(missing)} of {len(classes)} classes)"
+            f"load_benchmark: every list of the split must be there, got no such list file: "
+            f"{listing(missing)} ({len(missing)} of {len(files)})"
         )
-    found = Labelled([], [])
-    empty = []
-    for label, name in enumerate(classes):
-        places = folders[plain_name(name)]
-        files = [file for place in places for file in sorted(_images(place))]
-        if not files:
-            empty.append(name)
-        found.paths.extend(files)
-        found.labels.extend([label] * len(files))
-    if empty:
-        raise ValueError(
-            f"load_benchmark: every class must have at least one {what}, got none for "
-            f"{listing(empty)}"
-        )
-    return found
 
 
-def warn_of_others(found: FoundFolders, classes: Iterable[str]) -> None:
-    """Tell about class folders that no class of the split uses.
+def check_apart(images: Mapping[tuple[str, str], Labelled]) -> None:
+    """Refuse an image that is in training and in the test, or a sketch and a photo.
 
     Args:
-        found: the folders.
-        classes: seen and unseen classes.
+        images: sketches and photos of the parts train and zero.
+
+    Raises:
+        ValueError: there are such images; the message counts them and names some.
     """
-    known = {plain_name(name) for name in classes}
-    others = sorted((found.sketches.keys() & found.photos.keys()) - known)
-    if others:
-        warnings.warn(
-            f"load_benchmark: {len(others)} class folders belong to no class of the split and are "
-            f"left out: {listing(others)}",
-            stacklevel=3,
-        )
+    files = {key: dict.fromkeys(found.paths) for key, found in images.items()}
+    for what, of_one, of_another in (
+        ("in training or in the test", ("sketch", "train"), ("sketch", "zero")),
+        ("in training or in the test", ("photo", "train"), ("photo", "zero")),
+        ("a sketch or a photo", ("sketch", "train"), ("photo", "train")),
+        ("a sketch or a photo", ("sketch", "zero"), ("photo", "zero")),
+    ):
+        both = [path for path in files[of_one] if path in files[of_another]]
+        if both:
+            raise ValueError(
+                f"load_benchmark: every image must be {what}, got {len(both)} that are both: "
+                f"{listing(both, limit=5)}"
+            )
 
 
-def describe_search(root: Path) -> str:
+def describe_search(root: Path, sketches: Sequence[str], photos: Sequence[str]) -> str:
     """Say what was looked for below ``root`` and what lies there.
 
     Args:
         root: folder of the dataset.
+        sketches: folders that class folders of sketches were looked for in.
+        photos: the same for photos.
 
     Returns:
         Lines for a message.
@@ -251,47 +198,11 @@ def describe_search(root: Path) -> str:
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     return (
         f"  looked for file lists: {lists} in {root}, {root}/zeroshot*/ and {root}/*/zeroshot*/\n"
-        f"  looked for class folders of sketches in: {', '.join(SKETCH_FOLDERS)}\n"
-        f"  looked for class folders of photos in: {', '.join(PHOTO_FOLDERS)}\n"
+        f"  looked for class folders of sketches in: {', '.join(sketches)}\n"
+        f"  looked for class folders of photos in: {', '.join(photos)}\n"
         f"  found in {root}: {listing(entries, limit=_LISTED_ENTRIES) or 'nothing'}"
     )
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:
     return read_class_list(path) if path.is_file() else None
-
-
-def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        return {}
-    found: dict[str, list[Path]] = {}
-    for place in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."):
-        if plain_name(place.name) in found:
-            raise ValueError(
-                f"load_benchmark: class folders in {folder} must differ by more than case and "
-                f"separators, got {found[plain_name(place.name)][0].name!r} and {place.name!r}"
-            )
-        found[plain_name(place.name)] = [place]
-    return found
-
-
-def _merge(sides: Sequence[dict[str, list[Path]]]) -> dict[str, list[Path]]:
-    merged: dict[str, list[Path]] = {}
-    for side in sides:
-        for name, places in side.items():
-            merged.setdefault(name, []).extend(places)
-    return merged
-
-
-def _fits(folders: dict[str, list[Path]], wanted: set[str] | None) -> bool:
-    if wanted is not None:
-        return bool(folders.keys() & wanted)
-    return any(next(_images(place), None) for places in folders.values() for place in places)
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
-    )

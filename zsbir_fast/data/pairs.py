@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zsbir_fast.data.images import ImageSet
-from zsbir_fast.data.names import listing
+from zsbir_fast.data.names import listing, same_names
 
 
 class PairItem(TypedDict):
@@ -42,7 +42,7 @@ class SketchPhotoPairs(Dataset[PairItem]):
                 "SketchPhotoPairs: sketches and photos must be of these modalities, got "
                 f"{sketches.modality} and {photos.modality}"
             )
-        if sketches.classes != photos.classes:
+        if not same_names(sketches.classes, photos.classes):
             raise ValueError(
                 "SketchPhotoPairs: sketches and photos must have the same classes, got "
                 f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"

@@ -6,6 +6,7 @@ one stream of batches, and a run that stops inside an epoch goes on at any batch
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -114,7 +115,7 @@ class ClassBalancedBatchSampler(_EpochSampler):
 
     Within an epoch classes come up equally often, and so do the images of a class. A class with
     fewer images than asked for gives all of them and repeats some; no other class repeats an
-    image within a batch. Classes that lack sketches or photos are left out.
+    image within a batch. Classes that lack sketches or photos are left out, with a warning.
 
     Args:
         sketch_labels: class of every sketch, integers [n].
@@ -171,6 +172,13 @@ class ClassBalancedBatchSampler(_EpochSampler):
                 "ClassBalancedBatchSampler: classes_per_batch must be at most the number of "
                 f"classes with both sketches and photos, {len(self.classes)}, got "
                 f"{classes_per_batch}"
+            )
+        halves = sorted(self._sketches.keys() ^ self._photos.keys())
+        if halves:
+            warnings.warn(
+                "ClassBalancedBatchSampler: every class must have sketches and photos, got only "
+                f"one of them for the labels {listing(halves)}, which are left out",
+                stacklevel=2,
             )
 
     def _stream(self, rng: np.random.Generator) -> Iterator[list[Pair]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from zsbir_fast._words import did_you_mean
 from zsbir_fast.data import bundled
 from zsbir_fast.data.names import check_classes
 
@@ -112,7 +113,10 @@ def load_split(name: str) -> Split:
     sketchy-21 goes back to Yelamarthi et al., ECCV 2018, quickdraw-30 to Dey et al., CVPR 2019.
     """
     if name not in SPLIT_NAMES:
-        raise ValueError(f"load_split: name must be one of {', '.join(SPLIT_NAMES)}, got {name!r}")
+        raise ValueError(
+            f"load_split: name must be one of {', '.join(SPLIT_NAMES)}, got {name!r}"
+            f"{did_you_mean(name, SPLIT_NAMES)}"
+        )
     if name == "qd_caltech":
         split = _bundled_split()
     else:

@@ -31,13 +31,17 @@ def read_npz(path: str | Path, names: Sequence[str], *, expected: str) -> dict[s
     """
     try:
         with open(path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size == 0:
+                raise ValueError("an empty file")
             if stream.read(6) == b"\x93NUMPY":
                 raise ValueError("it holds a single array")
         with zipfile.ZipFile(path) as archive:
             there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             absent = [name for name in names if name not in there]
             if absent:
-                raise ValueError(f"it has {', '.join(there)} and lacks {', '.join(absent)}")
+                raise ValueError(
+                    f"it has {', '.join(there) or 'no array'} and lacks {', '.join(absent)}"
+                )
             chosen = {name: there[name] for name in names or there}
             size = sum(entry.file_size for entry in chosen.values())
             if size > _memory():  # a packed file can be a thousand times smaller

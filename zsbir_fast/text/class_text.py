@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from zsbir_fast.data.names import plain_name
+from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, fill_prompt
 from zsbir_fast.text.word_vectors import Origin, name_tokens
@@ -47,8 +48,8 @@ class ClassText:
             ``"description"`` or ``"hash"`` (glove), ``"open_clip"`` or ``"given"``.
 
     Raises:
-        ValueError: no classes, an unknown source, model, tag or template, or ``max_tokens`` below
-            1.
+        ValueError: no classes, two that are spelt alike, an unknown source, model, tag or
+            template, or ``max_tokens`` below 1.
         RuntimeError: open_clip weights could not be fetched.
 
     Source: vectors, Pennington et al., "GloVe", EMNLP 2014.
@@ -71,6 +72,7 @@ class ClassText:
         descriptions: Descriptions | None = None,
         max_tokens: int = 8,
     ) -> None:
+        check_distinct("ClassText", "classes", classes)
         self.classes = tuple(classes)
         if not self.classes:
             raise ValueError("ClassText: classes must be at least one, got none")
@@ -109,23 +111,33 @@ class ClassText:
             The text, in float32; masked tokens are zero.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or a class has neither token nor ``global_``.
+            TypeError: something else than tensors.
+            ValueError: shapes or dtypes do not fit, a number is not finite, or a class has neither
+                token nor ``global_``.
         """
+        check_distinct("ClassText.from_tensors", "classes", classes)
         names = tuple(classes)
         _check_given(names, tokens, mask, global_, words)
         text = cls.__new__(cls)
         text.classes = names
         text.mask = torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-        text.tokens = tokens.float() * text.mask[:, :, None]
+        text.tokens = tokens.float().masked_fill(~text.mask[:, :, None], 0)  # padding may be NaN
         counts = text.mask.sum(1)
         text.global_ = text.tokens.sum(1) / counts[:, None] if global_ is None else global_.float()
+        for name, value in (("tokens", text.tokens), ("global_", text.global_)):
+            finite = torch.isfinite(value.flatten(1)).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"ClassText.from_tensors: {name} must be finite in float32, got others for "
+                    f"{names[int((~finite).nonzero()[0])]!r}"
+                )
         text.words = words or [[n] * int(k) for n, k in zip(names, counts, strict=True)]
         text.origins = ["given"] * len(names)
         return text
 
     def _from_glove(self, descriptions: Descriptions | None, max_tokens: int) -> None:
         known = bundled_descriptions() if descriptions is None else descriptions
-        sentences = {plain_name(name): listed for name, listed in known.items()}
+        sentences = by_plain_name("ClassText", "classes of descriptions", known.items())
         found = [
             name_tokens(name, sentences.get(plain_name(name), ()), max_tokens=max_tokens)
             for name in self.classes
@@ -137,9 +149,23 @@ class ClassText:
             self.tokens[row, : len(item.words)] = item.tokens
             self.mask[row, : len(item.words)] = True
         self.global_ = torch.stack([item.vector for item in found])
+        self._warn_of_twins()
         self.words = [item.words for item in found]
         origins: list[Origin] = [item.origin for item in found]
         self.origins = list(origins)
+
+    def _warn_of_twins(self) -> None:
+        """Tell about classes that text cannot tell apart, such as "fan (big)", "fan (small)"."""
+        met: dict[bytes, list[str]] = {}
+        for name, vector in zip(self.classes, self.global_, strict=True):
+            met.setdefault(vector.numpy().tobytes(), []).append(name)
+        for names in met.values():
+            if len(names) > 1:
+                warnings.warn(
+                    f"ClassText: {len(names)} classes have one and the same vector, as the words "
+                    f"that are known of them are the same: {listing(names)}",
+                    stacklevel=4,
+                )
 
     def _from_open_clip(self, model: str, weights: str | None, prompt: str) -> None:
         from zsbir_fast.text.clip_text import encode_sentences
@@ -165,6 +191,11 @@ def _check_given(
     words: list[list[str]] | None,
 ) -> None:
     function = "ClassText.from_tensors"
+    for name, value in (("tokens", tokens), ("mask", mask), ("global_", global_)):
+        if not isinstance(value, Tensor) and not (value is None and name != "tokens"):
+            raise TypeError(f"{function}: {name} must be a tensor, got {type(value).__name__}")
+    if not classes:
+        raise ValueError(f"{function}: classes must be at least one, got none")
     if tokens.ndim != 3 or len(tokens) != len(classes) or not tokens.is_floating_point():
         raise ValueError(
             f"{function}: tokens must be float [C, L, D] for {len(classes)} classes, got "
@@ -179,6 +210,11 @@ def _check_given(
         raise ValueError(
             f"{function}: global_ must be {[len(classes), tokens.shape[2]]}, got "
             f"{list(global_.shape)}"
+        )
+    if 0 in tokens.shape:
+        raise ValueError(
+            f"{function}: tokens must have at least one token and one column, got "
+            f"{list(tokens.shape)}"
         )
     counts = torch.full((len(classes),), tokens.shape[1]) if mask is None else mask.sum(1)
     if global_ is None and bool((counts == 0).any()):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from zsbir_fast.data import bundled
-from zsbir_fast.data.names import listing, plain_name
+from zsbir_fast.data.filelists import read_text
+from zsbir_fast.data.names import by_plain_name, listing, plain_name
 from zsbir_fast.text.prompts import PHOTO, SKETCH, fill_prompts
 
 Descriptions = dict[str, tuple[str, ...]]
@@ -29,19 +30,21 @@ def load_descriptions(path: str | Path) -> Descriptions:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no JSON of this form; the message names the class.
+        ValueError: the file is no JSON of this form, or two classes are spelt alike; the message
+            names the class.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path), object_pairs_hook=_without_repeats)
     except FileNotFoundError:
         raise FileNotFoundError(f"load_descriptions: no such file: {path}") from None
-    except ValueError as error:  # also text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8
         raise ValueError(f"load_descriptions: {path} must be JSON, got: {error}") from error
     if not isinstance(stored, dict):
         raise ValueError(
             f"load_descriptions: {path} must hold an object of classes, got a "
             f"{type(stored).__name__}"
         )
+    by_plain_name("load_descriptions", f"classes of {path}", stored.items())
     return {name: _sentences(path, name, entry) for name, entry in stored.items()}
 
 
@@ -53,11 +56,12 @@ def bundled_descriptions() -> Descriptions:
         Sentences by class name, of part of the classes of every published split and of all
         classes of qd_caltech. Written by language models: some details are invented.
     """
-    found: Descriptions = {}
-    for name in _BUNDLED:
-        stored = load_descriptions(bundled.path("descriptions") / f"{name}.json")
-        found = {**stored, **found}
-    return found
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for file in _BUNDLED:
+        stored = load_descriptions(bundled.path("descriptions") / f"{file}.json")
+        for name, sentences in stored.items():
+            found.setdefault(plain_name(name), (name, sentences))
+    return dict(found.values())
 
 
 def describe_classes(
@@ -69,7 +73,7 @@ def describe_classes(
     """Describe every class, with templates where there are no sentences.
 
     Args:
-        classes: class names; compared without case, spaces, underscores and hyphens.
+        classes: class names; compared without case, blanks, underscores and hyphens.
         descriptions: sentences by class name; None takes the bundled ones.
         fallback: templates for classes without sentences; empty refuses them.
 
@@ -80,17 +84,30 @@ def describe_classes(
         ValueError: a class has no sentences and there is no fallback.
     """
     known = bundled_descriptions() if descriptions is None else descriptions
-    by_plain_name = {plain_name(name): sentences for name, sentences in known.items() if sentences}
-    missing = [name for name in classes if plain_name(name) not in by_plain_name]
+    described = by_plain_name(
+        "describe_classes",
+        "classes of descriptions",
+        ((name, sentences) for name, sentences in known.items() if sentences),
+    )
+    missing = [name for name in classes if plain_name(name) not in described]
     if missing and not fallback:
         raise ValueError(
             f"describe_classes: descriptions must cover every class, got none for "
             f"{listing(missing)}"
         )
     return {
-        name: by_plain_name.get(plain_name(name)) or fill_prompts(fallback, name)
-        for name in classes
+        name: described.get(plain_name(name)) or fill_prompts(fallback, name) for name in classes
     }
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; of two keys that are the same one would vanish."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"{listing(twice)} more than once in one object")
+    return found
 
 
 def _sentences(path: str | Path, name: str, entry: Any) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from zsbir_fast._files import write_text
 from zsbir_fast.training.yaml_limits import require_modest
 
 Layout = Literal["auto", "lists", "folders"]
+PLACES = ("layout", "unseen", "sketch_folders", "photo_folders")
+"""Keys of ``data`` that say where images of a benchmark lie."""
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
 
@@ -27,6 +29,9 @@ class DataConfig:
         layout: list files, folders of classes, or ``auto``: whichever is there.
         unseen: names of the unseen classes, for data of your own in folders of classes;
             published splits fix theirs.
+        sketch_folders: folders below ``root`` that hold the class folders of sketches; None looks
+            at the usual places.
+        photo_folders: the same for photos, all of which are used.
         validation_classes: seen classes held out for validation; 0 trains on all of them and
             keeps no ``best`` checkpoint. Unseen classes are never used before the final test.
         classes_per_batch: classes in a batch.
@@ -40,12 +45,18 @@ class DataConfig:
     root: str | None = None
     layout: Layout = "auto"
     unseen: list[str] | None = None
+    sketch_folders: list[str] | None = None
+    photo_folders: list[str] | None = None
     validation_classes: int = 5
     classes_per_batch: int = 8
     sketches_per_class: int = 2
     photos_per_class: int = 2
     eval_batch_size: int = 64
     workers: int = 0
+
+    def places(self) -> dict[str, Any]:
+        """Return what ``load_benchmark`` is told besides name and root."""
+        return {key: getattr(self, key) for key in PLACES}
 
 
 @dataclass(frozen=True)

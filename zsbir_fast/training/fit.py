@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zsbir_fast._files import remove_leftovers
 from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
 from zsbir_fast.data.images import ImageSet
+from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.training.assess import usual_ks
@@ -23,6 +24,7 @@ from zsbir_fast.training.data_module import SeenClasses
 from zsbir_fast.training.embedding import embed_pair
 from zsbir_fast.training.export import export_model
 from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.training.leaks import NO_LEAK, Leak, check_unseen
 from zsbir_fast.training.module import RetrievalModule
 from zsbir_fast.training.resume import (
     Begun,
@@ -46,11 +48,13 @@ class Embedded:
         queries: sketches, float32 [Q, D].
         gallery: photos, float32 [G, D].
         result: evaluation under the protocol ``standard``, cosine.
+        leak: classes of the test that the model was trained on; none in a zero-shot test.
     """
 
     queries: Tensor
     gallery: Tensor
     result: RetrievalResult
+    leak: Leak = NO_LEAK
 
 
 def train(
@@ -91,11 +95,15 @@ def train(
 
 def _train(settings: Settings, begun: Begun | None) -> tuple[nn.Module, Benchmark, Fitted]:
     data, optim, run = settings.data, settings.optim, settings.run
-    benchmark = load_benchmark(data.name, data.root, layout=data.layout, unseen=data.unseen)
+    benchmark = load_benchmark(data.name, data.root, **data.places())
     seen, held_out = benchmark, None
     if data.validation_classes:
         seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)
-    identity = ModelIdentity.of(settings.method, settings.model, seen.seen)
+    identity = replace(
+        ModelIdentity.of(settings.method, settings.model, seen.seen),
+        chosen_by=() if held_out is None else held_out.unseen,
+        benchmark=data.name,
+    )
     if begun is not None:
         require_same_course(settings, begun)
         identity.require_same(begun.identity)
@@ -134,25 +142,42 @@ def _train(settings: Settings, begun: Begun | None) -> tuple[nn.Module, Benchmar
     return model.to(fitted.device).eval(), benchmark, fitted
 
 
-def evaluate_unseen(model: Any, sketches: ImageSet, photos: ImageSet, **options: Any) -> Embedded:
+def evaluate_unseen(
+    model: Any,
+    sketches: ImageSet,
+    photos: ImageSet,
+    *,
+    allow_seen: bool = False,
+    **options: Any,
+) -> Embedded:
     """Search the photos by the sketches and evaluate under the protocol ``standard``.
 
     Args:
-        model: gives ``embed`` and ``encoder``.
+        model: gives ``embed`` and ``encoder``, and, in ``classes``, what it was trained on.
         sketches: the queries.
         photos: the gallery.
+        allow_seen: evaluate on classes that the model was trained on, too; ``leak`` of the result
+            names them.
         options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
 
     Returns:
         Embeddings and result.
 
     Raises:
-        ValueError: a set is empty, or no query has a relevant photo.
+        ValueError: sketches and photos have other classes, the model was trained on some of them,
+            a set is empty, or no query has a relevant photo.
     """
+    if not same_names(sketches.classes, photos.classes):
+        raise ValueError(
+            "evaluate_unseen: sketches and photos must have the same classes, got "
+            f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"
+        )
+    trained = getattr(model, "classes", ())
+    leak = check_unseen("evaluate_unseen", photos.classes, trained=trained, allow_seen=allow_seen)
     queries, gallery = embed_pair(model, sketches, photos, **options)
     labels = (sketches.labels, photos.labels)
     result = evaluate_retrieval(queries, gallery, *labels, ks=usual_ks(len(gallery)))
-    return Embedded(queries, gallery, result)
+    return Embedded(queries, gallery, result, leak)
 
 
 def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:

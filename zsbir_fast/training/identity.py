@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zsbir_fast._words import did_you_mean
+from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.models.allocation import AllocationLimit
 from zsbir_fast.models.weight_files import misfits
 from zsbir_fast.text.class_text import ClassText
@@ -37,11 +39,15 @@ class ModelIdentity:
         method: key of ``METHODS``.
         arguments: constructor arguments, plain values only.
         classes: names of the classes it was trained on.
+        chosen_by: seen classes that were held out and chose its checkpoint.
+        benchmark: name of the benchmark it was trained on; empty if unknown.
     """
 
     method: str
     arguments: Mapping[str, Any]
     classes: tuple[str, ...]
+    chosen_by: tuple[str, ...] = ()
+    benchmark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON and for a checkpoint."""
@@ -50,6 +56,8 @@ class ModelIdentity:
             "method": self.method,
             "arguments": dict(self.arguments),
             "classes": list(self.classes),
+            "chosen_by": list(self.chosen_by),
+            "benchmark": self.benchmark,
         }
 
     @staticmethod
@@ -111,13 +119,22 @@ class ModelIdentity:
                     f"ModelIdentity: argument {name!r:.80} must be a plain value or a list of "
                     f"such, got a {type(value).__name__}"
                 )
-        if (
-            not isinstance(classes, (list, tuple))
-            or not classes
-            or not all(isinstance(name, str) for name in classes)
-        ):
+        if not isinstance(classes, (list, tuple)) or not classes or not all(map(_is_text, classes)):
             raise ValueError(f"ModelIdentity: classes must be a list of names, got {classes!r:.80}")
-        return ModelIdentity(method=method, arguments=dict(arguments), classes=tuple(classes))
+        chosen_by, benchmark = stored.get("chosen_by", ()), stored.get("benchmark", "")
+        if not isinstance(chosen_by, (list, tuple)) or not all(map(_is_text, chosen_by)):
+            raise ValueError(
+                f"ModelIdentity: chosen_by must be a list of names, got {chosen_by!r:.80}"
+            )
+        if not _is_text(benchmark):
+            raise ValueError(f"ModelIdentity: benchmark must be text, got {benchmark!r:.80}")
+        return ModelIdentity(
+            method=method,
+            arguments=dict(arguments),
+            classes=tuple(classes),
+            chosen_by=tuple(chosen_by),
+            benchmark=benchmark,
+        )
 
     def require_same(self, stored: Mapping[str, Any] | None) -> None:
         """Refuse weights that belong to another model.
@@ -146,11 +163,17 @@ class ModelIdentity:
                     f"checkpoint must be of a {self.method} model with {key}={mine!r}, "
                     f"got one with {key}={its!r}"
                 )
-        if other.classes != self.classes:
+        if not same_names(other.classes, self.classes):
             raise ValueError(
                 f"checkpoint must be of a {self.method} model trained on the same "
                 f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
                 f"({', '.join(other.classes[:3])}, ...)"
+            )
+        if "chosen_by" in stored and not same_names(other.chosen_by, self.chosen_by):
+            raise ValueError(
+                "checkpoint must be of a run that holds out the classes "
+                f"{listing(self.chosen_by) or 'none'}, got one that holds out "
+                f"{listing(other.chosen_by) or 'none'}"
             )
 
 
@@ -167,7 +190,10 @@ def model_class(method: str) -> type[nn.Module]:
         ValueError: no such method.
     """
     if method not in METHODS:
-        raise ValueError(f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(
+            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
+            f"{did_you_mean(method, METHODS)}"
+        )
     module, name = METHODS[method].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), name)
     return found
@@ -232,6 +258,10 @@ def _require_known(make: type[nn.Module], arguments: Mapping[str, Any]) -> None:
     unknown = sorted(arguments.keys() - known)
     if unknown:
         raise ValueError(f"it has no argument {unknown[0]!r:.80}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_plain(value: Any) -> bool:

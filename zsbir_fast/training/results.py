@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,21 @@ def write_metrics(
     return metrics
 
 
-def write_per_class(path: str | Path, result: RetrievalResult, names: Mapping[int, str]) -> None:
+def write_per_class(
+    path: str | Path,
+    result: RetrievalResult,
+    names: Mapping[int, str],
+    *,
+    seen: Sequence[str] = (),
+) -> None:
     """Write a CSV with one line per class, best class first.
 
     Args:
         path: the file.
         result: the evaluation.
         names: label -> class name.
+        seen: classes that the model was trained on; if there are any, a last column says of every
+            class whether it is one.
     """
     stream = io.StringIO()
     table = csv.writer(stream)
@@ -56,13 +64,13 @@ def write_per_class(path: str | Path, result: RetrievalResult, names: Mapping[in
         ["class", "queries", "relevant", "map"]
         + [f"map_at_{k}" for k in result.ks]
         + [f"precision_at_{k}" for k in result.ks]
+        + ["seen"] * bool(seen)
     )
     classes = sorted(result.per_class.items(), key=lambda item: -item[1]["map"])
     for label, values in classes:
         numbers = [values["map"], *values["map_at"].values(), *values["precision_at"].values()]
-        table.writerow(
-            [names[label], values["queries"], values["relevant"], *(f"{n:.6f}" for n in numbers)]
-        )
+        row = [names[label], values["queries"], values["relevant"], *(f"{n:.6f}" for n in numbers)]
+        table.writerow(row + ["yes" if names[label] in seen else "no"] * bool(seen))
     text = stream.getvalue()
     write_text(path, text)
 

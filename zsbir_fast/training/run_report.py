@@ -69,6 +69,9 @@ def report_run(
         The path written.
     """
     names = dict(enumerate(benchmark.unseen))
+    leaked = len(trained.leak.names)
+    known = f", {leaked} of them known to the model" if leaked else ""
+    kind = "Retrieval, not zero-shot," if leaked else "Zero-shot retrieval"
     by_class = sorted(trained.result.per_class.items(), key=lambda item: -item[1]["map"])
     return write_report(
         path,
@@ -76,8 +79,8 @@ def report_run(
         lead=lead,
         tables=[
             result_table(
-                f"Zero-shot retrieval on {benchmark.name}: {len(trained.queries)} sketches, "
-                f"{len(trained.gallery)} photos, {len(names)} unseen classes",
+                f"{kind} on {benchmark.name}: {len(trained.queries)} sketches, "
+                f"{len(trained.gallery)} photos, {len(names)} unseen classes{known}",
                 results,
                 highlight="trained",
             )
@@ -108,7 +111,7 @@ def report_run(
         definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
         settings=settings,
         versions=versions(),
-        notes=notes,
+        notes=[*filter(None, [trained.leak.note]), *notes],
     )
 
 

@@ -1,0 +1,222 @@
+"""``zsbir eval`` of a stored model: which benchmark it takes, and what it says of known classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zsbir_fast.cli.app import main
+from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.training.config import DataConfig, Settings, write_settings
+from zsbir_fast.training.export import export_model, load_model
+from zsbir_fast.training.features import embed_benchmark
+from zsbir_fast.training.fit import evaluate_unseen
+from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.training.leaks import Leak
+from zsbir_fast.training.run_report import report_run
+
+CLASSES = ["cat", "Hot_Dog", "owl", "bee", "fox"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on five classes: trained on two, chosen by one, two are unseen."""
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    for place in ("sketch", "photo"):
+        for name in CLASSES:
+            (folder / "data" / place / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / place / name / f"{i}.png")
+    arguments = {"weights": None, "weighting": "pairwise", "image_size": 32}
+    identity = replace(
+        ModelIdentity.of("dmwan", arguments, ["cat", "hot dog"]),
+        chosen_by=("owl",),
+        benchmark="pets",
+    )
+    torch.manual_seed(0)
+    export_model(build_model(identity), identity, folder / "model")
+    data = DataConfig(name="pets", root=str(folder / "data"), unseen=["bee", "fox"])
+    write_settings(folder / "config.yaml", Settings(data=data))
+    return folder
+
+
+def on(run, *unseen):
+    return ["--data.root", str(run / "data"), "--data.unseen", json.dumps(unseen)]
+
+
+def test_name_and_root_are_those_of_the_run(run, capsys, monkeypatch):
+    assert main(["eval", "--model", str(run / "model")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("pets: 4 queries, 4 gallery items\n")
+    assert "ZERO-SHOT" not in out
+    monkeypatch.chdir(run / "model")
+    assert main(["eval", "--model", "."]) == 0
+    assert capsys.readouterr().out == out
+    monkeypatch.setenv("HOME", str(run))
+    assert main(["eval", "--model=~/model", "--data.root=~/data"]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_options_win_over_the_run(run, capsys):
+    assert main(["eval", "--model", str(run / "model"), "--data.unseen", "[fox]"]) == 0
+    assert capsys.readouterr().out.startswith("pets: 2 queries, 2 gallery items\n")
+    argv = ["eval", "--model", str(run / "model"), "--data.photo_folders", "[photos]"]
+    assert main(argv) == 1
+    assert "photo_folders must be folders below" in capsys.readouterr().err
+    assert main(["eval", "--model", str(run / "model"), "--data.name", "sketchy25"]) == 1
+    err = capsys.readouterr().err
+    assert "root must be the folder of 'sketchy25' (did you mean 'sketchy-25'?), got None" in err
+
+
+def test_a_model_on_its_own_knows_its_benchmark_or_asks(run, tmp_path, capsys):
+    os.symlink(run / "model", tmp_path / "model")
+    assert main(["eval", "--model", str(tmp_path / "model")]) == 1
+    assert "root must be the folder of 'pets', got None" in capsys.readouterr().err
+    (tmp_path / "old").mkdir()
+    stored = json.loads((run / "model" / "model.json").read_text())
+    del stored["benchmark"], stored["chosen_by"]
+    (tmp_path / "old" / "model.json").write_text(json.dumps(stored))
+    os.symlink(run / "model" / "model.safetensors", tmp_path / "old" / "model.safetensors")
+    assert main(["eval", "--model", str(tmp_path / "old")]) == 1
+    err = capsys.readouterr().err
+    assert f"--data.name must name the benchmark, as neither {tmp_path / 'old'} nor" in err
+    argv = ["eval", "--model", str(tmp_path / "old"), "--data.name", "x", *on(run, "bee", "owl")]
+    assert main(argv) == 0
+
+
+def test_classes_that_the_model_knows_are_an_error_that_names_them(run, tmp_path, capsys):
+    argv = ["eval", "--model", str(run / "model"), *on(run, "Hot-Dog", "bee", "owl")]
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*argv, *out]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "zsbir: error: embed_benchmark: unseen classes must be new to the model, got 1 of 3 that "
+        "it was trained on ('Hot-Dog') and 1 of 3 that its checkpoint was chosen by ('owl'); "
+        "allow_seen=True (--allow-seen) goes on and says so in every output\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+    assert main([*argv, *out, "--allow-seen"]) == 0
+    note = (
+        "NOT ZERO-SHOT: the model was tested on 1 of 3 that it was trained on ('Hot-Dog') and 1 of "
+        "3 that its checkpoint was chosen by ('owl')."
+    )
+    assert note in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["zero_shot"] is False
+    assert metrics["seen_classes"] == ["Hot-Dog", "owl"]
+    head, *rows = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
+    assert head.endswith(",seen")
+    assert {row.split(",")[0]: row.rsplit(",")[-1] for row in rows} == {
+        "Hot-Dog": "yes",
+        "bee": "no",
+        "owl": "yes",
+    }
+
+
+def test_a_zero_shot_result_stays_as_it_was(run, tmp_path):
+    assert main(["eval", "--model", str(run / "model"), "--out", str(tmp_path)]) == 0
+    assert not {"zero_shot", "seen_classes"} & set(
+        json.loads((tmp_path / "metrics.json").read_text())
+    )
+    assert "seen" not in (tmp_path / "per_class.csv").read_text()
+
+
+def test_the_same_in_python(run, tmp_path):
+    model, identity = load_model(run / "model")
+    leaky = load_benchmark("x", run / "data", unseen=["hot dog", "bee"])
+    sets = (leaky.test_sketches, leaky.test_photos)
+    message = r"got 1 of 2 that it was trained on \('hot dog'\); allow_seen=True"
+    with pytest.raises(ValueError, match=f"evaluate_unseen: .*{message}"):
+        evaluate_unseen(model, *sets)
+    with pytest.raises(ValueError, match=f"embed_benchmark: .*{message}"):
+        embed_benchmark(model, identity, leaky)
+    assert embed_benchmark(model, identity, leaky, allow_seen=True).leak.names == ("hot dog",)
+    found = evaluate_unseen(model, *sets, allow_seen=True)
+    assert found.leak == Leak(("hot dog",), (), 2)
+    honest = load_benchmark("x", run / "data", unseen=["fox", "bee"])
+    assert evaluate_unseen(model, honest.test_sketches, honest.test_photos).leak.names == ()
+
+    page = report_run(
+        tmp_path / "report.html",
+        leaky,
+        {"trained": found.result},
+        found,
+        title="t",
+        lead="l",
+        curves={},
+        settings={},
+    ).read_text(encoding="utf-8")
+    assert "NOT ZERO-SHOT: the model was tested on 1 of 2 that it was trained on" in page
+    assert "2 unseen classes, 1 of them known to the model" in page
+
+
+def test_sketches_and_photos_of_other_classes_are_refused(run):
+    model, _ = load_model(run / "model")
+    one, two = (load_benchmark("x", run / "data", unseen=[name]) for name in ("fox", "bee"))
+    with pytest.raises(ValueError, match="must have the same classes, got 'fox' and 'bee'"):
+        evaluate_unseen(model, one.test_sketches, two.test_photos)
+
+
+def test_a_benchmark_cannot_be_made_with_a_leak(run):
+    whole = load_benchmark("x", run / "data", unseen=["fox", "bee"])
+    with pytest.raises(ValueError, match="must not overlap, got 'CAT' in both"):
+        replace(whole, unseen=("CAT", "fox"))
+    with pytest.raises(ValueError, match="test_photos must have the classes 'fox', 'bee' of"):
+        replace(whole, test_photos=whole.train_photos)
+
+
+def test_a_run_is_not_resumed_with_other_held_out_classes(run):
+    _, identity = load_model(run / "model")
+    identity.require_same(identity.to_dict())
+    other = replace(identity, chosen_by=("fox",))
+    with pytest.raises(ValueError, match=r"holds out the classes 'fox', got one that .* 'owl'"):
+        other.require_same(identity.to_dict())
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "data: {nam: x}", "a: [", "data: 3", "\0"])
+def test_a_config_that_is_none_is_named(run, tmp_path, capsys, text):
+    os.symlink(run / "model", tmp_path / "model")
+    (tmp_path / "config.yaml").write_text(text)
+    assert main(["eval", "--model", str(tmp_path / "model")]) == 1
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'config.yaml'}, beside the model, must be the config of its run" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "near"),
+    [
+        (["eval", "--protocol", "sakee"], "sake"),
+        (["eval", "--data.layout", "list"], "lists"),
+        (["train", "--method", "dmwam"], "dmwan"),
+        (["train", "--run.precision", "bf16"], "bf16-mixed"),
+        (["train", "--model.preset", "domain-balanced"], "domain_balanced"),
+        (["train", "--config", "dmwan-sketchy25"], "dmwan-sketchy-25.yaml"),
+        (["bench", "batched-map"], "batched_map"),
+    ],
+)
+def test_a_misspelt_choice_names_the_nearest(argv, near, capsys):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"(did you mean {near!r}?)" in err
+    assert err.count("\n") == 1
+
+
+def test_int8_features(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in "qg":
+        rows = rng.integers(-128, 128, (12, 6)).astype(np.int8)
+        np.savez(tmp_path / f"{name}.npz", embeddings=rows, labels=np.arange(12) % 3)
+    argv = ["eval", "--queries", str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "g.npz")]
+    assert main([*argv, "--ks", "5"]) == 0
+    assert capsys.readouterr().out.startswith("12 queries, 12 gallery items\n")
