@@ -61,7 +61,7 @@ def compared(
         scale = float(here.abs().max()) if here.numel() else 0.0
         if plain and torch.allclose(below, above, rtol=1e-3, atol=1e-3 * scale):
             step = _STEPS.get(leaf.dtype, 1e-6)
-            step = max(2e-3, 4 * step) * scale + step
+            step = max(2e-3, 4 * step) * scale + step * (1 + float(values[0].abs().sum()))
             complaint = close(f"gradient by {name}", leaf.grad, here, rtol=0, atol=step)
             if complaint is not None:
                 return complaint

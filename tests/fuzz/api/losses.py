@@ -139,7 +139,7 @@ def triplet_module(draw: Draw) -> Case:
     module = zf.BatchAllTripletLoss(**options)
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        ready = [oracle.unit(x) if options["normalize"] else x for x in leaves]
+        ready = [oracle.normalised(x) if options["normalize"] else x for x in leaves]
         margin = options["margin"] + shift
         if rows is None:
             others = good.get("ref_labels", labels).tolist()
@@ -168,7 +168,15 @@ def triplet_module(draw: Draw) -> Case:
         return _reduced([found], options["reduction"], leaves[0])
 
     case = _loss_case(
-        draw, "BatchAllTripletLoss", module, good, roles, sides, right, unit=options["normalize"]
+        draw,
+        "BatchAllTripletLoss",
+        module,
+        good,
+        roles,
+        sides,
+        right,
+        distance=options["distance"],
+        unit=options["normalize"],
     )
     case.says += f"; {way}, {described(**options)}"
     case.names = ("BatchAllTripletLoss", "batch_all_triplet_loss", "quadruplet_loss")
@@ -196,7 +204,7 @@ def contrastive(draw: Draw) -> Case:
     others = labels.tolist()
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        ready = [oracle.unit(x) for x in leaves]
+        ready = [oracle.normalised(x) for x in leaves]
         cosines = ready[0] @ ready[-1].T / temperature
         if len(sides) == 1:
             return _info_nce(cosines, others, skip_self=True)
@@ -214,18 +222,19 @@ def _loss_case(
     sides: dict[str, Features],
     right: Callable[[Sequence[Tensor], float], Tensor],
     *,
+    distance: str = "cosine",
     unit: bool = False,
 ) -> Case:
     if draw.chance(0.25):
         return spoilt(draw, name, function, good, roles)
-    distance = "cosine" if unit else good.get("distance", "cosine")
+    distance = "cosine" if unit else good.get("distance", distance)
     near = nearness(distance, *sides.values(), unit=unit)
-    fits = in_range(distance, *sides.values())
+    fits = in_range(distance, *sides.values(), unit=unit)
 
     def check(result: Tensor) -> str | None:
         if not fits:
-            counts = good.get("reduction") == "mean_nonzero"
-            return None if counts else beyond_range(result, right, sides)
+            unknown = unit or good.get("reduction") == "mean_nonzero"
+            return None if unknown else beyond_range(result, right, sides)
         return compared(result, function, good, sides, right, near)
 
     return Case(

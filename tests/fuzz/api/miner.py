@@ -46,7 +46,7 @@ def hard_triplet_miner(draw: Draw) -> Case:
     near = rounding("cosine" if unit else distance, a, r) * (20 if unit else 1)
     rows, others = (torch.from_numpy(x.values) for x in (a, r))
     if unit:
-        rows, others = oracle.unit(rows), oracle.unit(others)
+        rows, others = oracle.normalised(rows), oracle.normalised(others)
         near = near**0.5 if distance == "euclidean" else near
 
     def check(mined: tuple[Tensor, Tensor, Tensor]) -> str | None:
@@ -68,7 +68,7 @@ def hard_triplet_miner(draw: Draw) -> Case:
                 return f"{complaint} (anchor {i})"
         return None
 
-    fits = unit or in_range(distance, a, r)
+    fits = in_range(distance, a, r, unit=unit)
     return Case(
         lambda: miner(**good),
         f"{described(**good)}; {way}, {described(**options)}",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from case import Case, Expect
-from inputs import FLOATS, Draw, Features, described
+from inputs import EXTREMES, FLOATS, Draw, Features, described
 from spoil import spoil
 from torch import Tensor
 
@@ -19,15 +19,22 @@ from api.gradients import beyond_range, compared
 DISTANCES = ("euclidean", "squared_euclidean", "cosine")
 PRESETS = (*oracle.COEFFICIENTS, "ramln")
 #: Ways to spoil an argument that leave it good.
-_OPEN = ("positive_photos spoilt: zero", "temperature spoilt: infinity")
+_OPEN = (
+    "positive_photos spoilt: zero",
+    "temperature spoilt: infinity",
+    "weights spoilt: None",
+)
 _HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 IMPLS = ("fused", "fused", "fused", "reference")
 
 
 def rounding(distance: str, *features: Features) -> float:
     """What rounding may move a distance by; 0 where all are exact."""
-    if distance == "squared_euclidean" and all(f.exact for f in features):
-        return 0.0
+    exact = distance == "squared_euclidean" and all(f.exact for f in features)
+    return 0.0 if exact else _rounding(distance, features)
+
+
+def _rounding(distance: str, features: Sequence[Features]) -> float:
     step = 2.0**-52 if features[0].tensor.dtype == torch.float64 else 2.0**-23
     width = features[0].values.shape[1]
     if distance == "cosine":
@@ -40,17 +47,23 @@ def rounding(distance: str, *features: Features) -> float:
 
 def nearness(distance: str, *features: Features, unit: bool = False) -> float:
     """The shift of margins that covers what rounding does to a hinge."""
-    near = 4 * rounding(distance, *features) + 1e-12
+    near = 4 * _rounding(distance, features) + 1e-12  # exact distances, but not with a margin
     if unit:  # half types are normalised as such
         near = 10 * near + _HALF.get(features[0].tensor.dtype, 0.0)
     return near
 
 
-def in_range(distance: str, *features: Features) -> bool:
-    """Whether squares of differences stay within float32, and their gradients in float16."""
+def in_range(distance: str, *features: Features, unit: bool = False) -> bool:
+    """Whether lengths and squares of differences stay within float32, their gradients in float16.
+
+    With ``unit`` rows are divided by their lengths, in their own type.
+    """
     largest = max(float(np.abs(f.values).max(initial=0)) for f in features)
     half = any(f.tensor.dtype == torch.float16 for f in features)
-    return distance == "cosine" or largest < (1e3 if half else 1e17)
+    if unit or distance == "cosine":
+        extreme = half and any(f.kind in EXTREMES for f in features)
+        return not extreme and (not unit or largest < 1e17)
+    return largest < (1e3 if half else 1e17)
 
 
 def draw_batch(draw: Draw, most: int = 60) -> tuple[Features, Features, Tensor, Tensor]:

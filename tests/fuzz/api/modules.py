@@ -78,7 +78,7 @@ def _composed(
     }
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        first, second = (oracle.unit(x) if unit else x for x in leaves)
+        first, second = (oracle.normalised(x) if unit else x for x in leaves)
         margins = tuple(m + shift for m in five(options["margins"]))
         return loss_of(first, second, first, chosen, valid, {**parts, "margins": margins})
 
@@ -175,7 +175,7 @@ def _finite_case(
         case = spoilt(draw, names[0], module, good, roles)
         case.names = names
         return case
-    fits = options["normalize"] or in_range(options["distance"], *sides)
+    fits = in_range(options["distance"], *sides, unit=options["normalize"])
 
     def check(result: Tensor) -> str | None:
         if not bool(torch.isfinite(result).all()):
