@@ -20,9 +20,10 @@ DISTANCES = ("euclidean", "squared_euclidean", "cosine")
 PRESETS = (*oracle.COEFFICIENTS, "ramln")
 #: Ways to spoil an argument that leave it good.
 _OPEN = (
-    "positive_photos spoilt: zero",
-    "temperature spoilt: infinity",
-    "weights spoilt: None",
+    "mine_quadruplets: positive_photos spoilt: zero",
+    "token_weighting: temperature spoilt: infinity",
+    "quadruplet_loss: weights spoilt: None",
+    "quadruplet_loss: photos spoilt: one row more",
 )
 _HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 IMPLS = ("fused", "fused", "fused", "reference")
@@ -148,7 +149,9 @@ def spoilt(
 ) -> Case:
     """The call with one argument spoilt."""
     arguments, expect, how = spoil(draw, good, roles)
-    if how in _OPEN or (how.endswith("tokens spoilt: one row more") and good["all_pairs"]):
+    if f"{name}: {how}" in _OPEN or (
+        how.endswith("tokens spoilt: one row more") and good["all_pairs"]
+    ):
         expect = "either"
     return Case(lambda: function(**arguments), f"{described(**arguments)}; {how}", (name,), expect)
 
