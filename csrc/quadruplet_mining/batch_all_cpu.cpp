@@ -61,7 +61,10 @@ void sort_thresholds(RowWorkspace<T>& w) {
   std::vector<int64_t> order(w.thresholds.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = int64_t(i);
   std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return w.thresholds[a] != w.thresholds[b] ? w.thresholds[a] < w.thresholds[b] : a < b;
+    const T x = w.thresholds[a], y = w.thresholds[b];
+    if (x < y || y < x) return x < y;
+    const bool no_x = x != x, no_y = y != y;  // NaN comes last: sorting needs a strict order
+    return no_x != no_y ? no_y : a < b;
   });
   std::vector<T> thresholds(order.size());
   std::vector<int64_t> columns(order.size());

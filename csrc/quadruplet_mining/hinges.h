@@ -26,14 +26,30 @@ ZSBIR_HD bool uses_edge(const HingeForm& form, int32_t edge) {
   return form.coefficient[edge - 1] > 0;
 }
 
-// Sum of the hinges; slope[e] is its derivative by distance e.
+// Whether a quadruplet names a row that exists. Operators may be given any number.
+template <class T>
+ZSBIR_HD bool corner_exists(const MinedRows<T>& m, int64_t anchor, int32_t role) {
+  if (role == kSketch) return true;
+  const int64_t row = role == kPositive        ? m.positive[anchor]
+                      : role == kPhotoNegative ? m.photo_negative[anchor]
+                                               : m.sketch_negative[anchor];
+  const int64_t count = role == kSketchNegative ? m.references.count : m.photos.count;
+  return row >= 0 && row < count;
+}
+template <class T>
+ZSBIR_HD bool edge_exists(const MinedRows<T>& m, int64_t anchor, int32_t edge) {
+  return corner_exists(m, anchor, edge_from(edge)) && corner_exists(m, anchor, edge_to(edge));
+}
+
+// Sum of the hinges; slope[e] is its derivative by distance e. A hinge of NaN stays NaN: what is
+// not finite must not look like a hinge of 0.
 template <class T>
 ZSBIR_HD T hinges_of(const T* d, const HingeForm& form, T* slope) {
   for (int32_t e = 0; e < kEdges; ++e) slope[e] = 0;
   if (form.cross_modal_share >= 0) {
     const T share = T(form.cross_modal_share);
     const T hinge = d[0] - ((1 - share) * d[2] + share * d[1]) + T(form.margin[0]);
-    if (!(hinge > 0)) return 0;
+    if (hinge <= 0) return 0;
     slope[0] = 1;
     slope[1] = -share;
     slope[2] = share - 1;
@@ -44,7 +60,7 @@ ZSBIR_HD T hinges_of(const T* d, const HingeForm& form, T* slope) {
     const T c = T(form.coefficient[k]);
     if (!(c > 0)) continue;
     const T hinge = d[0] - d[k + 1] + T(form.margin[k]);
-    if (!(hinge > 0)) continue;
+    if (hinge <= 0) continue;
     total += c * hinge;
     slope[0] += c;
     slope[k + 1] -= c;

@@ -4,6 +4,8 @@
 // Memory       four rows read per anchor; backward a list of (anchor, edge) by row: no atomics, and
 //              the same order of every sum for any number of threads
 #include <cmath>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "common/parallel.h"
@@ -14,6 +16,24 @@ namespace zsbir::quadruplet_mining {
 
 namespace {
 
+// Throws unless all rows exist that the edges `used(anchor, edge)` of valid anchors end in.
+template <class T, class Used>
+void check_rows(const char* function, const MinedRows<T>& m, const Used& used) {
+  for (int64_t a = 0; a < m.sketches.count; ++a) {
+    if (!m.valid[a]) continue;
+    for (int32_t e = 0; e < kEdges; ++e) {
+      if (!used(a, e) || edge_exists(m, a, e)) continue;
+      const auto text = [](int64_t number) { return std::to_string(number); };
+      throw std::invalid_argument(
+          std::string(function) + ": quadruplets must name rows that exist where they are valid, " +
+          "anchor " + text(a) + " got (" + text(m.positive[a]) + ", " + text(m.photo_negative[a]) +
+          ", " + text(m.sketch_negative[a]) + ") for " + text(m.photos.count) + " photos and " +
+          text(m.references.count) + " references");
+    }
+  }
+}
+
+// Rows that take part exist; of the others only the address is formed, of row 0.
 template <class T>
 struct Corners {
   const T* row[4];
@@ -21,11 +41,12 @@ struct Corners {
   Corners(const MinedRows<T>& m, int64_t anchor) {
     const int64_t width = m.sketches.width;
     row[kSketch] = m.sketches.data + anchor * width;
-    row[kPositive] = m.photos.data + m.positive[anchor] * width;
-    row[kPhotoNegative] = m.photos.data + m.photo_negative[anchor] * width;
-    // Without references no hinge takes part that asks for one.
-    const int64_t other = m.references.count > 0 ? m.sketch_negative[anchor] : 0;
-    row[kSketchNegative] = m.references.data + other * width;
+    const auto at = [&](int32_t role, int64_t index) {
+      return corner_exists(m, anchor, role) ? index * width : 0;
+    };
+    row[kPositive] = m.photos.data + at(kPositive, m.positive[anchor]);
+    row[kPhotoNegative] = m.photos.data + at(kPhotoNegative, m.photo_negative[anchor]);
+    row[kSketchNegative] = m.references.data + at(kSketchNegative, m.sketch_negative[anchor]);
   }
 };
 
@@ -96,6 +117,7 @@ class Incidence {
 template <class T>
 void quadruplet_hinges_cpu(const MinedRows<T>& m, const HingeForm& form, Distance distance,
                            T* hinges, T* slopes) {
+  check_rows("quadruplet_hinges", m, [&](int64_t, int32_t e) { return uses_edge(form, e); });
   const RowLoops<T> loops = row_loops<T>();
   const auto sum_of = distance == Distance::one_minus_dot ? loops.dot : loops.squared_distance;
   parallel_rows(m.sketches.count, [&](int64_t a, int) {
@@ -121,6 +143,8 @@ template <class T>
 void quadruplet_hinges_backward_cpu(const MinedRows<T>& m, Distance distance, const T* slopes,
                                     const T* upstream, T* sketches_grad, T* photos_grad,
                                     T* references_grad) {
+  check_rows("quadruplet_hinges_backward", m,
+             [&](int64_t a, int32_t e) { return slopes[a * kEdges + e] != 0; });
   const auto gather = [&](int64_t rows, std::initializer_list<int> roles, const auto& row_of,
                           T* grad) {
     if (grad == nullptr) return;

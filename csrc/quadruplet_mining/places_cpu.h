@@ -44,7 +44,7 @@ class PlaceTable {
   }
 
   int64_t operator()(T value) const {
-    if (count_ == 0 || value < lowest_) return 0;
+    if (count_ == 0 || !(value >= lowest_)) return 0;  // NaN, too
     if (value >= keys_[count_ - 1]) return count_;
     int64_t place = first_[step_of(value)];
     // Keys of later steps are above the value, so no round goes beyond its own step.
@@ -57,8 +57,9 @@ class PlaceTable {
 
  private:
   static constexpr int64_t kMaxSteps = 1 << 16;
-  // Rounding is monotone, so equal and smaller values never come to a later step.
-  int64_t step_of(T value) const { return int64_t((value - lowest_) * scale_); }
+  // Rounding is monotone, so equal and smaller values never come to a later step. The maximum makes
+  // 0 of NaN, which an infinite key leaves.
+  int64_t step_of(T value) const { return int64_t(std::max(T(0), (value - lowest_) * scale_)); }
 
   const T* keys_;
   int64_t count_, widest_ = 1;

@@ -114,8 +114,14 @@ __global__ void quadruplet_hinges_kernel(MinedRows<T> m, HingeForm form, Distanc
   if (a >= m.sketches.count) return;
   T d[kEdges], slope[kEdges];
   T hinge = 0;
-  for (int32_t e = 0; e < kEdges; ++e) d[e] = slope[e] = 0;
-  if (m.valid[a]) {
+  bool exist = true;
+  for (int32_t e = 0; e < kEdges; ++e) {
+    d[e] = slope[e] = 0;
+    exist = exist && (!m.valid[a] || !uses_edge(form, e) || edge_exists(m, a, e));
+  }
+  if (!exist) {  // an error that nobody can raise from here, but that everybody sees
+    hinge = T(NAN);
+  } else if (m.valid[a]) {
 #pragma unroll
     for (int32_t e = 0; e < kEdges; ++e) {
       if (!uses_edge(form, e)) continue;
@@ -145,6 +151,7 @@ __device__ void add_terms(const MinedRows<T>& m, Distance distance, const T* slo
   for (int32_t e = 0; e < kEdges; ++e) {
     const int32_t from = edge_from(e), to = edge_to(e);
     if ((from != role && to != role) || slopes[anchor * kEdges + e] == 0) continue;
+    if (!edge_exists(m, anchor, e)) continue;
     const T factor = upstream[anchor] * slopes[anchor * kEdges + e];
     const T* y = corner(m, anchor, from == role ? to : from);
     const bool dot = distance == Distance::one_minus_dot;

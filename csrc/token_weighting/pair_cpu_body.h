@@ -256,7 +256,12 @@ void inverse_norms_of(const Tokens<S>& tokens, int64_t width, int64_t item, Accu
       const A x = A(widen(row[d])) / largest;
       sum += x * x;
     }
-    out[item * tokens.patches + n] = largest < A(kZeroRow) ? A(0) : A(1) / largest / std::sqrt(sum);
+    A inverse = A(1) / largest / std::sqrt(sum);
+    if (largest < A(kZeroRow)) {
+      inverse = 0;
+      for (int64_t d = 0; d < width; ++d) inverse += A(0) * A(widen(row[d]));  // 0, or NaN
+    }
+    out[item * tokens.patches + n] = inverse;
   }
 }
 
@@ -276,8 +281,10 @@ void best_of_pair(const Pairwise<S>& p, const PairwiseForward<Accumulate<S>>& ou
   const int64_t width = p.width;
   const int64_t from = p.all_pairs ? pair / photo.items : pair;
   const int64_t to = p.all_pairs ? pair % photo.items : pair;
+  A nothing = 0;  // NaN if a photo token is not finite: a maximum may pass over NaN
   for (int64_t n = 0; n < photo.patches; ++n) {
     const int64_t row = to * photo.patches + n;
+    nothing += A(0) * out.inverse_norm[kPhoto][row];
     unit_row<V>(photo.data + row * width, out.inverse_norm[kPhoto][row], s.unit[kPhoto] + n * width,
                 width);
   }
@@ -293,8 +300,10 @@ void best_of_pair(const Pairwise<S>& p, const PairwiseForward<Accumulate<S>>& ou
             s.stride, s.unit[kPhoto]);
     for (int64_t i = 0; i < rows; ++i) {
       const A* cosines = s.cosines + i * s.stride;
-      const A most = row_max<V>(cosines, photo.patches);
+      A most = row_max<V>(cosines, photo.patches);
       const int64_t at = pair * sketch.patches + first + i;
+      const A inverse = out.inverse_norm[kSketch][from * sketch.patches + first + i];
+      if (std::isnan(nothing) || std::isnan(inverse)) most = std::numeric_limits<A>::quiet_NaN();
       int32_t best = 0;
       while (best + 1 < photo.patches && cosines[best] != most) ++best;
       out.best[at] = best;

@@ -76,9 +76,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
       const A cosine = lane < count ? s.cosine[lane * R + r] : A(-INFINITY);
       const A most = warp_max(cosine);
       const unsigned equal = __ballot_sync(kFullWarp, cosine == most);
-      if (lane == 0 && most > s.most[r]) {
-        s.most[r] = most;
-        s.best[r] = int32_t(begin) + __ffs(int32_t(equal)) - 1;
+      const unsigned bad = __ballot_sync(kFullWarp, cosine != cosine);  // a maximum passes over NaN
+      if (lane == 0 && s.most[r] == s.most[r] && (bad != 0 || most > s.most[r])) {
+        s.most[r] = bad != 0 ? A(NAN) : most;
+        s.best[r] = int32_t(begin) + __ffs(int32_t(bad != 0 ? bad : equal)) - 1;
       }
     }
     __syncthreads();  // cosines are read before the next tile overwrites them
@@ -124,6 +125,8 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
       for (int64_t n = side == kSketch ? row : 0; n < patches; ++n) {
         const int64_t at = pair * patches + n;
         if (side == kPhoto && g.best[at] != row) continue;
+        // Operators may be given any number; who chose nobody passes no gradient.
+        if (g.best[at] < 0 || g.best[at] >= p.side[kPhoto].patches) break;
         const int64_t chosen = partner * other.patches + (side == kSketch ? g.best[at] : n);
         const A x = widen(other.data[chosen * p.width + d]);
         const A inverse = g.inverse_norm[kSides - 1 - side][chosen];

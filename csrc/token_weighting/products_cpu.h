@@ -220,7 +220,11 @@ typename V::T row_inverse_norm(const typename V::T* row, int64_t size, typename 
     most = V::max(most, V::abs(load_up_to<V>(row + d, width)));
   });
   const T largest = V::largest(most);
-  if (largest < zero_row) return T(0);
+  if (largest < zero_row) {
+    T nothing = 0;
+    for (int64_t d = 0; d < size; ++d) nothing += T(0) * row[d];  // 0, or NaN
+    return nothing;
+  }
   const T shrink = T(1) / largest;
   typename V::R sum = V::zero();
   over_row<V>(size, [&](int64_t d, int width) __attribute__((always_inline)) {

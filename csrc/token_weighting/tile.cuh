@@ -144,6 +144,16 @@ __device__ __forceinline__ void load_queries(const Problem<S>& p, int64_t pair,
   }
 }
 
+// Whether a row holds a NaN, which a maximum passes over; in every lane.
+template <class X>
+__device__ __forceinline__ bool warp_has_nan(const X* row, int64_t width) {
+  int32_t found = 0;
+  for (int64_t d = threadIdx.x % kWarp; d < width; d += kWarp) {
+    found += int32_t(widen(row[d]) != widen(row[d]));
+  }
+  return warp_sum(found) > 0;
+}
+
 // 1 / |row|, 0 of a zero row; in every lane.
 template <class A, class X>
 __device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
@@ -151,7 +161,7 @@ __device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
   A largest = 0;
   for (int64_t d = lane; d < width; d += kWarp) largest = max(largest, A(fabs(widen(row[d]))));
   largest = warp_max(largest);
-  const bool zero = largest < A(kZeroRow);
+  const bool zero = largest < A(kZeroRow) && !warp_has_nan(row, width);
   A sum = 0;
   for (int64_t d = lane; !zero && d < width; d += kWarp) {
     const A x = A(widen(row[d])) / largest;
@@ -208,7 +218,8 @@ struct PairResults {
       most_y = max(most_y, A(fabs(photo[d])));
     }
     most_x = warp_max(most_x), most_y = warp_max(most_y);
-    const bool no_x = most_x < A(kZeroRow), no_y = most_y < A(kZeroRow);
+    const bool no_x = most_x < A(kZeroRow) && !warp_has_nan(sketch, p.value_width);
+    const bool no_y = most_y < A(kZeroRow) && !warp_has_nan(photo, p.value_width);
     const A by_x = no_x ? A(0) : 1 / most_x, by_y = no_y ? A(0) : 1 / most_y;
     A xx = 0, yy = 0, xy = 0;
 #pragma unroll 4

@@ -85,7 +85,7 @@ def test_classifier_is_a_cross_entropy_of_scaled_cosines():
     [
         (
             lambda: alignment_loss(torch.zeros(2, 3), torch.zeros(2, 4), LABELS[:2]),
-            "alignment_loss: sketches and photos must both be [B, D], got (2, 3) and (2, 4)",
+            "alignment_loss: photos must be 3 wide like sketches, got 4",
         ),
         (
             lambda: alignment_loss(torch.zeros(2, 3), torch.zeros(2, 3), LABELS),

@@ -101,7 +101,7 @@ def test_processes_that_differ_fail_together(outputs):
         assert told["share"][0] == (0, 1, 2, 3)
     assert outputs[4][3]["mistakes"]["share"][1] == slice(3, 6)
     assert two["weights"] == (
-        "ValueError: WeightedQuadrupletLoss: weights must not be NaN, got NaN in row 2"
+        "ValueError: WeightedQuadrupletLoss: weights must be finite, got nan in row 2"
     )
     assert one["weights"] == (
         "RuntimeError: WeightedQuadrupletLoss: process 1 of 4 failed, see its message"

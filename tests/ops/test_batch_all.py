@@ -15,7 +15,7 @@ from zsbir_fast.reference.quadruplet_mining import PRESETS
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]
 REDUCTIONS = ["mean_nonzero", "mean", "sum"]
 COEFFICIENTS = [
-    *(PRESETS[name][0] for name in PRESETS),
+    *PRESETS.values(),
     (0, 0, 0, 1, 0),
     (0, 0, 1, 0, 0),
     (0, 1, 2, 0, 0),

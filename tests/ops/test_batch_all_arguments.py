@@ -24,8 +24,12 @@ ERRORS = [
         ValueError,
         "photos must be on cpu like sketches, got meta",
     ),
-    ({"sketches": NAN}, ValueError, "sketches must not be NaN, got NaN in row 0"),
-    ({"sketch_labels": torch.zeros(6)}, TypeError, "sketch_labels must be int64, got torch.float"),
+    ({"sketches": NAN}, ValueError, "sketches must be finite, got nan in row 0"),
+    (
+        {"sketch_labels": torch.zeros(6)},
+        TypeError,
+        "sketch_labels must be integers, got torch.float",
+    ),
     ({"photo_labels": torch.arange(6)}, ValueError, "photo_labels must be [8], got (6,)"),
     (
         {"photo_labels": torch.zeros(8, dtype=torch.int64, device="meta")},
@@ -96,13 +100,13 @@ TRIPLET_ERRORS = [
         ValueError,
         "reference_labels must be [8], got (7,)",
     ),
-    ({"labels": torch.arange(6).int()}, TypeError, "labels must be int64, got torch.int32"),
+    ({"labels": torch.arange(6).bool()}, TypeError, "labels must be integers, got torch.bool"),
     (
         {"labels": torch.zeros(6, dtype=torch.int64, device="meta")},
         ValueError,
         "labels must be on cpu like anchors, got meta",
     ),
-    ({"anchors": NAN}, ValueError, "anchors must not be NaN, got NaN in row 0"),
+    ({"anchors": NAN}, ValueError, "anchors must be finite, got nan in row 0"),
     ({"margin": float("nan")}, ValueError, "margin must be finite and not negative, got nan"),
     ({"margin": -1.0}, ValueError, "margin must be finite and not negative, got -1.0"),
     (

@@ -129,7 +129,7 @@ MINING_ERRORS = [
     (
         {"photos": torch.tensor([[0.0] * 4] * 2 + [[float("nan")] * 4] * 6)},
         ValueError,
-        "photos must not be NaN, got NaN in row 2",
+        "photos must be finite, got nan in row 2",
     ),
     (
         {"sketches": torch.zeros(6, 4, dtype=torch.int64)},
@@ -161,7 +161,11 @@ MINING_ERRORS = [
         ValueError,
         "sketch_references must be 4 wide like sketches, got 5",
     ),
-    ({"sketch_labels": torch.zeros(6)}, TypeError, "sketch_labels must be int64, got torch.float"),
+    (
+        {"sketch_labels": torch.zeros(6)},
+        TypeError,
+        "sketch_labels must be integers, got torch.float",
+    ),
     (
         {"sketch_labels": torch.zeros(6, dtype=torch.int64, device="meta")},
         ValueError,
@@ -261,7 +265,7 @@ LOSS_ERRORS = [
     (
         {"weights": torch.tensor([1.0, 1.0, float("nan"), 1.0, 1.0, 1.0])},
         ValueError,
-        "weights must not be NaN, got NaN in row 2",
+        "weights must be finite, got nan in row 2",
     ),
     (
         {"weights": torch.zeros(6, device="meta")},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
+from zsbir_fast.ops._quadruplet_inputs import check_features
+from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 
 def alignment_loss(
@@ -18,25 +21,31 @@ def alignment_loss(
     Args:
         sketches: [B, D] float, L2-normalised here.
         photos: [B, D] float.
-        labels: [B] int64, class of sketch i and of photo i.
-        temperature: divides the cosines.
+        labels: [B] integers, class of sketch i and of photo i: a tensor, an array or a list.
+        temperature: divides the cosines; at least 1e-30.
 
     Returns:
-        Scalar; 0 for an empty batch.
+        Scalar; 0 for an empty batch. float16 and bfloat16 are compared in float32, also under
+        autocast.
 
     Raises:
-        ValueError: the shapes differ or ``temperature`` is not positive.
+        ValueError: the shapes differ, ``temperature`` is out of range, or a feature is not finite
+            (on CUDA and in compiled code, which look at no values, the loss is NaN then).
+        TypeError: labels are not integers, or features no dense floating-point tensors.
 
     Source: InfoNCE, van den Oord et al., arXiv 1807.03748; several positives as in Khosla et al.,
     arXiv 2004.11362, equation (2). That DM-WAN trains its weighting with it is our reading.
     """
-    if sketches.ndim != 2 or sketches.shape != photos.shape:
+    name = "alignment_loss"
+    check_features(name, sketches=sketches, photos=photos)
+    if sketches.shape != photos.shape:
         raise ValueError(
-            "alignment_loss: sketches and photos must both be [B, D], got "
+            f"{name}: sketches and photos must both be [B, D], got "
             f"{tuple(sketches.shape)} and {tuple(photos.shape)}"
         )
-    _check("alignment_loss", len(sketches), labels, temperature)
-    cosines = F.normalize(sketches, dim=1) @ F.normalize(photos, dim=1).T / temperature
+    labels = as_labels(name, "labels", labels, len(sketches), "sketches", sketches)
+    temperature = as_temperature(name, temperature)
+    cosines = _cosines(name, sketches=sketches, photos=photos) / temperature
     positives = labels[:, None] == labels[None, :]
     candidates = torch.ones_like(positives)
     return (
@@ -52,26 +61,37 @@ def supervised_contrastive_loss(
 
     Args:
         features: [B, D] float, L2-normalised here.
-        labels: [B] int64.
-        temperature: divides the cosines.
+        labels: [B] integers: a tensor, an array or a list.
+        temperature: divides the cosines; at least 1e-30.
 
     Returns:
         Scalar mean over the anchors that have a positive; 0 if there is none.
 
     Raises:
-        ValueError: the shapes do not fit or ``temperature`` is not positive.
+        ValueError: the shapes do not fit, ``temperature`` is out of range, or a feature is not
+            finite, as for :func:`alignment_loss`.
+        TypeError: as for :func:`alignment_loss`.
 
     Source: Khosla et al., arXiv 2004.11362, equation (2).
     """
-    if features.ndim != 2:
-        raise ValueError(
-            f"supervised_contrastive_loss: features must be [B, D], got {tuple(features.shape)}"
-        )
-    _check("supervised_contrastive_loss", len(features), labels, temperature)
-    unit = F.normalize(features, dim=1)
+    name = "supervised_contrastive_loss"
+    check_features(name, features=features)
+    labels = as_labels(name, "labels", labels, len(features), "features", features)
+    temperature = as_temperature(name, temperature)
     candidates = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
     positives = (labels[:, None] == labels[None, :]) & candidates
-    return _mean_log_loss(unit @ unit.T / temperature, positives, candidates)
+    cosines = _cosines(name, features=features)
+    return _mean_log_loss(cosines / temperature, positives, candidates)
+
+
+def _cosines(function: str, **features: Tensor) -> Tensor:
+    """Of all rows of the first with all of the last, in float32 at least."""
+    unit = [
+        unit_length(function, name, x.to(accumulation_dtype(x.dtype)))
+        for name, x in features.items()
+    ]
+    with torch.autocast(unit[0].device.type, enabled=False):
+        return unit[0] @ unit[-1].T
 
 
 def _mean_log_loss(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
@@ -82,10 +102,3 @@ def _mean_log_loss(logits: Tensor, positives: Tensor, candidates: Tensor) -> Ten
     log_probabilities = torch.where(positives, logits - normaliser, 0.0)
     rows = -log_probabilities.sum(1) / counts.clamp_min(1)
     return rows.sum() / (counts > 0).sum().clamp_min(1)
-
-
-def _check(function: str, count: int, labels: Tensor, temperature: float) -> None:
-    if labels.shape != (count,):
-        raise ValueError(f"{function}: labels must be [{count}], got {tuple(labels.shape)}")
-    if not temperature > 0:
-        raise ValueError(f"{function}: temperature must be positive, got {temperature}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._quadruplet_inputs import check_not_nan, check_rows
+from zsbir_fast.ops._checks import as_labels, check_has_values
+from zsbir_fast.ops._quadruplet_inputs import check_feature_shape, check_weights
 
-Labels = Tensor | tuple[Tensor, Tensor]
+# One for each image: of any integer type, arrays and lists of numbers, too.
+Integers = Tensor | Sequence[int] | Any
+Labels = Integers | tuple[Integers, Integers]
 
 
 class Bank(NamedTuple):
@@ -104,21 +108,37 @@ def chosen_rows(side: Side, *indices: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def split_labels(
-    function: str, labels: Labels, sketches: int, photos: int
+    function: str, labels: Labels, sketches: Tensor, photos: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Labels of the sketches and of the photos.
+    """Labels of the sketches and of the photos, as int64 beside them.
 
     Raises:
-        ValueError: one tensor for unequal numbers.
+        TypeError: labels are not integers.
+        ValueError: one tensor for unequal numbers, or a wrong number of labels.
     """
-    if isinstance(labels, tuple):
-        return labels
-    if sketches != photos:
+    if _is_pair(labels):
+        of_sketches, of_photos = labels
+    elif len(sketches) == len(photos):
+        both = as_labels(function, "labels", labels, len(sketches), "sketches", sketches)
+        return both, both
+    else:
         raise ValueError(
             f"{function}: labels must be a pair (sketch labels, photo labels) for "
-            f"{sketches} sketches and {photos} photos, got one tensor"
+            f"{len(sketches)} sketches and {len(photos)} photos, got one tensor"
         )
-    return labels, labels
+    return (
+        as_labels(function, "sketch labels", of_sketches, len(sketches), "sketches", sketches),
+        as_labels(function, "photo labels", of_photos, len(photos), "photos", photos),
+    )
+
+
+def _is_pair(labels: Labels) -> bool:
+    """Whether they are two sets of labels; a list of two numbers is one set."""
+    return (
+        isinstance(labels, (tuple, list))
+        and len(labels) == 2
+        and all(hasattr(x, "__len__") and getattr(x, "ndim", 1) > 0 for x in labels)
+    )
 
 
 def check_batch(
@@ -131,11 +151,11 @@ def check_batch(
     symmetric: bool,
     all_count: bool,
 ) -> None:
-    """Check labels and weights; features are checked by what compares them.
+    """Check features, labels and weights of this process's batch.
 
     Args:
         function: named in errors.
-        sketches: [B_s, D].
+        sketches: [B_s, D]; values are checked by what compares them.
         photos: [B_i, D].
         labels: of both.
         weights: [B_s] or None.
@@ -143,12 +163,13 @@ def check_batch(
         all_count: whether all quadruplets count, which takes no weights.
 
     Raises:
-        ValueError: shapes or options do not fit, or a weight is NaN.
-        TypeError: labels are not int64.
+        ValueError: shapes or options do not fit, or a weight is not finite.
+        TypeError: features or weights are no dense floating-point tensors, or labels not integers.
     """
-    sketch_labels, photo_labels = split_labels(function, labels, len(sketches), len(photos))
-    check_rows(function, "sketch labels", sketch_labels, len(sketches))
-    check_rows(function, "photo labels", photo_labels, len(photos))
+    for argument, features in (("sketches", sketches), ("photos", photos)):
+        check_feature_shape(function, argument, features)
+        check_has_values(function, argument, features)
+    split_labels(function, labels, sketches, photos)
     if weights is None:
         return
     if all_count:
@@ -156,11 +177,7 @@ def check_batch(
             f"{function}: weights must be None for mining='all', whose terms are not pairs; "
             f"got {tuple(weights.shape)}"
         )
-    if weights.shape != (len(sketches),):
-        raise ValueError(
-            f"{function}: weights must be [{len(sketches)}], got {tuple(weights.shape)}"
-        )
-    check_not_nan(function, "weights", weights)
+    check_weights(function, weights, len(sketches))
     if symmetric and len(sketches) != len(photos):
         raise ValueError(
             f"{function}: photos must be as many as sketches for symmetric=True with weights, "

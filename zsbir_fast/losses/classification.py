@@ -6,6 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
+from zsbir_fast.ops._quadruplet_inputs import check_features
+from zsbir_fast.reference.token_weighting import accumulation_dtype
+
+_NAME = "CosineClassifier"
+
 
 class CosineClassifier(nn.Module):
     """Cross-entropy of cosines between features and one learned direction per class.
@@ -13,19 +19,20 @@ class CosineClassifier(nn.Module):
     Args:
         width: feature width D.
         classes: number of seen classes C.
-        temperature: divides the cosines.
+        temperature: divides the cosines; at least 1e-30.
 
     Raises:
-        ValueError: ``temperature`` is not positive.
+        ValueError: a number is out of range.
 
     Source: normalised softmax, Wang et al., arXiv 1704.06369.
     """
 
     def __init__(self, width: int, classes: int, *, temperature: float = 0.05) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"CosineClassifier: temperature must be positive, got {temperature}")
-        self.temperature = temperature
+        for argument, count in (("width", width), ("classes", classes)):
+            if count < 1:
+                raise ValueError(f"{_NAME}: {argument} must be at least 1, got {count}")
+        self.temperature = as_temperature(_NAME, temperature)
         self.weight = nn.Parameter(torch.randn(classes, width) / width**0.5)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -33,10 +40,30 @@ class CosineClassifier(nn.Module):
 
         Args:
             features: [B, D] float, L2-normalised here.
-            labels: [B] int64 in [0, C).
+            labels: [B] integers in [0, C): a tensor, an array or a list. On CUDA and in compiled
+                code their range is not looked at.
 
         Returns:
-            Scalar.
+            Scalar. float16 and bfloat16 are compared in float32, also under autocast.
+
+        Raises:
+            ValueError: shapes do not fit, a label is out of range, or a feature is not finite (on
+                CUDA and in compiled code, which look at no values, the loss is NaN then).
+            TypeError: labels are not integers, or features no dense floating-point tensor.
         """
-        logits = F.normalize(features, dim=1) @ F.normalize(self.weight, dim=1).T
+        check_features(_NAME, features=features)
+        classes, width = self.weight.shape
+        if features.shape[1] != width:
+            raise ValueError(f"{_NAME}: features must be [B, {width}], got {tuple(features.shape)}")
+        labels = as_labels(_NAME, "labels", labels, len(features), "features", features)
+        if len(labels) and not unseen(labels):
+            low, high = (int(x) for x in labels.aminmax())
+            if low < 0 or high >= classes:
+                raise ValueError(
+                    f"{_NAME}: labels must be in [0, {classes}), got {low if low < 0 else high}"
+                )
+        dtype = torch.promote_types(accumulation_dtype(features.dtype), self.weight.dtype)
+        unit = unit_length(_NAME, "features", features.to(dtype))
+        with torch.autocast(features.device.type, enabled=False):
+            logits = unit @ F.normalize(self.weight.to(dtype), dim=1).T
         return F.cross_entropy(logits / self.temperature, labels)

@@ -7,9 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zsbir_fast.losses.batches import Bank, JoinedBatch, Labels
+from zsbir_fast.losses.batches import Bank, Integers, JoinedBatch, Labels
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
-from zsbir_fast.ops._quadruplet_inputs import check_choice
+from zsbir_fast.ops._checks import (
+    as_labels,
+    check_choice,
+    check_finite,
+    check_has_values,
+    kind_of,
+    unseen,
+)
+from zsbir_fast.ops._quadruplet_inputs import check_feature_shape
 
 LARGEST = 65_536
 _NAME = "CrossBatchMemory"
@@ -28,6 +36,10 @@ class FeatureBank(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
+        if size < 1 or width < 1:
+            raise ValueError(
+                f"FeatureBank: size and width must be at least 1, got {size} and {width}"
+            )
         self.size = size
         self.register_buffer("_features", torch.zeros(size, width))
         self.register_buffer("_labels", torch.full((size,), -1))
@@ -51,10 +63,27 @@ class FeatureBank(nn.Module):
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Write rows over the oldest ones; of more rows than ``size`` the last ones stay.
 
+        A row that is not finite would make every loss NaN until it is overwritten: on the CPU it is
+        an error, and where values are not looked at another row of the batch is written instead.
+
         Args:
             features: [B, D] float.
-            labels: [B] int64.
+            labels: [B] integers.
+
+        Raises:
+            ValueError: features are not [B, D] of this width, labels not [B], or a feature is not
+                finite.
+            TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
+        name, width = "FeatureBank", self._features.shape[1]
+        check_feature_shape(name, "features", features)
+        check_has_values(name, "features", features)
+        if features.shape[1] != width:
+            raise ValueError(f"{name}: features must be [B, {width}], got {tuple(features.shape)}")
+        labels = as_labels(name, "labels", labels, len(features), "features", features)
+        check_finite(name, "features", features)
+        if len(features) and unseen(features):
+            features, labels = _with_finite_rows(features.detach(), labels)
         skipped = max(0, len(features) - self.size)
         start = self._written + skipped
         rows = torch.arange(start, self._written + len(features), device=features.device)
@@ -69,6 +98,14 @@ class FeatureBank(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take up the position; torch calls this."""
         self._written = int(state)
+
+
+def _with_finite_rows(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that are not finite replaced by the first one that is; by zeros where there is none."""
+    finite = torch.isfinite(features).all(1)
+    rows = torch.arange(len(features), device=features.device)
+    source = torch.where(finite, rows, finite.int().argmax())
+    return features[source].masked_fill(~finite.any(), 0), labels[source]
 
 
 class CrossBatchMemory(nn.Module):
@@ -111,6 +148,11 @@ class CrossBatchMemory(nn.Module):
         warm_up: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(loss, WeightedQuadrupletLoss):
+            raise TypeError(f"{_NAME}: loss must be a WeightedQuadrupletLoss, got {kind_of(loss)}")
+        for argument, number in (("size", size), ("width", width), ("warm_up", warm_up)):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise TypeError(f"{_NAME}: {argument} must be an integer, got {number!r}")
         if not 1 <= size <= LARGEST:
             raise ValueError(f"{_NAME}: size must be in 1..{LARGEST}, got {size}")
         if width < 1:
@@ -137,7 +179,7 @@ class CrossBatchMemory(nn.Module):
         Args:
             sketches: [B_s, D] float.
             photos: [B_i, D] float.
-            labels: [B] int64, or a pair of [B_s] and [B_i].
+            labels: [B] integers, or a pair of [B_s] and [B_i].
             weights: [B_s] float, factor of each sketch anchor.
 
         Returns:
@@ -147,7 +189,8 @@ class CrossBatchMemory(nn.Module):
             ValueError: as :class:`zsbir_fast.WeightedQuadrupletLoss`, or features of another width.
         """
         for argument, features in (("sketches", sketches), ("photos", photos)):
-            if features.ndim != 2 or features.shape[1] != self.width:
+            check_feature_shape(_NAME, argument, features)
+            if features.shape[1] != self.width:
                 raise ValueError(
                     f"{_NAME}: {argument} must be [B, {self.width}], got {tuple(features.shape)}"
                 )
@@ -182,7 +225,7 @@ class CrossBatchMemory(nn.Module):
         self._batches += 1
 
     def references(
-        self, features: Tensor, labels: Tensor, modality: Literal["sketch", "photo"] = "photo"
+        self, features: Tensor, labels: Integers, modality: Literal["sketch", "photo"] = "photo"
     ) -> tuple[Tensor, Tensor]:
         """Put the batch and the memory of a modality together, for other losses.
 
@@ -191,16 +234,21 @@ class CrossBatchMemory(nn.Module):
 
         Args:
             features: [B, D] float, the batch; they come first.
-            labels: [B] int64.
+            labels: [B] integers.
             modality: ``"sketch"`` or ``"photo"``.
 
         Returns:
             Features [B + M, D] and labels [B + M]; M is 0 while warming up.
 
         Raises:
-            ValueError: another modality.
+            ValueError: another modality, shapes do not fit, or a feature is not finite.
+            TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
-        check_choice(f"{_NAME}.references", "modality", modality, Literal["sketch", "photo"])
+        name = f"{_NAME}.references"
+        check_choice(name, "modality", modality, Literal["sketch", "photo"])
+        check_feature_shape(name, "features", features)
+        check_has_values(name, "features", features)
+        labels = as_labels(name, "labels", labels, len(features), "features", features)
         features, bank = self.loss.prepare(features), self.bank()
         if bank is None:
             return features, labels

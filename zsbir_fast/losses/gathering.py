@@ -10,7 +10,7 @@ losses differ (their mean is what is minimised).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,8 +18,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zsbir_fast.ops._checks import check_tensor
+
 ProcessGroup = Any  # torch.distributed.ProcessGroup, which builds without distributed lack
 Gather = Literal["auto", "off"]
+CPU = torch.device("cpu")
 
 
 class Share(NamedTuple):
@@ -134,16 +137,27 @@ def share_rows(
         ValueError, TypeError: what ``check`` raised here; or widths or dtypes differ.
         RuntimeError: ``check`` failed on another process.
     """
-    size = process_count(group) if gather == "auto" else 1
-    if size == 1:
+
+    def check_all() -> None:
         if check is not None:
             check()
+        for argument, x in rows.items():
+            check_tensor(function, argument, x)
+            if x.ndim == 0:
+                raise ValueError(f"{function}: {argument} must be [B, ...], got a single number")
+
+    size = process_count(group) if gather == "auto" else 1
+    if size == 1:
+        check_all()
         return tuple(Share.alone(len(x)) for x in rows.values())
-    problem = _problem_of(check)
+    problem = _problem_of(check_all)
     entries = [int(problem is not None)]
-    for x in rows.values():
-        entries += [len(x), zlib.crc32(repr((x.dtype, tuple(x.shape[1:]))).encode())]
-    table = _exchange(entries, next(iter(rows.values())).device, size, group)
+    for x in rows.values():  # of a wrong batch nobody will look at them
+        if problem is not None:
+            entries += [0, 0]
+        else:
+            entries += [len(x), zlib.crc32(repr((x.dtype, tuple(x.shape[1:]))).encode())]
+    table = _exchange(entries, _device_of(rows.values(), group), size, group)
     if problem is not None:
         raise problem
     for rank, (failed, *_) in enumerate(table):
@@ -177,10 +191,18 @@ def shared_seed(device: torch.device, group: ProcessGroup = None) -> int:
     return _exchange([drawn], device, process_count(group), group)[0][0]
 
 
-def _problem_of(check: Callable[[], None] | None) -> Exception | None:
+def _device_of(rows: Iterable[object], group: ProcessGroup) -> torch.device:
+    """Where the processes exchange numbers: beside the rows, or, if those are wrong, anywhere."""
+    kinds = ("cuda",) if dist.get_backend(group) == "nccl" else ("cpu", "cuda")
+    for x in rows:
+        if isinstance(x, Tensor) and x.device.type in kinds:
+            return x.device
+    return torch.device("cuda", torch.cuda.current_device()) if kinds[0] == "cuda" else CPU
+
+
+def _problem_of(check: Callable[[], None]) -> Exception | None:
     try:
-        if check is not None:
-            check()
+        check()
     except (TypeError, ValueError) as error:
         return error
     return None

@@ -10,10 +10,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
-from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice, check_rows
+from zsbir_fast.ops._checks import (
+    as_labels,
+    as_margin,
+    check_choice,
+    check_has_values,
+    kind_of,
+    unit_length,
+    unseen,
+)
+from zsbir_fast.ops._quadruplet_inputs import Impl, check_feature_shape
 from zsbir_fast.ops.batch_all import batch_all_triplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
 from zsbir_fast.reference.quadruplet_mining import Distance
@@ -64,9 +72,7 @@ class BatchAllTripletLoss(nn.Module):
         check_choice(name, "reduction", reduction, LossReduction)
         check_choice(name, "gather", gather, Gather)
         check_choice(name, "impl", impl, Impl)
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
-        self.margin = margin
+        self.margin = as_margin(name, margin)
         self.distance: Distance = distance
         self.normalize = normalize
         self.reduction: LossReduction = reduction
@@ -86,40 +92,39 @@ class BatchAllTripletLoss(nn.Module):
 
         Args:
             embeddings: [B, D] float, the anchors.
-            labels: [B] int64.
+            labels: [B] integers: a tensor, an array or a list.
             indices_tuple: None: all triplets. (anchors, positives, negatives) from a miner: these
                 triplets. Four tensors (anchors, positives, anchors, negatives): accepted where
                 they are all pairs, or all but one positive of each anchor, as
                 pytorch-metric-learning's ``CrossBatchMemory`` passes them.
-            ref_emb: [R, D] float, where positives and negatives are found; default: the embeddings
-                themselves, without the pairs of an anchor with itself.
-            ref_labels: [R] int64, needed with ``ref_emb``.
+            ref_emb: [R, D] float, where positives and negatives are found, all of them: an anchor
+                that is there, too, is its own positive. Default: the embeddings themselves, without
+                the pairs of an anchor with itself.
+            ref_labels: [R] integers, needed with ``ref_emb``.
 
         Returns:
             Scalar; 0 with zero gradients where there is no triplet.
 
         Raises:
-            ValueError: shapes do not fit, a feature is NaN, or ``indices_tuple`` is something else.
-            TypeError: labels are not int64.
+            ValueError: shapes do not fit, a feature is not finite (on CUDA and in compiled code the
+                loss is NaN then), or ``indices_tuple`` is something else.
+            TypeError: labels or indices are not integers, or features no dense floating-point
+                tensors.
             RuntimeError: another process's batch is wrong.
         """
         name = "BatchAllTripletLoss"
-        if ref_emb is None and indices_tuple is None:
+        if ref_emb is None and indices_tuple is None and ref_labels is None:
             return self._of_the_joined_batch(embeddings, labels)
-        check_rows(name, "labels", labels, len(embeddings))
+        labels = _labels_of(name, "embeddings", embeddings, "labels", labels)
         references, reference_labels = _references(name, embeddings, labels, ref_emb, ref_labels)
-        check_rows(name, "ref_labels", reference_labels, len(references))
-        itself = reference_labels is labels
-        anchors, references = self._prepare(embeddings), self._prepare(references)
-        if indices_tuple is None:
-            return self._all(anchors, labels, references, reference_labels, skip_self=itself)
-        if len(indices_tuple) == 3:
-            return self._given(anchors, references, indices_tuple)
-        if len(indices_tuple) != 4:
-            raise ValueError(
-                f"{name}: indices_tuple must hold three or four tensors, got {len(indices_tuple)}"
-            )
-        order = _all_but_own(labels, reference_labels, indices_tuple)
+        indices = _indices(name, indices_tuple, len(embeddings), len(references))
+        anchors = self._prepare(embeddings, "embeddings")
+        references = anchors if ref_emb is None else self._prepare(references, "ref_emb")
+        if indices is None:
+            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+        if len(indices) == 3:
+            return self._given(anchors, references, indices)
+        order = _all_but_own(labels, reference_labels, indices)
         if order is None:
             return self._all(anchors, labels, references, reference_labels, skip_self=False)
         return self._all(
@@ -131,22 +136,25 @@ class BatchAllTripletLoss(nn.Module):
         (share,) = share_rows(
             name,
             self.process_group,
-            lambda: check_rows(name, "labels", labels, len(embeddings)),
+            lambda: _check_labelled(name, embeddings, labels),
             gather=self.gather,
             embeddings=embeddings,
         )
-        features, joined = self._prepare(share.join(embeddings)), share.join(labels)
-        return self._all(features, joined, features, joined, skip_self=True)
+        labels = _labels_of(name, "embeddings", embeddings, "labels", labels)
+        features = self._prepare(share.join(embeddings), "embeddings")
+        return self._all(features, share.join(labels), None, None, skip_self=True)
 
-    def _prepare(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=1) if self.normalize else features
+    def _prepare(self, features: Tensor, argument: str) -> Tensor:
+        return (
+            unit_length("BatchAllTripletLoss", argument, features) if self.normalize else features
+        )
 
     def _all(
         self,
         anchors: Tensor,
         labels: Tensor,
-        references: Tensor,
-        reference_labels: Tensor,
+        references: Tensor | None,
+        reference_labels: Tensor | None,
         *,
         skip_self: bool,
     ) -> Tensor:
@@ -163,7 +171,7 @@ class BatchAllTripletLoss(nn.Module):
         )
 
     def _given(self, anchors: Tensor, references: Tensor, triplets: IndicesTuple) -> Tensor:
-        anchor, positive, negative = (index.long() for index in triplets)
+        anchor, positive, negative = triplets
         if len(anchor) == 0:
             return anchors[:0].sum() + references[:0].sum()
         chosen = Quadruplets(
@@ -215,12 +223,10 @@ class HardTripletMiner(nn.Module):
         check_choice(name, "negative", negative, MinerNegative)
         check_choice(name, "distance", distance, Distance)
         check_choice(name, "impl", impl, Impl)
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
         self.negative: MinerNegative = negative
         self.distance: Distance = distance
         self.normalize = normalize
-        self.margin = margin
+        self.margin = as_margin(name, margin)
         self.impl: Impl = impl
 
     @torch.no_grad()
@@ -235,24 +241,25 @@ class HardTripletMiner(nn.Module):
 
         Args:
             embeddings: [B, D] float, the anchors.
-            labels: [B] int64.
-            ref_emb: [R, D] float, where positives and negatives are found; default: the embeddings
-                themselves, an anchor never being its own positive.
-            ref_labels: [R] int64, needed with ``ref_emb``.
+            labels: [B] integers: a tensor, an array or a list.
+            ref_emb: [R, D] float, where positives and negatives are found, all of them. Default:
+                the embeddings themselves, an anchor never being its own positive.
+            ref_labels: [R] integers, needed with ``ref_emb``.
 
         Returns:
             Indices int64 [T] of anchors, positives and negatives, T up to B: the anchors that have
             both. Anchors index ``embeddings``, the others ``ref_emb``.
 
         Raises:
-            ValueError: shapes do not fit, or a feature is NaN.
-            TypeError: labels are not int64.
+            ValueError: shapes do not fit, or a feature is not finite.
+            TypeError: labels are not integers, or features no dense floating-point tensors.
         """
         name = "HardTripletMiner"
+        labels = _labels_of(name, "embeddings", embeddings, "labels", labels)
         references, reference_labels = _references(name, embeddings, labels, ref_emb, ref_labels)
-        itself = reference_labels is labels
         if self.normalize:
-            embeddings, references = F.normalize(embeddings, dim=1), F.normalize(references, dim=1)
+            embeddings = unit_length(name, "embeddings", embeddings)
+            references = embeddings if ref_emb is None else unit_length(name, "ref_emb", references)
         mined = mine_quadruplets(
             embeddings,
             references,
@@ -265,10 +272,23 @@ class HardTripletMiner(nn.Module):
             impl=self.impl,
         )
         positive = mined.positive
-        if itself:
+        if ref_emb is None:
             positive = _not_itself(positive, labels)
         anchors = ((positive >= 0) & (mined.photo_negative >= 0)).nonzero()[:, 0]
         return anchors, positive[anchors], mined.photo_negative[anchors]
+
+
+def _labels_of(
+    function: str, argument: str, features: Tensor, labels_argument: str, labels: Tensor
+) -> Tensor:
+    """Labels as int64 [B] beside features [B, D], both checked."""
+    check_feature_shape(function, argument, features)
+    check_has_values(function, argument, features)
+    return as_labels(function, labels_argument, labels, len(features), argument, features)
+
+
+def _check_labelled(function: str, embeddings: Tensor, labels: Tensor) -> None:
+    _labels_of(function, "embeddings", embeddings, "labels", labels)
 
 
 def _references(
@@ -278,11 +298,61 @@ def _references(
     ref_emb: Tensor | None,
     ref_labels: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    """What anchors are compared with: ``ref_emb``, or themselves where there is none."""
     if ref_emb is None:
+        if ref_labels is not None:
+            raise ValueError(f"{function}: ref_emb must be given with ref_labels, got None")
         return embeddings, labels
     if ref_labels is None:
         raise ValueError(f"{function}: ref_labels must be given with ref_emb, got None")
-    return ref_emb, ref_labels
+    return ref_emb, _labels_of(function, "ref_emb", ref_emb, "ref_labels", ref_labels)
+
+
+def _indices(
+    function: str, given: IndicesTuple | None, anchors: int, references: int
+) -> IndicesTuple | None:
+    """Triplets or pairs as int64 tensors.
+
+    Raises:
+        TypeError: they are no tuple of integer tensors.
+        ValueError: there are not three or four, or a row does not exist.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"{function}: indices_tuple must be a tuple, got {kind_of(given)}")
+    if len(given) not in (3, 4):
+        raise ValueError(
+            f"{function}: indices_tuple must hold three or four tensors, got {len(given)}"
+        )
+    names: tuple[str, ...] = ("anchors", "positives", "negatives")
+    if len(given) == 4:
+        names = ("anchors", "positives", "anchors of negatives", "negatives")
+    checked = []
+    for name, index in zip(names, given, strict=True):
+        if not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1:
+            got = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else None
+            raise TypeError(
+                f"{function}: indices_tuple must hold integer tensors [T], "
+                f"got {got or kind_of(index)} for its {name}"
+            )
+        rows = anchors if name.startswith("anchors") else references
+        if len(index) and not unseen(index):
+            low, high = (int(x) for x in index.aminmax())
+            if low < 0 or high >= rows:
+                raise ValueError(
+                    f"{function}: indices_tuple must name {name} in [0, {rows}), "
+                    f"got {low if low < 0 else high}"
+                )
+        checked.append(index.long())
+    pairs = (checked[:2], checked[2:]) if len(checked) == 4 else (checked,)
+    for together in pairs:
+        if len({len(index) for index in together}) > 1:
+            raise ValueError(
+                f"{function}: indices_tuple must hold tensors of one length, "
+                f"got {[len(index) for index in checked]}"
+            )
+    return tuple(checked)
 
 
 def _not_itself(positive: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zsbir_fast.losses.batches import (
     Bank,
@@ -20,11 +19,12 @@ from zsbir_fast.losses.batches import (
     split_labels,
 )
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, process_count, share_rows, shared_seed
-from zsbir_fast.ops._quadruplet_inputs import Impl, check_choice, five_numbers
+from zsbir_fast.ops._checks import as_share, check_choice, unit_length
+from zsbir_fast.ops._quadruplet_inputs import Impl, five_numbers
 from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
 from zsbir_fast.reference.quadruplet_mining import (
-    PRESETS,
+    MARGINS,
     Distance,
     Negative,
     Positive,
@@ -99,15 +99,13 @@ class WeightedQuadrupletLoss(nn.Module):
         check_choice(_NAME, "mining", mining, Mining)
         check_choice(_NAME, "negatives", negatives, Preset)
         check_choice(_NAME, "positive", positive, Positive)
-        check_choice(_NAME, "sketch_negative", sketch_negative or "anchor", SketchNegative)
+        if sketch_negative is not None:
+            check_choice(_NAME, "sketch_negative", sketch_negative, SketchNegative)
         check_choice(_NAME, "distance", distance, Distance)
         check_choice(_NAME, "reduction", reduction, Reduction)
         check_choice(_NAME, "gather", gather, Gather)
         check_choice(_NAME, "impl", impl, Impl)
-        if not 0 <= cross_modal_share <= 1:
-            raise ValueError(
-                f"{_NAME}: cross_modal_share must be in [0, 1], got {cross_modal_share}"
-            )
+        cross_modal_share = as_share(_NAME, "cross_modal_share", cross_modal_share)
         if sketch_negative == "none" and negatives != "triplet":
             raise ValueError(
                 f"{_NAME}: sketch_negative must be 'anchor' or 'positive' for "
@@ -121,14 +119,13 @@ class WeightedQuadrupletLoss(nn.Module):
                 f"{_NAME}: reduction must be 'mean', 'mean_nonzero' or 'sum' for {other}, "
                 "got 'none'"
             )
-        five_numbers(_NAME, "margins", margins, PRESETS["triplet"][1])
+        self.margins = five_numbers(_NAME, "margins", margins, MARGINS)
         self.mining = mining
         self.negatives = negatives
         self.positive = positive
         self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
             negatives, "anchor"
         )
-        self.margins = margins
         self.cross_modal_share = cross_modal_share
         self.distance = distance
         self.normalize = normalize
@@ -152,7 +149,8 @@ class WeightedQuadrupletLoss(nn.Module):
         Args:
             sketches: [B_s, D] float.
             photos: [B_i, D] float.
-            labels: [B] int64 shared by sketches and photos, or a pair of [B_s] and [B_i].
+            labels: [B] integers shared by sketches and photos, or a pair of [B_s] and [B_i]:
+                tensors, arrays or lists.
             weights: [B_s] float, factor of each sketch anchor; default 1. They may be negative.
                 With ``symmetric`` it is the factor of photo i, too, so that B_s and B_i must be
                 equal. Not with ``mining="all"``.
@@ -165,8 +163,9 @@ class WeightedQuadrupletLoss(nn.Module):
 
         Raises:
             ValueError: shapes or options do not fit; labels are shared by unequal numbers; a
-                feature or weight is NaN.
-            TypeError: labels are not int64 or features not floating point.
+                feature or weight is not finite, or a row to be normalised has no finite length. On
+                CUDA and in compiled code, which look at no values, the loss is NaN then.
+            TypeError: labels are not integers, or features no dense floating-point tensors.
             RuntimeError: another process's batch is wrong.
         """
         if quadruplets is not None and self._processes() > 1:
@@ -199,7 +198,8 @@ class WeightedQuadrupletLoss(nn.Module):
         """
         if self.mining == "all":
             raise ValueError(f"{_NAME}.mine: mining must choose negatives, got 'all'")
-        split = split_labels(_NAME, labels, len(sketches), len(photos))
+        check_batch(_NAME, sketches, photos, labels, None, symmetric=False, all_count=False)
+        split = split_labels(_NAME, labels, sketches, photos)
         anchor, other = self._sides(sketches, photos, *split, bank)
         return self._mine(anchor, other, bank is None or bank.positives)
 
@@ -237,7 +237,7 @@ class WeightedQuadrupletLoss(nn.Module):
             sketches=sketches,
             photos=photos,
         )
-        sketch_labels, photo_labels = split_labels(_NAME, labels, len(sketches), len(photos))
+        sketch_labels, photo_labels = split_labels(_NAME, labels, sketches, photos)
         return JoinedBatch(
             sketch.join(sketches),
             photo.join(photos),
@@ -265,7 +265,8 @@ class WeightedQuadrupletLoss(nn.Module):
             Scalar, or one loss per sketch of the joined batch with ``reduction="none"``.
 
         Raises:
-            ValueError: ``quadruplets`` or ``bank`` with ``mining="all"``, or a feature is NaN.
+            ValueError: ``quadruplets`` or ``bank`` with ``mining="all"``, or a feature is not
+                finite.
         """
         if self.mining == "all":
             if quadruplets is not None or bank is not None:
@@ -295,13 +296,21 @@ class WeightedQuadrupletLoss(nn.Module):
         if bank is not None:
             past = (bank.sketches, bank.sketch_labels, bank.photos, bank.photo_labels)
         return (
-            side_of(self.prepare(sketches), sketch_labels, *past[:2]),
-            side_of(self.prepare(photos), photo_labels, *past[2:]),
+            side_of(self.prepare(sketches, "sketches"), sketch_labels, *past[:2]),
+            side_of(self.prepare(photos, "photos"), photo_labels, *past[2:]),
         )
 
-    def prepare(self, features: Tensor) -> Tensor:
-        """Bring [B, D] features to what is compared: with ``normalize`` to unit length."""
-        return F.normalize(features, dim=1) if self.normalize else features
+    def prepare(self, features: Tensor, argument: str = "features") -> Tensor:
+        """Bring [B, D] features to what is compared: with ``normalize`` to unit length.
+
+        Args:
+            features: what to bring there.
+            argument: its name in errors.
+
+        Raises:
+            ValueError: a row to be normalised is not finite, or its length is not.
+        """
+        return unit_length(_NAME, argument, features) if self.normalize else features
 
     def _mined_loss(
         self,
@@ -334,7 +343,7 @@ class WeightedQuadrupletLoss(nn.Module):
             negative=self.mining,
             sketch_negative=self.sketch_negative,
             distance=self.distance,
-            margin=self._mining_margin(),
+            margin=self.margins[0],
             paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
             uniforms=self._uniforms(count, device) if self.mining == "distance_weighted" else None,
             distinct_negatives=self.negatives == "chen2017",
@@ -350,11 +359,6 @@ class WeightedQuadrupletLoss(nn.Module):
         # Every process mines the joined batch, and all must choose alike.
         generator = torch.Generator(device).manual_seed(shared_seed(device, self.process_group))
         return torch.rand(count, device=device, generator=generator)
-
-    def _mining_margin(self) -> float:
-        if self.margins is None:
-            return 0.3
-        return self.margins if isinstance(self.margins, (int, float)) else self.margins[0]
 
     def _loss(
         self, anchor: Side, other: Side, quadruplets: Quadruplets, weights: Tensor | None
@@ -378,8 +382,8 @@ class WeightedQuadrupletLoss(nn.Module):
         )
 
     def _all_loss(self, batch: JoinedBatch) -> Tensor:
-        sketches = (self.prepare(batch.sketches), batch.sketch_labels)
-        photos = (self.prepare(batch.photos), batch.photo_labels)
+        sketches = (self.prepare(batch.sketches, "sketches"), batch.sketch_labels)
+        photos = (self.prepare(batch.photos, "photos"), batch.photo_labels)
         directions = [(sketches, photos), (photos, sketches)][: 1 + self.symmetric]
         assert self.reduction != "none"
         losses = [

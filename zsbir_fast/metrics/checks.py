@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._checks import as_if_writable
+
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
 _EXACT_INTEGERS = 2**53  # the integers that float64 holds one by one
 _BLOCK = (
@@ -33,33 +35,13 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
             value = value.astype(value.dtype.newbyteorder("="))
         if any(stride < 0 for stride in value.strides):
             value = value.copy()
-        value = _as_if_writable(value)
+        value = as_if_writable(value)
     try:
         return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
             f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"
         ) from error
-
-
-class _Interface:
-    """Somebody's memory as NumPy sees it; keeps its owner alive."""
-
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._owner = array
-        interface = dict(array.__array_interface__)
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
-
-
-def _as_if_writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array without its mark of being read-only, of which torch would warn.
-
-    What is made of it here is only ever read. To silence the warning would change the filters of
-    the whole process, in which other threads may be at work.
-    """
-    if array.flags.writeable or array.dtype.hasobject:
-        return array
-    return np.asarray(_Interface(array))
 
 
 def check_matrix(caller: str, name: str, value: Any, *, shape: str) -> Tensor:

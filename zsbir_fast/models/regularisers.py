@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast.models.encoders import Encoder, Features
+from zsbir_fast.ops._checks import as_share
 
 
 class FrozenCopy(nn.Module):
@@ -48,7 +49,10 @@ class DomainMeans(nn.Module):
 
     Args:
         width: embedding width D.
-        momentum: share of the old mean in each update, 0 to 1; the start is bias-corrected.
+        momentum: share of the old mean in each update, 0 to below 1; the start is bias-corrected.
+
+    Raises:
+        ValueError: ``momentum`` is out of range.
     """
 
     sketch: Tensor
@@ -57,18 +61,29 @@ class DomainMeans(nn.Module):
 
     def __init__(self, width: int, *, momentum: float = 0.95) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum = as_share("DomainMeans", "momentum", momentum)
+        if self.momentum == 1:
+            raise ValueError(f"DomainMeans: momentum must be below 1, got {momentum}")
         self.register_buffer("sketch", torch.zeros(width))
         self.register_buffer("photo", torch.zeros(width))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def update(self, sketches: Tensor, photos: Tensor) -> None:
-        """Take in a batch of features [B, D] of each modality; they are L2-normalised here."""
-        self.updates += 1
-        share = (1 - self.momentum) / (1 - self.momentum ** self.updates.to(self.sketch.dtype))
-        for mean, features in ((self.sketch, sketches), (self.photo, photos)):
-            mean.lerp_(F.normalize(features.to(mean.dtype), dim=1).mean(0), share)
+        """Take in a batch of features [B, D] of each modality; they are L2-normalised here.
+
+        A batch with a feature that is not finite is left out: it would stay in the means for ever.
+        """
+        batch = torch.stack(
+            [F.normalize(x.to(self.sketch.dtype), dim=1).mean(0) for x in (sketches, photos)]
+        )
+        finite = torch.isfinite(batch).all()
+        self.updates += finite
+        # The clamp is for updates == 0, where the share is not used.
+        updates = self.updates.clamp_min(1).to(self.sketch.dtype)
+        share = (1 - self.momentum) / (1 - self.momentum**updates)
+        for mean, of_batch in zip((self.sketch, self.photo), batch, strict=True):
+            mean.copy_(torch.where(finite, mean.lerp(of_batch, share), mean))
 
     def centre(self, embeddings: Tensor, modality: Literal["sketch", "photo"]) -> Tensor:
         """Subtract the modality's mean from [B, D] unit rows and normalise again."""

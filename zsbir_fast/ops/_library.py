@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,9 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
 
     @wraps(reference)
     def fallback(*args: Any, **kwargs: Any) -> Any:
+        for given in args:
+            if isinstance(given, Tensor) and given.layout != torch.strided:
+                raise TypeError(f"{op}: tensors must be dense, got {given.layout}")
         device = next(a.device for a in args if isinstance(a, Tensor))
         reason = (
             why_not_native(device) or f"there is no kernel for the given dtype on {device.type}"
@@ -112,6 +116,32 @@ def as_kernel_input(
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(tensor.shape)}")
     return tensor.contiguous()
+
+
+def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None:
+    """Raise unless all tensors have so many dimensions.
+
+    Raises:
+        ValueError: Naming the first that has not.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.ndim != dimensions:
+            raise ValueError(
+                f"{op}: {name} must have {dimensions} dimensions, got {list(tensor.shape)}"
+            )
+
+
+def check_enum(op: str, name: str, value: int, count: int) -> None:
+    """Raise unless the number is one of a C++ enum of so many entries."""
+    if not 0 <= value < count:
+        raise ValueError(f"{op}: {name} must be in [0, {count}), got {value}")
+
+
+def check_margins(op: str, **margins: float | None) -> None:
+    """Raise unless all margins are finite."""
+    for name, margin in margins.items():
+        if margin is not None and not -math.inf < margin < math.inf:
+            raise ValueError(f"{op}: {name} must be finite, got {margin}")
 
 
 def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:

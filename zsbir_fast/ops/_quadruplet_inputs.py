@@ -9,6 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._checks import (
+    as_number,
+    check_device,
+    check_finite,
+    check_has_values,
+    check_tensor,
+    unseen,
+)
 from zsbir_fast.reference.quadruplet_mining import Five
 
 Impl = Literal["fused", "reference"]
@@ -17,24 +25,39 @@ Impl = Literal["fused", "reference"]
 def five_numbers(
     function: str, argument: str, values: float | Sequence[float] | None, default: Five
 ) -> Five:
+    """One number five times, five numbers, or the default.
+
+    Raises:
+        TypeError: There is something else than numbers.
+        ValueError: They are not five, or one is negative or not finite.
+    """
     if values is None:
         return default
-    five = (values,) * 5 if isinstance(values, (int, float)) else tuple(values)
-    if len(five) != 5 or not all(math.isfinite(value) and value >= 0 for value in five):
+    if isinstance(values, (list, tuple)):
+        five = tuple(as_number(function, argument, value) for value in values)
+    else:
+        five = (as_number(function, argument, values),) * 5
+    if len(five) != 5 or not all(0 <= value < math.inf for value in five):
         raise ValueError(
             f"{function}: {argument} must be five finite numbers, none negative, got {values}"
         )
     return five
 
 
+def check_feature_shape(function: str, argument: str, rows: Any) -> None:
+    """Raise unless it is a floating-point tensor [B, D] that has values."""
+    check_tensor(function, argument, rows)
+    if rows.ndim != 2:
+        raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
+    if not rows.is_floating_point():
+        raise TypeError(f"{function}: {argument} must be floating point, got {rows.dtype}")
+
+
 def check_features(function: str, **features: Tensor) -> None:
-    """Raise unless all are [B, D] on one device, equally wide, of one dtype and free of NaN."""
+    """Raise unless all are [B, D] on one device, equally wide, of one dtype and finite."""
     (first, reference), *_ = features.items()
     for argument, rows in features.items():
-        if rows.ndim != 2:
-            raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
-        if not rows.is_floating_point():
-            raise TypeError(f"{function}: {argument} must be floating point, got {rows.dtype}")
+        check_feature_shape(function, argument, rows)
         if rows.shape[1] != reference.shape[1]:
             raise ValueError(
                 f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
@@ -45,37 +68,16 @@ def check_features(function: str, **features: Tensor) -> None:
                 f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
             )
         check_device(function, argument, rows, first, reference)
-    if torch.compiler.is_compiling():  # reading a value would break the graph
-        return
+    check_has_values(function, first, reference)
     for argument, rows in features.items():
-        check_not_nan(function, argument, rows)
-
-
-def check_device(
-    function: str, argument: str, tensor: Tensor, first: str, features: Tensor
-) -> None:
-    """The kernels take addresses: all must be where ``features``, called ``first``, are."""
-    if tensor.device != features.device:
-        raise ValueError(
-            f"{function}: {argument} must be on {features.device} like {first}, got {tensor.device}"
-        )
-
-
-def check_not_nan(function: str, argument: str, values: Tensor) -> None:
-    """Raise naming the first row with a NaN; not on CUDA, where looking would wait for the GPU."""
-    if torch.compiler.is_compiling() or values.is_cuda:
-        return
-    if math.isfinite(float(values.detach().sum())):  # a NaN would be in the sum; one cheap pass
-        return
-    bad = values.detach().isnan()
-    if bad.any():
-        row = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
-        raise ValueError(f"{function}: {argument} must not be NaN, got NaN in row {row}")
+        check_finite(function, argument, rows)
 
 
 def check_rows(
-    function: str, argument: str, rows: Tensor, count: int, dtype: torch.dtype = torch.int64
+    function: str, argument: str, rows: Any, count: int, dtype: torch.dtype = torch.int64
 ) -> None:
+    """Raise unless it is a tensor [count] of a dtype."""
+    check_tensor(function, argument, rows)
     if rows.dtype != dtype:
         wanted = str(dtype).removeprefix("torch.")
         raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
@@ -86,7 +88,7 @@ def check_rows(
 def check_beside(
     function: str,
     argument: str,
-    rows: Tensor,
+    rows: Any,
     first: str,
     features: Tensor,
     dtype: torch.dtype = torch.int64,
@@ -96,16 +98,46 @@ def check_beside(
     check_device(function, argument, rows, first, features)
 
 
+def check_weights(function: str, weights: Any, count: int) -> None:
+    """Raise unless they are finite floating-point factors [count]."""
+    check_tensor(function, "weights", weights)
+    if not weights.is_floating_point():
+        raise TypeError(f"{function}: weights must be floating point, got {weights.dtype}")
+    if weights.shape != (count,):
+        raise ValueError(f"{function}: weights must be [{count}], got {tuple(weights.shape)}")
+    check_finite(function, "weights", weights)
+
+
+def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -> None:
+    """Raise unless they are random numbers in [0, 1), one for every row of ``features``.
+
+    Where they are unseen, the mining takes those beyond 1 and NaN as the largest below 1, and
+    negative ones as 0.
+    """
+    if uniforms is None or (isinstance(uniforms, Tensor) and uniforms.shape != (len(features),)):
+        got = None if uniforms is None else tuple(uniforms.shape)
+        raise ValueError(
+            f"{function}: uniforms must be [{len(features)}] for negative='distance_weighted', "
+            f"got {got}"
+        )
+    check_tensor(function, "uniforms", uniforms)
+    if not uniforms.is_floating_point():
+        raise TypeError(f"{function}: uniforms must be floating point, got {uniforms.dtype}")
+    check_device(function, "uniforms", uniforms, first, features)
+    if unseen(uniforms):
+        return
+    outside = (~((uniforms >= 0) & (uniforms < 1))).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(
+            f"{function}: uniforms must be in [0, 1), got {float(uniforms[row])} in row {row}"
+        )
+
+
 def check_paired(function: str, paired: Tensor, photos: int) -> None:
-    """Raise for a row that does not exist; on CUDA and in compiled code it counts as none."""
-    if torch.compiler.is_compiling() or paired.is_cuda:
+    """Raise for a row that does not exist; where it is unseen it counts as none."""
+    if unseen(paired):
         return
     outside = paired[(paired < -1) | (paired >= photos)]
     if len(outside):
         raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")
-
-
-def check_choice(function: str, argument: str, value: str, choices: Any) -> None:
-    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
-    if value not in known:
-        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")

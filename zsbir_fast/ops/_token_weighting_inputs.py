@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._library import check_one_device
+from zsbir_fast.ops._checks import (
+    as_labels,
+    as_temperature,
+    check_has_values,
+    check_tensor,
+    unseen,
+)
+from zsbir_fast.ops._library import check_dimensions, check_one_device
+from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+class Inputs(NamedTuple):
+    """The inputs of the operator ``zsbir::token_weighting``, in its order."""
+
+    text: Tensor
+    text_mask: Tensor
+    weights: Tensor | None
+    sketch_keys: Tensor
+    sketch_values: Tensor
+    photo_keys: Tensor | None
+    photo_values: Tensor | None
+    labels: Tensor
+    temperature: float
 
 
 def check_token_weighting(
@@ -17,20 +39,16 @@ def check_token_weighting(
     text_mask: Tensor,
     sketch: tuple[Tensor, Tensor],
     photo: tuple[Tensor, Tensor],
-    labels: Tensor,
+    labels: Any,
     *,
     all_pairs: bool,
-) -> None:
-    """Raise unless keys and values of both sides, text and labels fit each other."""
-    _check_text(text, text_mask, labels)
-    _check_patches("sketch", *sketch, len(labels), text.shape[2])
-    photos = len(photo[0]) if all_pairs and photo[0].ndim == 3 else len(labels)
-    _check_patches("photo", *photo, photos, text.shape[2])
-    if sketch[1].shape[2] != photo[1].shape[2]:
-        raise ValueError(
-            f"token_weighting: photo_values must be {sketch[1].shape[2]} wide like "
-            f"sketch_values, got {photo[1].shape[2]}"
-        )
+) -> Tensor:
+    """Raise unless keys and values of both sides, text and labels fit each other.
+
+    Returns:
+        The labels, int64 [B].
+    """
+    name = "token_weighting"
     tensors = {
         "text": text,
         "text_mask": text_mask,
@@ -38,62 +56,155 @@ def check_token_weighting(
         "sketch_values": sketch[1],
         "photo_keys": photo[0],
         "photo_values": photo[1],
-        "labels": labels,
     }
-    check_one_device("token_weighting", **tensors)
-    floats = {k: v for k, v in tensors.items() if k not in ("text_mask", "labels")}
-    check_dtypes("token_weighting", floats)
-    _check_label_values(labels, text.shape[0])
+    for argument, tensor in tensors.items():
+        check_tensor(name, argument, tensor)
+    _check_text(text, text_mask)
+    check_has_values(name, "text", text)
+    pairs = sketch[0].shape[0] if sketch[0].ndim == 3 else 0
+    if isinstance(labels, Tensor) and labels.ndim == 1:
+        pairs = labels.shape[0]
+    checked = as_labels(name, "labels", labels, pairs, "text", text)
+    _check_patches("sketch", *sketch, pairs, text.shape[2])
+    photos = len(photo[0]) if all_pairs and photo[0].ndim == 3 else pairs
+    _check_patches("photo", *photo, photos, text.shape[2])
+    if sketch[1].shape[2] != photo[1].shape[2]:
+        raise ValueError(
+            f"token_weighting: photo_values must be {sketch[1].shape[2]} wide like "
+            f"sketch_values, got {photo[1].shape[2]}"
+        )
+    check_one_device(name, **tensors)
+    check_dtypes(name, {k: v for k, v in tensors.items() if k != "text_mask"})
+    _check_label_values(checked, text.shape[0])
+    return checked
+
+
+def check_operator(op: str, given: Inputs) -> None:
+    """Raise unless the operator can count on dimensions and devices; sizes are compared later."""
+    photo = (given.photo_keys, given.photo_values)
+    check_one_device(op, **{k: v for k, v in given._asdict().items() if k != "temperature"})
+    check_dimensions(
+        op,
+        3,
+        text=given.text,
+        sketch_keys=given.sketch_keys,
+        sketch_values=given.sketch_values,
+        photo_keys=photo[0],
+        photo_values=photo[1],
+    )
+    if given.text.dtype not in DTYPES:
+        raise TypeError(f"{op}: text must be one of {_names(DTYPES)}, got {given.text.dtype}")
+    together = {"photo_keys": photo[0], "photo_values": photo[1], "weights": given.weights}
+    if len({x is None for x in together.values()}) > 1:
+        missing = next(k for k, v in together.items() if v is None)
+        raise ValueError(f"{op}: {missing} must be given with {_names(together)}, got None")
+    for argument, keys in (("sketch_keys", given.sketch_keys), ("photo_keys", photo[0])):
+        if keys is not None and keys.shape[1] == 0:
+            raise ValueError(
+                f"{op}: {argument} must be [B, N, D] with N >= 1, got {list(keys.shape)}"
+            )
+    if given.text.shape[2] == 0:
+        raise ValueError(f"{op}: text must be at least 1 wide, got {list(given.text.shape)}")
+    as_temperature(op, given.temperature)
+
+
+def check_pairwise_saved(
+    sketch_tokens: Tensor,
+    photo_tokens: Tensor,
+    all_pairs: bool,
+    saved: dict[str, Tensor],
+) -> None:
+    """Raise unless what a forward pass saved, and the gradient of its scores, fit the tokens."""
+    op = "pairwise_token_score_backward"
+    check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs, function=op)
+    check_one_device(op, sketch_tokens=sketch_tokens, **saved)
+    (sketches, patches), photos = sketch_tokens.shape[:2], photo_tokens.shape[0]
+    pairs = (sketches, photos) if all_pairs else (sketches,)
+    wanted = {
+        "grad_scores": pairs,
+        "sketch_norms": (sketches, patches),
+        "photo_norms": tuple(photo_tokens.shape[:2]),
+        "cosine": (*pairs, patches),
+        "best": (*pairs, patches),
+    }
+    for name, tensor in saved.items():
+        dtype = torch.int32 if name == "best" else accumulation_dtype(sketch_tokens.dtype)
+        if tensor.dtype != dtype:
+            raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
+        if tuple(tensor.shape) != wanted[name]:
+            raise ValueError(f"{op}: {name} must be {list(wanted[name])}, got {list(tensor.shape)}")
+
+
+def check_best(best: Tensor, patches: int) -> None:
+    """Raise for a photo token that does not exist; where it is unseen the kernel leaves it out."""
+    if unseen(best) or best.numel() == 0:
+        return
+    low, high = (int(x) for x in best.aminmax())
+    if low < 0 or high >= patches:
+        raise ValueError(
+            f"pairwise_token_score_backward: best must be in [0, {patches}), "
+            f"got {low if low < 0 else high}"
+        )
 
 
 def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
     """The feature that ``beta="text_attention"`` needs, or an error."""
     shape = (text.shape[0], text.shape[2])
+    if text_global is not None:
+        check_tensor("token_weighting", "text_global", text_global)
     if text_global is None or text_global.shape != shape:
         got = None if text_global is None else tuple(text_global.shape)
         raise ValueError(
             f"token_weighting: text_global must be {list(shape)} for beta='text_attention', "
             f"got {got}"
         )
+    check_one_device("token_weighting", text=text, text_global=text_global)
+    if not text_global.is_floating_point():
+        raise TypeError(
+            f"token_weighting: text_global must be floating point, got {text_global.dtype}"
+        )
     return text_global
 
 
-def check_pairwise(sketch_tokens: Tensor, photo_tokens: Tensor, *, all_pairs: bool) -> None:
+def check_pairwise(
+    sketch_tokens: Tensor,
+    photo_tokens: Tensor,
+    *,
+    all_pairs: bool,
+    function: str = "pairwise_token_score",
+) -> None:
     """Raise unless the tokens of both sides fit each other."""
     tensors = {"sketch_tokens": sketch_tokens, "photo_tokens": photo_tokens}
     for name, tokens in tensors.items():
+        check_tensor(function, name, tokens)
         if tokens.ndim != 3 or tokens.shape[1] == 0:
             raise ValueError(
-                f"pairwise_token_score: {name} must be [B, N, D] with N >= 1, "
-                f"got {tuple(tokens.shape)}"
+                f"{function}: {name} must be [B, N, D] with N >= 1, got {tuple(tokens.shape)}"
             )
     batches_differ = not all_pairs and sketch_tokens.shape[0] != photo_tokens.shape[0]
     if batches_differ or sketch_tokens.shape[2] != photo_tokens.shape[2]:
         raise ValueError(
-            f"pairwise_token_score: photo_tokens must agree with sketch_tokens in "
+            f"{function}: photo_tokens must agree with sketch_tokens in "
             f"{'D' if all_pairs else 'B and D'}, got "
             f"{tuple(sketch_tokens.shape)} and {tuple(photo_tokens.shape)}"
         )
-    check_one_device("pairwise_token_score", **tensors)
-    check_dtypes("pairwise_token_score", tensors)
+    check_one_device(function, **tensors)
+    check_dtypes(function, tensors)
 
 
 def check_dtypes(function: str, tensors: dict[str, Tensor]) -> None:
     """Raise unless all tensors have the dtype of the first, and kernels know it."""
     first, dtype = next((name, t.dtype) for name, t in tensors.items())
     if dtype not in DTYPES:
-        known = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        raise TypeError(f"{function}: {first} must be one of {known}, got {dtype}")
+        raise TypeError(f"{function}: {first} must be one of {_names(DTYPES)}, got {dtype}")
     for name, tensor in tensors.items():
         if tensor.dtype != dtype:
             raise TypeError(f"{function}: {name} must be {dtype} like {first}, got {tensor.dtype}")
 
 
 def _check_label_values(labels: Tensor, classes: int) -> None:
-    # Elsewhere looking would wait for the device or break the graph: the kernels treat such a
-    # label as a class without words.
-    unseen = torch.compiler.is_compiling() or labels.device.type != "cpu"
-    if unseen or labels.numel() == 0 or torch._C._functorch.is_functorch_wrapped_tensor(labels):
+    # Unseen: the kernels treat a label out of range as a class without words.
+    if unseen(labels) or labels.numel() == 0:
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
@@ -102,9 +213,15 @@ def _check_label_values(labels: Tensor, classes: int) -> None:
         )
 
 
-def _check_text(text: Tensor, text_mask: Tensor, labels: Tensor) -> None:
+def _names(words: Any) -> str:
+    return ", ".join(str(word).removeprefix("torch.") for word in words)
+
+
+def _check_text(text: Tensor, text_mask: Tensor) -> None:
     if text.ndim != 3:
         raise ValueError(f"token_weighting: text must be [C, L, D], got {tuple(text.shape)}")
+    if text.shape[2] == 0:
+        raise ValueError(f"token_weighting: text must be at least 1 wide, got {tuple(text.shape)}")
     if text_mask.dtype != torch.bool:
         raise TypeError(f"token_weighting: text_mask must be bool, got {text_mask.dtype}")
     if text_mask.shape != text.shape[:2]:
@@ -112,10 +229,6 @@ def _check_text(text: Tensor, text_mask: Tensor, labels: Tensor) -> None:
             f"token_weighting: text_mask must be {tuple(text.shape[:2])} like text, "
             f"got {tuple(text_mask.shape)}"
         )
-    if labels.dtype != torch.int64:
-        raise TypeError(f"token_weighting: labels must be int64, got {labels.dtype}")
-    if labels.ndim != 1:
-        raise ValueError(f"token_weighting: labels must be [B], got {tuple(labels.shape)}")
 
 
 def _check_patches(modality: str, keys: Tensor, values: Tensor, batch: int, width: int) -> None:
@@ -129,16 +242,3 @@ def _check_patches(modality: str, keys: Tensor, values: Tensor, batch: int, widt
             f"token_weighting: {modality}_values must be [{batch}, {keys.shape[1]}, V], "
             f"got {tuple(values.shape)}"
         )
-
-
-def check_positive(function: str, temperature: float) -> None:
-    """Raise unless a temperature is positive."""
-    if not temperature > 0:
-        raise ValueError(f"{function}: temperature must be positive, got {temperature}")
-
-
-def check_choice(function: str, argument: str, value: str, choices: Any) -> None:
-    """Raise unless the value is one of a ``Literal``."""
-    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
-    if value not in known:
-        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._checks import as_labels, as_margin, check_choice
 from zsbir_fast.ops._library import refuse_transforms
-from zsbir_fast.ops._quadruplet_inputs import (
-    Impl,
-    check_beside,
-    check_choice,
-    check_features,
-    five_numbers,
-)
+from zsbir_fast.ops._quadruplet_inputs import Impl, check_features, five_numbers
 from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
 from zsbir_fast.ops.pair_distances import half_as_float, kernel_rows, pair_distances
 from zsbir_fast.ops.probes import count_probe_union, probe_sum
 from zsbir_fast.reference import batch_all as reference
 from zsbir_fast.reference.quadruplet_mining import (
+    MARGINS,
     PRESETS,
     Distance,
     Five,
@@ -79,22 +75,30 @@ def batch_all_triplet_loss(
     our own.
     """
     name = "batch_all_triplet_loss"
+    itself = references is None
     if references is None:
-        references, reference_labels, skip_self = anchors, labels, True
+        references, skip_self = anchors, True
+        if reference_labels is not None:
+            raise ValueError(f"{name}: references must be given with reference_labels, got None")
     elif reference_labels is None:
         raise ValueError(f"{name}: reference_labels must be given with references, got None")
-    assert reference_labels is not None
+    check_choice(name, "impl", impl, Impl)
     if impl == "fused":
         refuse_transforms(name, anchors, references)
-    check_features(name, anchors=anchors, references=references)
-    check_beside(name, "labels", labels, "anchors", anchors)
-    check_beside(name, "reference_labels", reference_labels, "references", references)
+    if itself:
+        check_features(name, anchors=anchors)
+    else:
+        check_features(name, anchors=anchors, references=references)
+    labels = as_labels(name, "labels", labels, len(anchors), "anchors", anchors)
+    if itself:
+        reference_labels = labels
+    else:
+        reference_labels = as_labels(
+            name, "reference_labels", reference_labels, len(references), "references", references
+        )
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)
-    check_choice(name, "impl", impl, Impl)
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
-    itself = references is anchors
+    margin = as_margin(name, margin)
     if impl == "reference":
         anchors, references = half_as_float(anchors), half_as_float(references)
         distances = reference_distances(anchors, references, distance)
@@ -115,10 +119,18 @@ def batch_all_triplet_loss(
             skip_self=skip_self,
         )
         valid = _triplets(labels, reference_labels, skip_self)
+    sums = sums * _one_or_nan(distances)
     if reduction == "none":
         return sums.to(distances.dtype)
     terms = reference.TermSums(sums.sum(), nonzero.sum(), valid.sum())
     return reference.reduce_terms(terms, reduction).to(distances.dtype)
+
+
+def _one_or_nan(*distances: Tensor | None) -> Tensor | float:
+    """1; NaN if a distance is not finite, or sorting and counting would lose it."""
+    # Distances are not negative, and a maximum passes NaN on.
+    largest = [d.detach().amax() for d in distances if d is not None and d.numel() > 0]
+    return 1 + torch.stack([0 * x for x in largest]).sum() if largest else 1.0
 
 
 def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tensor:
@@ -183,45 +195,44 @@ def batch_all_quadruplet_loss(
     reading, its computation from sorted distances our own.
     """
     name = "batch_all_quadruplet_loss"
+    check_choice(name, "impl", impl, Impl)
     if impl == "fused":
         refuse_transforms(name, sketches, photos)
     check_features(name, sketches=sketches, photos=photos)
-    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
-    check_beside(name, "photo_labels", photo_labels, "photos", photos)
+    sketch_labels = as_labels(
+        name, "sketch_labels", sketch_labels, len(sketches), "sketches", sketches
+    )
+    photo_labels = as_labels(name, "photo_labels", photo_labels, len(photos), "photos", photos)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, ScalarReduction)
-    check_choice(name, "impl", impl, Impl)
     if preset == "ramln" and coefficients is None:
         raise ValueError(f"{name}: preset must have a batch-all form, got 'ramln'")
-    default_coefficients, default_margins = PRESETS["triplet" if preset == "ramln" else preset]
-    c = five_numbers(name, "coefficients", coefficients, default_coefficients)
-    m = five_numbers(name, "margins", margins, default_margins)
+    default = PRESETS["triplet" if preset == "ramln" else preset]
+    c = five_numbers(name, "coefficients", coefficients, default)
+    m = five_numbers(name, "margins", margins, MARGINS)
     if c[4] and (c[1] or c[2]) and reduction == "mean_nonzero":
         raise ValueError(
             f"{name}: reduction must be 'mean' or 'sum' where h5 meets h2 or h3, got 'mean_nonzero'"
         )
-    if impl == "reference":
-        sketches, photos = half_as_float(sketches), half_as_float(photos)
-        terms = reference.quadruplet_terms(
-            reference_distances(sketches, photos, distance),
-            reference_distances(sketches, sketches, distance) if c[1] else None,
-            reference_distances(photos, photos, distance) if c[3] else None,
-            sketch_labels,
-            photo_labels,
-            coefficients=c,
-            margins=m,
-        )
+    reference_rows = impl == "reference"
+    rows_of = half_as_float if reference_rows else partial(kernel_rows, distance=distance)
+    sketches, photos = rows_of(sketches), rows_of(photos)
+    distances_of = _reference_distances if reference_rows else pair_distances
+    cross = distances_of(sketches, photos, distance)
+    of_sketches = distances_of(sketches, None, distance) if c[1] else None
+    of_photos = distances_of(photos, None, distance) if c[3] else None
+    given = cross, of_sketches, of_photos, sketch_labels, photo_labels
+    if reference_rows:
+        terms = reference.quadruplet_terms(*given, coefficients=c, margins=m)
     else:
-        sketches, photos = kernel_rows(sketches, distance), kernel_rows(photos, distance)
-        terms = AllQuadruplets(
-            pair_distances(sketches, photos, distance),
-            pair_distances(sketches, None, distance) if c[1] else None,
-            pair_distances(photos, None, distance) if c[3] else None,
-            sketch_labels,
-            photo_labels,
-        ).terms(c, m, count_nonzero=reduction == "mean_nonzero")
+        terms = AllQuadruplets(*given).terms(c, m, count_nonzero=reduction == "mean_nonzero")
+    terms = terms._replace(total=terms.total * _one_or_nan(cross, of_sketches, of_photos))
     return reference.reduce_terms(terms, reduction).to(sketches.dtype)
+
+
+def _reference_distances(a: Tensor, b: Tensor | None, distance: Distance) -> Tensor:
+    return reference_distances(a, a if b is None else b, distance)
 
 
 class AllQuadruplets:

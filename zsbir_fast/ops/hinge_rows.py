@@ -12,6 +12,8 @@ from zsbir_fast.ops._library import (
     LIB,
     address,
     as_kernel_input,
+    check_dimensions,
+    check_margins,
     check_one_device,
     current_stream,
     notice_fallback,
@@ -119,18 +121,17 @@ LIB.define(
 )
 
 
-def _native(
+def _checked(
     thresholds: Tensor,
     values: Tensor | None,
-    row_labels: Tensor,
-    threshold_labels: Tensor,
-    value_labels: Tensor,
-    row_weights: Tensor | None,
-    value_weights: Tensor | None,
+    others: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
     margin: float,
-    skip_self: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    op = "hinge_rows"
+) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor | None]]:
+    """Thresholds, values, labels and weights, ready for their addresses to be taken."""
+    op, (row_labels, threshold_labels, value_labels, row_weights, value_weights) = (
+        "hinge_rows",
+        others,
+    )
     check_one_device(
         op,
         thresholds=thresholds,
@@ -143,6 +144,8 @@ def _native(
     )
     (thresholds,) = check_kernel_rows(op, thresholds=thresholds)
     rows, columns = thresholds.shape
+    check_margins(op, margin=margin)
+    check_dimensions(op, 2, values=values)
     own_values = None
     if values is not None:
         shape = rows, values.shape[-1]
@@ -165,6 +168,26 @@ def _native(
             ("value_weights", value_weights, given.shape[1]),
         )
     ]
+    return thresholds, own_values, labels, weights
+
+
+def _native(
+    thresholds: Tensor,
+    values: Tensor | None,
+    row_labels: Tensor,
+    threshold_labels: Tensor,
+    value_labels: Tensor,
+    row_weights: Tensor | None,
+    value_weights: Tensor | None,
+    margin: float,
+    skip_self: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    labels_and_weights = (row_labels, threshold_labels, value_labels, row_weights, value_weights)
+    thresholds, own_values, labels, weights = _checked(
+        thresholds, values, labels_and_weights, margin
+    )
+    given = thresholds if own_values is None else own_values
+    rows = len(thresholds)
     sums = thresholds.new_empty(rows, dtype=torch.float64)
     active = torch.empty_like(sums)
     by_threshold = torch.empty_like(thresholds)
@@ -227,8 +250,19 @@ def _reference(
 
 
 def _fake(
-    thresholds: Tensor, values: Tensor | None, *_: object
+    thresholds: Tensor,
+    values: Tensor | None,
+    row_labels: Tensor,
+    threshold_labels: Tensor,
+    value_labels: Tensor,
+    row_weights: Tensor | None,
+    value_weights: Tensor | None,
+    margin: float,
+    skip_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    del skip_self
+    labels_and_weights = (row_labels, threshold_labels, value_labels, row_weights, value_weights)
+    _checked(thresholds, values, labels_and_weights, margin)
     sums = thresholds.new_empty(len(thresholds), dtype=torch.float64)
     by_value = thresholds.new_empty(0 if values is None else values.shape)
     by_threshold = thresholds.new_empty(thresholds.shape)
@@ -249,16 +283,16 @@ def _autograd(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     return scale * by_threshold, grad_values, *(None,) * 7
 
 
-def _union_native(
+def _union_checked(
     pairs: Tensor,
     first: Tensor,
     second: Tensor,
-    row_labels: Tensor,
-    column_labels: Tensor,
-    value_labels: Tensor,
+    all_labels: tuple[Tensor, Tensor, Tensor],
     first_margin: float,
     second_margin: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Distances and labels, ready for their addresses to be taken."""
+    row_labels, column_labels, value_labels = all_labels
     op = "union_counts"
     check_one_device(
         op,
@@ -270,7 +304,9 @@ def _union_native(
         value_labels=value_labels,
     )
     (pairs,) = check_kernel_rows(op, pairs=pairs)
-    (rows, columns), values = pairs.shape, first.shape[-1]
+    check_margins(op, first_margin=first_margin, second_margin=second_margin)
+    check_dimensions(op, 2, first=first, second=second)
+    (rows, columns), values = pairs.shape, first.shape[1]
     first = as_kernel_input(op, "first", first, pairs.dtype, (rows, values))
     second = as_kernel_input(op, "second", second, pairs.dtype, (columns, values))
     labels = [
@@ -281,6 +317,22 @@ def _union_native(
             ("value_labels", value_labels, values),
         )
     ]
+    return pairs, first, second, labels
+
+
+def _union_native(
+    pairs: Tensor,
+    first: Tensor,
+    second: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    value_labels: Tensor,
+    first_margin: float,
+    second_margin: float,
+) -> Tensor:
+    pairs, first, second, labels = _union_checked(
+        pairs, first, second, (row_labels, column_labels, value_labels), first_margin, second_margin
+    )
     out = torch.empty_like(pairs)
     struct = _C.UnionRows(
         pairs=pairs.data_ptr(),
@@ -322,7 +374,18 @@ def _union_reference(
     return out * (row_labels[:, None] == column_labels[None, :])
 
 
-def _union_fake(pairs: Tensor, *_: object) -> Tensor:
+def _union_fake(
+    pairs: Tensor,
+    first: Tensor,
+    second: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    value_labels: Tensor,
+    first_margin: float,
+    second_margin: float,
+) -> Tensor:
+    labels = (row_labels, column_labels, value_labels)
+    _union_checked(pairs, first, second, labels, first_margin, second_margin)
     return torch.empty_like(pairs, memory_format=torch.contiguous_format)
 
 

@@ -11,6 +11,8 @@ from zsbir_fast import _C
 from zsbir_fast.ops._library import (
     LIB,
     as_kernel_input,
+    check_dimensions,
+    check_enum,
     check_one_device,
     current_stream,
     notice_fallback,
@@ -74,7 +76,10 @@ def check_kernel_rows(op: str, **rows: Tensor) -> list[Tensor]:
     if first.ndim != 2:
         raise ValueError(f"{op}: {name} must be a matrix, got {list(first.shape)}")
     width = first.shape[1]
-    return [as_kernel_input(op, n, x, first.dtype, (len(x), width)) for n, x in rows.items()]
+    return [
+        as_kernel_input(op, n, x, first.dtype, (x.shape[0] if x.ndim else 0, width))
+        for n, x in rows.items()
+    ]
 
 
 def is_double(rows: Tensor) -> bool:
@@ -91,12 +96,22 @@ LIB.define(
 )
 
 
-def _native(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
+def check_distance(op: str, distance: int) -> None:
+    """Raise unless the number is one of ``CODES``."""
+    check_enum(op, "distance", distance, len(_DISTANCES))
+
+
+def _checked(op: str, a: Tensor, b: Tensor | None, distance: int) -> tuple[Tensor, Tensor]:
+    check_distance(op, distance)
     if b is None:
-        (a,) = check_kernel_rows("pair_distances", a=a)
-        b = a
-    else:
-        a, b = check_kernel_rows("pair_distances", a=a, b=b)
+        (a,) = check_kernel_rows(op, a=a)
+        return a, a
+    a, b = check_kernel_rows(op, a=a, b=b)
+    return a, b
+
+
+def _native(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
+    a, b = _checked("pair_distances", a, b, distance)
     out = a.new_empty(len(a), len(b))
     arguments = (is_double(a), rows_struct(a), rows_struct(b), distance, out.data_ptr())
     if a.is_cuda:
@@ -111,14 +126,15 @@ def _reference(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
 
 
 def _fake(a: Tensor, b: Tensor | None, distance: int) -> Tensor:
-    del distance
-    return a.new_empty(len(a), len(a if b is None else b))
+    a, b = _checked("pair_distances", a, b, distance)
+    return a.new_empty(len(a), len(b))
 
 
 def _backward(
     grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
 ) -> tuple[Tensor, Tensor]:
     """With W the weight of each pair, the gradient of row i is sum_j W_ij (a_i - b_j)."""
+    _check_backward(grad, distances, a, b, distance)
     weights = _weights_cpu if grad.device.type == "cpu" else _weights_of
     w, rows, columns = weights(grad, distances, distance, b is None)
     other = a if b is None else b
@@ -131,6 +147,21 @@ def _backward(
     if b is None:
         return grad_a, a.new_empty(0)
     return grad_a, _product(w.mT, a).neg_().addcmul_(columns[:, None], other)
+
+
+def _check_backward(
+    grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
+) -> None:
+    op = "pair_distances_backward"
+    rows, columns = _checked(op, a, b, distance)
+    check_one_device(op, a=a, grad=grad, distances=distances)
+    check_dimensions(op, 2, grad=grad, distances=distances)
+    shape = (len(rows), len(columns))
+    for name, matrix in (("grad", grad), ("distances", distances)):
+        if matrix.dtype != a.dtype:
+            raise TypeError(f"{op}: {name} must be {a.dtype}, got {matrix.dtype}")
+        if tuple(matrix.shape) != shape:
+            raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(matrix.shape)}")
 
 
 def _weights_of(
@@ -151,9 +182,7 @@ def _weights_cpu(
     """The same in one pass over the matrices."""
     if grad.numel() == 0:
         return _weights_of(grad, distances, distance, itself)
-    op = "pair_distances_backward"
-    distances = as_kernel_input(op, "distances", distances, grad.dtype, tuple(grad.shape))
-    grad = grad.contiguous()
+    grad, distances = grad.contiguous(), distances.contiguous()
     weights = torch.empty_like(grad)
     rows, columns = grad.new_empty(grad.shape[0]), grad.new_empty(grad.shape[1])
     _C.distance_weights_cpu(
@@ -178,7 +207,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 def _backward_fake(
     grad: Tensor, distances: Tensor, a: Tensor, b: Tensor | None, distance: int
 ) -> tuple[Tensor, Tensor]:
-    del grad, distances, distance
+    _check_backward(grad, distances, a, b, distance)
     return a.new_empty(a.shape), a.new_empty(0 if b is None else b.shape)
 
 

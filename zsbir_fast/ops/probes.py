@@ -19,6 +19,7 @@ from zsbir_fast.ops._library import (
     LIB,
     address,
     as_kernel_input,
+    check_margins,
     check_one_device,
     current_stream,
     notice_fallback,
@@ -112,7 +113,7 @@ def _sorted_thresholds(
         values = cross.flatten()[pair] + margin
     values, order = values.sort(stable=True)
     pair = pair[order]
-    finite = torch.isfinite(values)
+    finite = values < torch.inf  # those without a pair, and NaN, come last
     width = max(1, cross.shape[1])
     of_entry = sketch_class[pair // width] if len(sketch_class) else pair
     of_entry = torch.where(finite, of_entry, len(both))  # what is no threshold comes last
@@ -180,6 +181,7 @@ def _native(
     cross: Tensor, sketch_labels: Tensor, photo_labels: Tensor, margin: float
 ) -> tuple[Tensor, Tensor]:
     cross, sketch_labels, photo_labels = _checked("probe_sum", cross, sketch_labels, photo_labels)
+    check_margins("probe_sum", margin=margin)
     t = _sorted_thresholds(cross, sketch_labels, photo_labels, margin)
     sums = cross.new_empty(len(cross), dtype=torch.float64)
     slopes = torch.empty_like(cross)
@@ -230,7 +232,11 @@ def _reference(
     return total, slopes
 
 
-def _fake(cross: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _fake(
+    cross: Tensor, sketch_labels: Tensor, photo_labels: Tensor, margin: float
+) -> tuple[Tensor, Tensor]:
+    _checked("probe_sum", cross, sketch_labels, photo_labels)
+    check_margins("probe_sum", margin=margin)
     return cross.new_empty((), dtype=torch.float64), cross.new_empty(cross.shape)
 
 
@@ -245,6 +251,26 @@ def _autograd(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, No
     return grad.to(slopes.dtype) * slopes, None, None, None
 
 
+def _count_checked(
+    cross: Tensor,
+    photos: Tensor | None,
+    sketch_labels: Tensor,
+    photo_labels: Tensor,
+    margins: tuple[float, float | None, float | None],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Ready for their addresses to be taken."""
+    op = "count_probe_union"
+    cross, sketch_labels, photo_labels = _checked(op, cross, sketch_labels, photo_labels)
+    check_margins(op, margin=margins[0], h1_margin=margins[1], h4_margin=margins[2])
+    if photos is None:
+        if margins[2] is not None:
+            raise ValueError(f"{op}: photos must be given with h4_margin, got None")
+        return cross, None, sketch_labels, photo_labels
+    check_one_device(op, cross=cross, photos=photos)
+    photos = as_kernel_input(op, "photos", photos, cross.dtype, (cross.shape[1],) * 2)
+    return cross, photos, sketch_labels, photo_labels
+
+
 def _count_native(
     cross: Tensor,
     photos: Tensor | None,
@@ -254,8 +280,10 @@ def _count_native(
     h1_margin: float | None,
     h4_margin: float | None,
 ) -> Tensor:
-    op = "count_probe_union"
-    cross, sketch_labels, photo_labels = _checked(op, cross, sketch_labels, photo_labels)
+    margins = (margin, h1_margin, h4_margin)
+    cross, photos, sketch_labels, photo_labels = _count_checked(
+        cross, photos, sketch_labels, photo_labels, margins
+    )
     t = _sorted_thresholds(cross, sketch_labels, photo_labels, margin)
     columns = max(1, cross.shape[1])
     anchor, positive = (t.pair // columns).int(), (t.pair % columns).int()
@@ -263,9 +291,6 @@ def _count_native(
     h1 = None if h1_margin is None else distances + h1_margin
     h4 = None if h4_margin is None else distances + h4_margin
     transposed = cross.mT.contiguous()
-    if photos is not None:
-        check_one_device(op, cross=cross, photos=photos)
-        photos = as_kernel_input(op, "photos", photos, cross.dtype, (cross.shape[1],) * 2)
     photos = None if h4 is None else photos
     rank = t.rank.int()
     arguments = {
@@ -330,8 +355,16 @@ def _count_reference(
     return total
 
 
-def _count_fake(cross: Tensor, photos: Tensor | None, sketch_labels: Tensor, *_: object) -> Tensor:
-    del cross, photos
+def _count_fake(
+    cross: Tensor,
+    photos: Tensor | None,
+    sketch_labels: Tensor,
+    photo_labels: Tensor,
+    margin: float,
+    h1_margin: float | None,
+    h4_margin: float | None,
+) -> Tensor:
+    _count_checked(cross, photos, sketch_labels, photo_labels, (margin, h1_margin, h4_margin))
     return sketch_labels.new_empty(())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from zsbir_fast.ops._library import (
 )
 from zsbir_fast.ops.pair_distances import (
     CODES,
+    check_distance,
     check_kernel_rows,
     is_double,
     kernel_rows,
@@ -88,30 +90,37 @@ LIB.define(
     "bool references_grad=True) -> (Tensor, Tensor, Tensor)"
 )
 _EDGES = 6  # distances of a quadruplet
+_HINGES = 5
+_MATRICES = ("sketches", "photos", "references")
+_INDICES = ("positive", "photo_negative", "sketch_negative", "valid")
 
 
 class _Mined:
-    """Contiguous tensors of a call and the C++ view of them."""
+    """Contiguous tensors of a call, checked, and the C++ view of them."""
 
     def __init__(
-        self, op: str, rows: Sequence[Tensor], indices: Sequence[Tensor], valid: Tensor
+        self,
+        op: str,
+        rows: Sequence[Tensor],
+        indices: Sequence[Tensor],
+        valid: Tensor,
+        distance: int,
     ) -> None:
         self.op = op
-        matrices = zip(("sketches", "photos", "references"), rows, strict=True)
+        check_distance(op, distance)
+        matrices = zip(_MATRICES, rows, strict=True)
         self.rows = check_kernel_rows(op, **dict(matrices))
-        names = ("positive", "photo_negative", "sketch_negative", "valid")
-        given = dict(zip(names, (*indices, valid), strict=True))
+        given = dict(zip(_INDICES, (*indices, valid), strict=True))
         check_one_device(op, sketches=rows[0], **given)
         self.indices = [
             self.of_anchors(name, x, torch.bool if name == "valid" else torch.int64)
             for name, x in given.items()
         ]
-        self.struct = _C.MinedRows(
-            **dict(
-                zip(("sketches", "photos", "references"), map(rows_struct, self.rows), strict=True)
-            ),
-            **{n: x.data_ptr() for n, x in zip(names, self.indices, strict=True)},
-        )
+
+    def struct(self) -> Any:
+        rows = dict(zip(_MATRICES, map(rows_struct, self.rows), strict=True))
+        indices = {n: x.data_ptr() for n, x in zip(_INDICES, self.indices, strict=True)}
+        return _C.MinedRows(**rows, **indices)
 
     def of_anchors(self, name: str, x: Tensor, dtype: torch.dtype, *columns: int) -> Tensor:
         """One entry or row of so many columns for every anchor."""
@@ -122,10 +131,29 @@ class _Mined:
         if first.is_cuda:
             stream = current_stream(first.device)
             getattr(_C, f"{name}_cuda")(
-                is_double(first), self.struct, *arguments, first.get_device(), stream
+                is_double(first), self.struct(), *arguments, first.get_device(), stream
             )
         else:
-            getattr(_C, f"{name}_cpu")(is_double(first), self.struct, *arguments)
+            getattr(_C, f"{name}_cpu")(is_double(first), self.struct(), *arguments)
+
+
+def _checked_forward(
+    rows: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    valid: Tensor,
+    form: tuple[list[float], list[float], float],
+    distance: int,
+) -> _Mined:
+    op = "quadruplet_hinges"
+    coefficients, margins, share = form
+    for name, numbers in (("coefficients", coefficients), ("margins", margins)):
+        if len(numbers) != _HINGES or not all(0 <= x < math.inf for x in numbers):
+            raise ValueError(
+                f"{op}: {name} must be five finite numbers, none negative, got {numbers}"
+            )
+    if not (share == -1 or 0 <= share <= 1):
+        raise ValueError(f"{op}: cross_modal_share must be in [0, 1] or -1, got {share}")
+    return _Mined(op, rows, indices, valid, distance)
 
 
 def _native(
@@ -141,11 +169,12 @@ def _native(
     cross_modal_share: float,
     distance: int,
 ) -> tuple[Tensor, Tensor]:
-    mined = _Mined(
-        "quadruplet_hinges",
+    mined = _checked_forward(
         (sketches, photos, references),
         (positive, photo_negative, sketch_negative),
         valid,
+        (coefficients, margins, cross_modal_share),
+        distance,
     )
     form = _C.HingeForm(
         coefficients=coefficients, margins=margins, cross_modal_share=cross_modal_share
@@ -155,8 +184,38 @@ def _native(
     return hinges, slopes
 
 
-def _fake(sketches: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _fake(
+    sketches: Tensor,
+    photos: Tensor,
+    references: Tensor,
+    positive: Tensor,
+    photo_negative: Tensor,
+    sketch_negative: Tensor,
+    valid: Tensor,
+    coefficients: list[float],
+    margins: list[float],
+    cross_modal_share: float,
+    distance: int,
+) -> tuple[Tensor, Tensor]:
+    rows, indices = (sketches, photos, references), (positive, photo_negative, sketch_negative)
+    form = (coefficients, margins, cross_modal_share)
+    _checked_forward(rows, indices, valid, form, distance)
     return sketches.new_empty(len(sketches)), sketches.new_empty(len(sketches), _EDGES)
+
+
+def _checked_backward(
+    grad: Tensor,
+    slopes: Tensor,
+    rows: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    valid: Tensor,
+    distance: int,
+) -> tuple[_Mined, Tensor, Tensor]:
+    op = "quadruplet_hinges_backward"
+    mined = _Mined(op, rows, indices, valid, distance)
+    check_one_device(op, sketches=rows[0], grad=grad, slopes=slopes)
+    grad = mined.of_anchors("grad", grad, rows[0].dtype)
+    return mined, grad, mined.of_anchors("slopes", slopes, rows[0].dtype, _EDGES)
 
 
 def _backward(
@@ -174,14 +233,14 @@ def _backward(
     photos_grad: bool = True,
     references_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mined = _Mined(
-        "quadruplet_hinges_backward",
+    mined, grad, slopes = _checked_backward(
+        grad,
+        slopes,
         (sketches, photos, references),
         (positive, photo_negative, sketch_negative),
         valid,
+        distance,
     )
-    grad = mined.of_anchors("grad", grad, sketches.dtype)
-    slopes = mined.of_anchors("slopes", slopes, sketches.dtype, _EDGES)
     wanted = sketches_grad, photos_grad, references_grad
     out = [x.new_empty(x.shape if w else 0) for x, w in zip(mined.rows, wanted, strict=True)]
     pointers = [x.data_ptr() if w else 0 for x, w in zip(out, wanted, strict=True)]
@@ -204,7 +263,8 @@ def _backward_fake(
     photos_grad: bool = True,
     references_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del grad, slopes, positive, photo_negative, sketch_negative, valid, distance
+    indices = (positive, photo_negative, sketch_negative)
+    _checked_backward(grad, slopes, (sketches, photos, references), indices, valid, distance)
     return (
         sketches.new_empty(sketches.shape if sketches_grad else 0),
         photos.new_empty(photos.shape if photos_grad else 0),

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from zsbir_fast.ops._checks import (
+    as_labels,
+    as_margin,
+    as_share,
+    check_choice,
+    check_device,
+    kind_of,
+    nan_unless_finite,
+    unseen,
+)
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._mining import Batch, MiningOptions, mine
 from zsbir_fast.ops._quadruplet_inputs import (
     Impl,
     check_beside,
-    check_choice,
-    check_device,
     check_features,
-    check_not_nan,
     check_paired,
+    check_uniforms,
+    check_weights,
     five_numbers,
 )
 from zsbir_fast.ops.pair_distances import kernel_rows
 from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import (
+    MARGINS,
     PRESETS,
     Distance,
     Negative,
@@ -67,8 +76,8 @@ def mine_quadruplets(
     Args:
         sketches: [B_s, D] float, the anchors. float16 and bfloat16 are compared in float32.
         photos: [B_i, D] float.
-        sketch_labels: [B_s] int64.
-        photo_labels: [B_i] int64.
+        sketch_labels: [B_s] of any integer type; arrays and lists, too.
+        photo_labels: [B_i] likewise.
         positive: ``"hardest"``: the farthest photo of the anchor's class. ``"easiest"``: the
             nearest. ``"semihard"``: the farthest that is nearer than every photo of another class,
             or the nearest where there is none. ``"paired"``: the one that ``paired`` names.
@@ -86,12 +95,14 @@ def mine_quadruplets(
         paired: [B_s] int64, the positive's row for ``positive="paired"``; a photo of another class
             or -1 counts as none, and so does a row that does not exist where it is not looked at
             (on CUDA, which would wait, and in compiled code).
-        uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"``.
+        uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"``; where
+            they are not looked at (on CUDA, in compiled code), one that is NaN or 1 at least counts
+            as the largest below 1, and a negative one as 0.
         distinct_negatives: the negative sketch must not be of the negative photo's class, as the
             preset ``"chen2017"`` needs.
         sketch_references: [M, D] float, the sketches that negatives are chosen from; default: the
             anchors themselves.
-        sketch_reference_labels: [M] int64, their labels.
+        sketch_reference_labels: [M] integers, their labels.
         positive_photos: only the first so many photos may be positives (the others are a bank);
             default: all.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, which stores the distances.
@@ -100,9 +111,10 @@ def mine_quadruplets(
         Row indices, -1 where there is no such row, and which anchors have all three.
 
     Raises:
-        ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels or ``paired`` are not int64, or features not floating point or of
-            different dtypes.
+        ValueError: shapes, devices or options do not fit, or a feature is not finite (looked at on
+            the CPU in eager mode only).
+        TypeError: something is no dense tensor, labels are not integers, ``paired`` is not int64,
+            or features are not floating point or of different dtypes.
         NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
             differentiation.
 
@@ -111,6 +123,7 @@ def mine_quadruplets(
     positive and the choice of the negative sketch are our reading.
     """
     name = "mine_quadruplets"
+    check_choice(name, "impl", impl, Impl)
     if impl == "fused":
         refuse_transforms(name, sketches, photos, sketch_references)
     check_features(name, sketches=sketches, photos=photos)
@@ -120,39 +133,38 @@ def mine_quadruplets(
             raise ValueError(
                 f"{name}: sketch_reference_labels must be given with sketch_references, got None"
             )
-        check_beside(
+        sketch_reference_labels = as_labels(
             name,
             "sketch_reference_labels",
             sketch_reference_labels,
+            len(sketch_references),
             "sketch_references",
             sketch_references,
+        )
+    elif sketch_reference_labels is not None:
+        raise ValueError(
+            f"{name}: sketch_references must be given with sketch_reference_labels, got None"
         )
     if positive_photos is not None and not 0 <= positive_photos <= len(photos):
         raise ValueError(
             f"{name}: positive_photos must be in [0, {len(photos)}], got {positive_photos}"
         )
-    check_choice(name, "impl", impl, Impl)
-    check_beside(name, "sketch_labels", sketch_labels, "sketches", sketches)
-    check_beside(name, "photo_labels", photo_labels, "photos", photos)
+    sketch_labels = as_labels(
+        name, "sketch_labels", sketch_labels, len(sketches), "sketches", sketches
+    )
+    photo_labels = as_labels(name, "photo_labels", photo_labels, len(photos), "photos", photos)
     check_choice(name, "positive", positive, Positive)
     check_choice(name, "negative", negative, Negative)
     check_choice(name, "sketch_negative", sketch_negative, SketchNegative)
     check_choice(name, "distance", distance, Distance)
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"{name}: margin must be finite and not negative, got {margin}")
+    margin = as_margin(name, margin)
     if positive == "paired":
         if paired is None:
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
         check_beside(name, "paired", paired, "sketches", sketches)
         check_paired(name, paired, len(photos))
-    if negative == "distance_weighted" and (uniforms is None or uniforms.shape != (len(sketches),)):
-        got = None if uniforms is None else tuple(uniforms.shape)
-        raise ValueError(
-            f"{name}: uniforms must be [{len(sketches)}] for negative='distance_weighted', "
-            f"got {got}"
-        )
-    if uniforms is not None:
-        check_device(name, "uniforms", uniforms, "sketches", sketches)
+    if negative == "distance_weighted" or uniforms is not None:
+        check_uniforms(name, uniforms, "sketches", sketches)
     references = sketches if sketch_references is None else sketch_references
     reference_labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
     options = MiningOptions(
@@ -217,7 +229,7 @@ def quadruplet_loss(
         photos: [B_i, D] float.
         quadruplets: rows of ``photos`` and ``sketches``, from :func:`mine_quadruplets`. Anchors
             that are not ``valid`` contribute nothing.
-        weights: [B_s] float, factor of each anchor's loss; default 1. May be negative, not NaN.
+        weights: [B_s] float, factor of each anchor's loss; default 1. Finite, may be negative.
         preset: which hinges take part.
         coefficients: five numbers that replace those of ``preset``.
         margins: one margin or five (``"ramln"`` uses the first); default 0.3, and 0.15 for h5.
@@ -234,10 +246,11 @@ def quadruplet_loss(
         Scalar, or [B_s] with ``reduction="none"``.
 
     Raises:
-        ValueError: shapes, devices or options do not fit, a feature or weight is NaN, or a valid
-            quadruplet names a row that does not exist.
-        TypeError: features are not floating point or of different dtypes, indices not int64, or
-            ``valid`` not bool.
+        ValueError: shapes, devices or options do not fit, a feature or weight is not finite, or a
+            valid quadruplet names a row that does not exist. On CUDA and in compiled code values
+            are not looked at: then such a feature or weight makes the loss and gradients NaN.
+        TypeError: something is no dense tensor, features or weights are not floating point or of
+            different dtypes, indices are not int64, or ``valid`` is not bool.
         NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
             differentiation; second derivatives raise it in the backward pass.
 
@@ -246,28 +259,29 @@ def quadruplet_loss(
     ``"chen2017"``: Chen et al., arXiv 1704.01719; ``"ramln"``: arXiv 2412.00120.
     """
     name = "quadruplet_loss"
+    check_choice(name, "impl", impl, Impl)
     if impl == "fused":
         refuse_transforms(name, sketches, photos, weights, sketch_references)
     check_features(name, sketches=sketches, photos=photos)
     if sketch_references is not None:
         check_features(name, sketches=sketches, sketch_references=sketch_references)
-    check_choice(name, "impl", impl, Impl)
+    if not isinstance(quadruplets, tuple) or len(quadruplets) != len(Quadruplets._fields):
+        raise TypeError(f"{name}: quadruplets must be Quadruplets, got {kind_of(quadruplets)}")
     for field, rows in zip(Quadruplets._fields, quadruplets, strict=True):
         dtype = torch.bool if field == "valid" else torch.int64
         check_beside(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
     if weights is not None:
-        check_beside(name, "weights", weights, "sketches", sketches, weights.dtype)
-        check_not_nan(name, "weights", weights)
+        check_weights(name, weights, len(sketches))
+        check_device(name, "weights", weights, "sketches", sketches)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)
-    if not 0 <= cross_modal_share <= 1:
-        raise ValueError(f"{name}: cross_modal_share must be in [0, 1], got {cross_modal_share}")
+    cross_modal_share = as_share(name, "cross_modal_share", cross_modal_share)
     single_hinge = preset == "ramln" and coefficients is None
-    default_coefficients, default_margins = PRESETS["triplet" if preset == "ramln" else preset]
+    default = PRESETS["triplet" if preset == "ramln" else preset]
     five = (
-        five_numbers(name, "coefficients", coefficients, default_coefficients),
-        five_numbers(name, "margins", margins, default_margins),
+        five_numbers(name, "coefficients", coefficients, default),
+        five_numbers(name, "margins", margins, MARGINS),
     )
     references = sketches if sketch_references is None else sketch_references
     needs_sketch = single_hinge or any(five[0][k] > 0 for k in (1, 2, 4))
@@ -283,7 +297,8 @@ def quadruplet_loss(
         cross_modal_share=cross_modal_share if single_hinge else None,
         distance=distance,
     )
-    return reference.reduce_hinges(hinges, quadruplets.valid, weights, reduction)
+    loss = reference.reduce_hinges(hinges, quadruplets.valid, weights, reduction)
+    return nan_unless_finite(loss, sketches, photos, sketch_references, weights)
 
 
 def _within_range(
@@ -297,11 +312,11 @@ def _within_range(
     """
     positive, photo_negative, sketch_negative, valid = quadruplets
     chosen = (positive, photo_negative, sketch_negative)
+    lowest = (0, 0, 0 if needs_sketch else -1)
     inside = valid
-    for row, count in zip(chosen, (photos, photos, references), strict=True):
-        lowest = -1 if row is sketch_negative and not needs_sketch else 0
-        inside = inside & (row >= lowest) & (row < count)
-    if not (torch.compiler.is_compiling() or valid.is_cuda) and bool((valid & ~inside).any()):
+    for row, least, count in zip(chosen, lowest, (photos, photos, references), strict=True):
+        inside = inside & (row >= least) & (row < count)
+    if not unseen(valid) and bool((valid & ~inside).any()):
         anchor = int((valid & ~inside).nonzero()[0])
         raise ValueError(
             f"{name}: quadruplets must name rows that exist where they are valid, anchor {anchor} "

@@ -19,11 +19,18 @@ from zsbir_fast.ops._library import (
     LIB,
     address,
     as_kernel_input,
+    check_enum,
     check_one_device,
     current_stream,
     notice_fallback,
 )
-from zsbir_fast.ops.pair_distances import CODES, check_kernel_rows, is_double, rows_struct
+from zsbir_fast.ops.pair_distances import (
+    CODES,
+    check_distance,
+    check_kernel_rows,
+    is_double,
+    rows_struct,
+)
 from zsbir_fast.ops.row_products import pack_rows, row_products
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
@@ -34,6 +41,7 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
 _WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
 _SUM = 32  # a summed distance takes about as long as the float32 products of so many references
+_MOST_REFERENCES = 2**31 - 1  # their rows are 32-bit numbers in the kernels
 _LEAST_ANCHORS = 64  # at a time: a product of fewer rows takes longer for each
 
 
@@ -227,6 +235,32 @@ class _Estimates:
             self.precision = "float32"
 
 
+def _checked(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
+    same_limit: int,
+    distance: int,
+    wanted: int,
+) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+    """Anchors, references and the tensors of the filter, ready for their addresses to be taken."""
+    op, (anchors, references, *others) = "select_pairs", tensors
+    check_distance(op, distance)
+    check_enum(op, "wanted", wanted, 1 << len(CHOICES))
+    anchors, references = check_kernel_rows(op, anchors=anchors, references=references)
+    if same_limit < 0:
+        raise ValueError(f"{op}: same_limit must not be negative, got {same_limit}")
+    if len(references) > _MOST_REFERENCES:
+        raise ValueError(f"{op}: references must be below 2^31, got {len(references)}")
+    names = ("anchor_labels", "reference_labels", "forbidden", "low", "high")
+    given = dict(zip(names, others, strict=True))
+    check_one_device(op, anchors=anchors, **given)
+    checked: dict[str, Tensor | None] = {}
+    for name, x in given.items():
+        dtype = anchors.dtype if name in ("low", "high") else torch.int64
+        count = len(references) if name == "reference_labels" else len(anchors)
+        checked[name] = None if x is None else as_kernel_input(op, name, x, dtype, (count,))
+    return anchors, references, checked
+
+
 def _native(
     anchors: Tensor,
     references: Tensor,
@@ -239,26 +273,13 @@ def _native(
     distance: int,
     wanted: int = 15,
 ) -> tuple[Tensor, Tensor]:
-    op = "select_pairs"
-    anchors, references = check_kernel_rows(op, anchors=anchors, references=references)
-    given: dict[str, Tensor | None] = {
-        "anchor_labels": anchor_labels,
-        "reference_labels": reference_labels,
-        "forbidden": forbidden,
-        "low": low,
-        "high": high,
-    }
-    check_one_device(op, anchors=anchors, **given)
-    dtypes = (torch.int64, torch.int64, torch.int64, anchors.dtype, anchors.dtype)
-    checked = []
-    for (name, x), dtype in zip(given.items(), dtypes, strict=True):
-        count = len(references) if name == "reference_labels" else len(anchors)
-        checked.append(None if x is None else as_kernel_input(op, name, x, dtype, (count,)))
+    tensors = (anchors, references, anchor_labels, reference_labels, forbidden, low, high)
+    anchors, references, checked = _checked(tensors, same_limit, distance, wanted)
     shape = (len(CHOICES), len(anchors))
     if len(anchors) == 0 or len(references) == 0:
         return anchor_labels.new_full(shape, -1), anchors.new_zeros(shape)
     index, chosen = anchor_labels.new_empty(shape), anchors.new_empty(shape)
-    addresses = {name: address(x) for name, x in zip(given, checked, strict=True)}
+    addresses = {name: address(x) for name, x in checked.items()}
     conditions = _C.SelectFilter(same_limit=same_limit, **addresses)
     rows = (is_double(anchors), rows_struct(anchors), rows_struct(references), conditions)
     out = (distance, wanted, index.data_ptr(), chosen.data_ptr())
@@ -320,7 +341,20 @@ def _reference(
     return index, chosen
 
 
-def _fake(anchors: Tensor, references: Tensor, anchor_labels: Tensor, *_: object) -> object:
+def _fake(
+    anchors: Tensor,
+    references: Tensor,
+    anchor_labels: Tensor,
+    reference_labels: Tensor,
+    same_limit: int,
+    forbidden: Tensor | None,
+    low: Tensor | None,
+    high: Tensor | None,
+    distance: int,
+    wanted: int = 15,
+) -> tuple[Tensor, Tensor]:
+    tensors = (anchors, references, anchor_labels, reference_labels, forbidden, low, high)
+    _checked(tensors, same_limit, distance, wanted)
     shape = (len(CHOICES), len(anchors))
     return anchor_labels.new_empty(shape), anchors.new_empty(shape)
 

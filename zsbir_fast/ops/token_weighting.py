@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zsbir_fast.ops import _pairwise_native  # noqa: F401  # registers its operators
 from zsbir_fast.ops import _token_weighting_native as native
+from zsbir_fast.ops._checks import (
+    as_share,
+    as_temperature,
+    check_choice,
+    check_finite,
+    check_has_values,
+    check_tensor,
+)
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import Impl
 from zsbir_fast.ops._token_weighting_inputs import (
-    check_choice,
     check_pairwise,
-    check_positive,
     check_text_global,
     check_token_weighting,
 )
@@ -90,7 +97,8 @@ def token_weighting(
     photo; the two pooled rows of one word are compared by cosine; the score is the weighted mean
     over the words. The global aggregation block is the case L = 1 with the whole text's feature.
 
-    A pair whose class has no valid text token scores 0 and passes no gradient; so does a word
+    What is not finite is not looked for, but stays: its pair's score is NaN. A pair whose class has
+    no valid text token scores 0 and passes no gradient; so does a word
     whose pooled row is zero (no entry of at least 1e-30). Finite inputs give finite results as long
     as the products of text and keys fit the floating-point range. float16 and bfloat16 are
     accumulated in float32, which is also the dtype of the results; gradients have the dtypes of the
@@ -109,10 +117,10 @@ def token_weighting(
         sketch_values: [B, N_s, V] float, what is pooled.
         photo_keys: [B, N_i, D] float, patch features of the photos.
         photo_values: [B, N_i, V] float, what is pooled.
-        labels: [B] int64, class of each pair, an index into ``text``. On CUDA and in
+        labels: [B] integers, class of each pair, an index into ``text``. On CUDA and in
             ``torch.compile`` the values are not checked: one out of range is a class without words.
         text_global: [C, D] float, the whole text's feature; needed by ``beta="text_attention"``.
-        temperature: softmax temperature of the attention, on top of sqrt(D).
+        temperature: softmax temperature of the attention, on top of sqrt(D); at least 1e-30.
         beta: weights of the words: ``"uniform"`` over the valid ones, or ``"text_attention"``,
             their softmax similarity to ``text_global``.
         return_pooled: return a :class:`TokenWeighting` with the pooled rows.
@@ -128,20 +136,23 @@ def token_weighting(
         Scores [B] in [-1, 1] ([B_s, B_i] with ``all_pairs``), or a :class:`TokenWeighting`.
 
     Raises:
-        ValueError: shapes or devices do not fit, labels are out of range, a temperature is not
-            positive, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
-        TypeError: a tensor has the wrong dtype, or the floating-point ones differ.
+        ValueError: shapes or devices do not fit, labels are out of range, a temperature is out of
+            range, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
+        TypeError: something is no dense tensor or has the wrong dtype, or floating-point ones
+            differ.
         NotImplementedError: a derivative that the fused kernel does not have is asked for.
 
     Source: DM-WAN, arXiv 2511.00925, names the module (local and global aggregation block); the
     equations (1) to (5) in ``docs/methods.md`` are our reading.
     """
+    given = {"text": text, "sketch_keys": sketch_keys, "sketch_values": sketch_values}
+    given |= {"photo_keys": photo_keys, "photo_values": photo_values}
     text, sketch_keys, sketch_values, photo_keys, photo_values = _autocast(
-        text, sketch_keys, sketch_values, photo_keys, photo_values
+        "token_weighting", **given
     )
     sketch, photo = (sketch_keys, sketch_values), (photo_keys, photo_values)
-    check_token_weighting(text, text_mask, sketch, photo, labels, all_pairs=all_pairs)
-    check_positive("token_weighting", temperature)
+    labels = check_token_weighting(text, text_mask, sketch, photo, labels, all_pairs=all_pairs)
+    temperature = as_temperature("token_weighting", temperature)
     check_choice("token_weighting", "beta", beta, Beta)
     check_choice("token_weighting", "impl", impl, Impl)
     if beta == "text_attention":
@@ -212,7 +223,10 @@ def pairwise_token_score(
     Source: the late interaction of FILIP (arXiv 2111.07783); using it as DM-WAN's weight is the
     second of our two readings (``docs/methods.md``).
     """
-    sketch_tokens, photo_tokens = _autocast(sketch_tokens, photo_tokens)
+    sketch_tokens, photo_tokens = _autocast(
+        "pairwise_token_score", sketch_tokens=sketch_tokens, photo_tokens=photo_tokens
+    )
+    check_has_values("pairwise_token_score", "sketch_tokens", sketch_tokens)
     check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs)
     check_choice("pairwise_token_score", "impl", impl, Impl)
     with torch.autocast(sketch_tokens.device.type, enabled=False):
@@ -249,32 +263,48 @@ def alignment_weights(
         Weights [B], mean 1 and not negative except with ``"raw"``; all 1 where the mean would be 0.
 
     Raises:
-        ValueError: the shapes differ, ``mix`` is outside [0, 1], ``temperature`` is not positive,
-            or ``form`` is unknown.
+        ValueError: the shapes differ, ``mix`` is outside [0, 1], ``temperature`` below 1e-30,
+            ``form`` unknown, or a score not finite (on CUDA and in compiled code, which look at no
+            values, all weights are NaN then, of ``"raw"`` that one).
+        TypeError: scores are no dense floating-point tensors.
 
     Source: DM-WAN, arXiv 2511.00925, names the alignment weight list; equations (6) and (7) in
     ``docs/methods.md`` are our reading.
     """
+    name = "alignment_weights"
+    for argument, scores in (("local", local), ("global_", global_)):
+        check_tensor(name, argument, scores)
+        check_has_values(name, argument, scores)
+        if not scores.is_floating_point():
+            raise TypeError(f"{name}: {argument} must be floating point, got {scores.dtype}")
     if local.ndim != 1 or local.shape != global_.shape:
         raise ValueError(
             "alignment_weights: local and global_ must both be [B], got "
             f"{tuple(local.shape)} and {tuple(global_.shape)}"
         )
-    if not 0 <= mix <= 1:
-        raise ValueError(f"alignment_weights: mix must be in [0, 1], got {mix}")
-    check_positive("alignment_weights", temperature)
-    check_choice("alignment_weights", "form", form, WeightForm)
+    if local.device != global_.device:
+        raise ValueError(
+            f"{name}: global_ must be on {local.device} like local, got {global_.device}"
+        )
+    check_finite(name, "local", local)
+    check_finite(name, "global_", global_)
+    mix = as_share(name, "mix", mix)
+    temperature = as_temperature(name, temperature)
+    check_choice(name, "form", form, WeightForm)
     return reference.alignment_weights(local, global_, mix=mix, temperature=temperature, form=form)
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _autocast(function: str, **tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the autocast dtype, where autocast is on; float64 stays."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return tensors
+    for argument, tensor in tensors.items():
+        check_tensor(function, argument, tensor)
+    device = next(iter(tensors.values())).device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tuple(tensors.values())
     dtype = torch.get_autocast_dtype(device)
     return tuple(
-        t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+        t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in tensors.values()
     )
 
 

@@ -22,14 +22,15 @@ Reduction = Literal["mean", "mean_nonzero", "sum", "none"]
 Preset = Literal["triplet", "domain_balanced", "cross_symmetric", "full", "chen2017", "ramln"]
 Five = tuple[float, float, float, float, float]
 
-# Coefficients c1..c5 and margins of the hinges h1..h5 of equations (8) and (9).
-PRESETS: dict[str, tuple[Five, Five]] = {
-    "triplet": ((1, 0, 0, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
-    "domain_balanced": ((1, 1, 0, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
-    "cross_symmetric": ((1, 0, 1, 0, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
-    "full": ((1, 1, 1, 1, 0), (0.3, 0.3, 0.3, 0.3, 0.3)),
-    "chen2017": ((1, 0, 0, 0, 1), (0.3, 0.3, 0.3, 0.3, 0.15)),
+# Coefficients c1..c5 of the hinges h1..h5 of equations (8) and (9), and the hinges' margins.
+PRESETS: dict[str, Five] = {
+    "triplet": (1, 0, 0, 0, 0),
+    "domain_balanced": (1, 1, 0, 0, 0),
+    "cross_symmetric": (1, 0, 1, 0, 0),
+    "full": (1, 1, 1, 1, 0),
+    "chen2017": (1, 0, 0, 0, 1),
 }
+MARGINS: Five = (0.3, 0.3, 0.3, 0.3, 0.15)
 
 _SMALLEST_SQUARED = 1e-12  # below it a Euclidean distance passes no gradient
 # Distance-weighted sampling: distances count as at least 0.5, and those above 1.4 are not drawn.
@@ -202,8 +203,10 @@ def draw_by_distance(
     log_weights = log_weights.masked_fill(~drawable, -torch.inf)
     weights = (log_weights - log_weights.amax(1, keepdim=True)).exp().masked_fill(~drawable, 0)
     cumulative = weights.cumsum(1)
-    reached = drawable & (cumulative > uniforms.double()[:, None] * cumulative[:, -1:])
-    return _first(reached)
+    total = cumulative[:, -1:]
+    # The last one also where the product is rounded up to the total, or the number is out of range.
+    reached = (cumulative > uniforms.double()[:, None] * total) | (cumulative == total)
+    return _first(drawable & reached)
 
 
 def nearest_index(distances: Tensor, allowed: Tensor) -> Tensor:

@@ -152,7 +152,8 @@ def alignment_weights(
         return len(quality) * (quality / temperature).softmax(0)
     quality = (1 + quality) / 2 if form == "mean" else torch.sigmoid(quality / temperature)
     mean = quality.mean()
-    return torch.where(mean > 0, quality / torch.where(mean > 0, mean, 1.0), 1.0)
+    none = mean <= 0  # a mean of NaN must not pass for one
+    return torch.where(none, 1.0, quality / torch.where(none, 1.0, mean))
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,239 @@
+"""Argument checks that operators and losses share: one clear error before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Below it cosines and logits that are divided by a temperature leave the range of float32.
+SMALLEST_TEMPERATURE = 1e-30
+
+
+def kind_of(value: Any) -> str:
+    """What a value that is no tensor is called in an error."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return "None" if value is None else type(value).__name__
+
+
+def check_tensor(function: str, argument: str, value: Any) -> None:
+    """Raise unless the value is a dense tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{function}: {argument} must be a tensor, got {kind_of(value)}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{function}: {argument} must be a dense tensor, got {value.layout}")
+
+
+def check_has_values(function: str, argument: str, value: Tensor) -> None:
+    """Raise for a tensor on the meta device, which has a shape and nothing else."""
+    if value.device.type == "meta":
+        raise ValueError(f"{function}: {argument} must hold values, got a tensor on device meta")
+
+
+def check_device(function: str, argument: str, tensor: Tensor, first: str, other: Tensor) -> None:
+    """The kernels take addresses: all must be where ``other``, called ``first``, is."""
+    if tensor.device != other.device:
+        raise ValueError(
+            f"{function}: {argument} must be on {other.device} like {first}, got {tensor.device}"
+        )
+
+
+def as_number(function: str, argument: str, value: Any) -> float:
+    """The value as a float.
+
+    Raises:
+        TypeError: It is no real number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: {argument} must be a number, got {value!r}")
+    return float(value)
+
+
+def as_margin(function: str, value: Any) -> float:
+    """A margin as a float.
+
+    Raises:
+        TypeError: It is no real number.
+        ValueError: It is negative or not finite.
+    """
+    margin = as_number(function, "margin", value)
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"{function}: margin must be finite and not negative, got {margin}")
+    return margin
+
+
+def as_share(function: str, argument: str, value: Any) -> float:
+    """A number in [0, 1] as a float."""
+    share = as_number(function, argument, value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{function}: {argument} must be in [0, 1], got {share}")
+    return share
+
+
+def as_temperature(function: str, value: Any, argument: str = "temperature") -> float:
+    """A temperature as a float.
+
+    Raises:
+        TypeError: It is no real number.
+        ValueError: It is not positive, infinite, or so small that what it divides overflows.
+    """
+    temperature = as_number(function, argument, value)
+    if not temperature > 0:
+        raise ValueError(f"{function}: {argument} must be positive, got {temperature}")
+    if not SMALLEST_TEMPERATURE <= temperature < math.inf:
+        raise ValueError(
+            f"{function}: {argument} must be finite and at least {SMALLEST_TEMPERATURE}, "
+            f"got {temperature}"
+        )
+    return temperature
+
+
+def check_choice(function: str, argument: str, value: Any, choices: Any) -> None:
+    """Raise unless the value is one of a ``Literal``."""
+    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")
+
+
+def as_labels(
+    function: str, argument: str, labels: Any, count: int, first: str, features: Tensor
+) -> Tensor:
+    """Labels as int64 [count], where ``features``, called ``first``, are.
+
+    Args:
+        function: Named in errors.
+        argument: Likewise.
+        labels: A tensor of any integer type, beside the features; or an array, or a sequence of
+            integers, which is brought there.
+        count: How many there must be.
+        first: Named in errors.
+        features: Whose labels they are.
+
+    Raises:
+        TypeError: They are no integers.
+        ValueError: Their number, device or range does not fit.
+    """
+    given: Tensor = labels
+    if not isinstance(labels, Tensor):
+        given = _tensor_of(function, argument, labels).to(features.device)
+    check_tensor(function, argument, given)
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"{function}: {argument} must be integers, got {given.dtype}")
+    if given.shape != (count,):
+        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(given.shape)}")
+    check_device(function, argument, given, first, features)
+    if given.dtype == torch.int64:
+        return given
+    out = given.to(torch.int64)
+    if given.dtype == torch.uint64 and count and not unseen(out) and int(out.min()) < 0:
+        raise ValueError(f"{function}: {argument} must be below 2^63, got larger integers")
+    return out
+
+
+def _tensor_of(function: str, argument: str, value: Any) -> Tensor:
+    """An array or a sequence of numbers as a tensor on the CPU."""
+    if isinstance(value, np.ndarray):
+        if not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
+        if any(stride < 0 for stride in value.strides):
+            value = value.copy()
+        value = as_if_writable(value)
+    elif isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"{function}: {argument} must be integers in a tensor, an array or a list, "
+            f"got {kind_of(value)}"
+        )
+    elif len(value) == 0:
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
+    try:
+        tensor: Tensor = torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{function}: {argument} must be integers in a tensor, an array or a list, "
+            f"got {kind_of(value)}"
+        ) from error
+    return tensor
+
+
+class _Interface:
+    """Somebody's memory as NumPy sees it; keeps its owner alive."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._owner = array
+        interface = dict(array.__array_interface__)
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def as_if_writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array without its mark of being read-only, of which torch would warn.
+
+    What is made of it here is only ever read. To silence the warning would change the filters of
+    the whole process, in which other threads may be at work.
+    """
+    if array.flags.writeable or array.dtype.hasobject:
+        return array
+    return np.asarray(_Interface(array))
+
+
+def unseen(values: Tensor) -> bool:
+    """Whether looking at values would wait for a device, or break a graph or a transform."""
+    return (
+        torch.compiler.is_compiling()
+        or values.device.type != "cpu"
+        or torch._C._functorch.is_functorch_wrapped_tensor(values)
+    )
+
+
+def check_finite(function: str, argument: str, values: Tensor) -> None:
+    """Raise naming the first row that is not finite; nothing is looked at where it is `unseen`."""
+    if unseen(values) or values.numel() == 0:
+        return
+    if math.isfinite(float(values.detach().sum())):  # nothing else would be: one cheap pass
+        return
+    wrong = ~torch.isfinite(values.detach())  # or finite numbers whose sum overflows
+    if wrong.any():
+        row = int(wrong.reshape(len(wrong), -1).any(1).nonzero()[0])
+        first = values[row].detach()[wrong[row]].flatten()[0]
+        raise ValueError(f"{function}: {argument} must be finite, got {float(first)} in row {row}")
+
+
+def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
+    """The loss; NaN, with gradients of NaN, if an input that was `unseen` is not finite.
+
+    So a step is seen and skipped, by a ``GradScaler`` for instance, and nobody waits for a GPU.
+    """
+    given = [x for x in inputs if x is not None and x.numel() > 0 and unseen(x)]
+    if not given:
+        return loss
+    largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in given]
+    zero = torch.stack([0 * x.to(loss.dtype) for x in largest]).sum()  # or NaN
+    carrier = next((x for x in given if x.requires_grad), given[0])
+    # One element is enough: what is behind it gets NaN.
+    return loss + zero * carrier[(0,) * carrier.ndim].to(loss.dtype)
+
+
+def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
+    """Rows [B, D] divided by their lengths, as ``torch.nn.functional.normalize`` does it.
+
+    A row that is not finite, or whose length is not, is an error; where values are `unseen`, it
+    becomes NaN.
+    """
+    lengths: Tensor = torch.norm(features, 2, 1, keepdim=True)
+    divisors = lengths.clamp_min(1e-12)
+    if unseen(features):  # finite numbers over an infinite length would be 0
+        divisors = divisors + 0 * lengths.detach()
+        return features.div(divisors)
+    if lengths.numel() and not math.isfinite(float(lengths.detach().sum())):
+        check_finite(function, argument, features)
+        wrong = (~torch.isfinite(lengths.detach()[:, 0])).nonzero()
+        if len(wrong):
+            raise ValueError(
+                f"{function}: {argument} must have rows whose length is in the range of "
+                f"{features.dtype}, got an infinite length in row {int(wrong[0])}"
+            )
+    return features.div(divisors)
