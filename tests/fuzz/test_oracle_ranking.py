@@ -34,7 +34,9 @@ def _rules(oracle, **changes):
     ],
 )
 def test_four_tied_items_of_the_docs(oracle, ties, ap):
-    row = oracle.per_query(np.zeros((1, 4)), [1], [0, 0, 1, 1], (), _rules(oracle, ties=ties))[0]
+    row = oracle.per_query(
+        np.zeros((1, 4)), np.array([[False, False, True, True]]), (), _rules(oracle, ties=ties)
+    )[0]
     assert row[1] == pytest.approx(ap, abs=1e-4)
 
 
@@ -42,7 +44,7 @@ def test_four_tied_items_of_the_docs(oracle, ties, ap):
 def test_expected_is_the_mean_over_all_orders(oracle, normaliser):
     """Every column at every k, with two groups of ties and single items between."""
     distances = np.array([0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0])
-    labels = [0, 1, 0, 1, 0, 1, 0]
+    relevant = np.array([False, True, False, True, False, True, False])
     ks = (1, 2, 3, 4, 6, 9)
     rules = _rules(oracle, normaliser=normaliser)
     groups = [[0], [1, 2, 3], [4], [5, 6]]
@@ -50,14 +52,13 @@ def test_expected_is_the_mean_over_all_orders(oracle, normaliser):
     rows = [
         oracle.per_query(
             np.arange(7.0)[None],
-            [1],
-            [labels[i] for i in itertools.chain(*order)],
+            relevant[list(itertools.chain(*order))][None],
             ks,
             rules._replace(ties="index"),
         )[0]
         for order in orders
     ]
     mean = np.mean(rows, axis=0)
-    found = oracle.per_query(distances[None], [1], labels, ks, rules)[0]
+    found = oracle.per_query(distances[None], relevant[None], ks, rules)[0]
     found[2:4] = mean[2:4]  # worst and best are no means
     np.testing.assert_allclose(found, mean, atol=1e-12)

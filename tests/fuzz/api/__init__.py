@@ -15,6 +15,8 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "evaluate_ranking": (4, ranking.evaluate_ranking),
     "evaluate_retrieval": (6, ranking.evaluate_retrieval),
     "evaluator": (4, ranking.evaluator),
+    "excluding": (2, ranking.excluding),
+    "leave_one_out": (2, ranking.leave_one_out),
     "spoilt_evaluator": (1, ranking.spoilt_evaluator),
     "torchmetrics_metric": (1, ranking.torchmetrics_metric),
     "compare_definitions": (1, ranking.compare_definitions),

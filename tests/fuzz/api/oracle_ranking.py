@@ -34,20 +34,17 @@ PRESETS = {
 
 
 def per_query(
-    distances: np.ndarray,
-    query_labels: list[int],
-    gallery_labels: list[int],
-    ks: tuple[int, ...],
-    rules: Rules,
+    distances: np.ndarray, relevant: np.ndarray, ks: tuple[int, ...], rules: Rules
 ) -> np.ndarray:
-    """Rows of metrics [Q, 5 + 4 len(ks)]; NaN but for the first column where nothing fits."""
-    labels = np.array(gallery_labels, dtype=object)
-    return np.stack(
-        [
-            _row(row, (labels == label).astype(bool), ks, rules)
-            for row, label in zip(distances, query_labels, strict=True)
-        ]
-    )
+    """Rows of metrics [Q, 5 + 4 len(ks)]; NaN but for the first column where nothing fits.
+
+    Args:
+        distances: [Q, G]; infinite for items that a query is not compared with.
+        relevant: bool [Q, G].
+        ks: cut-offs.
+        rules: the definition.
+    """
+    return np.stack([_row(d, r, ks, rules) for d, r in zip(distances, relevant, strict=True)])
 
 
 def mean(values: np.ndarray, relevant: np.ndarray, labels: list[int], rules: Rules) -> float:
@@ -69,7 +66,8 @@ def mean(values: np.ndarray, relevant: np.ndarray, labels: list[int], rules: Rul
 def bounds_of_ap(distances: np.ndarray, relevant: np.ndarray, near: float) -> tuple[float, float]:
     """Worst and best AP where distances that differ by less than ``near`` count as tied."""
     order = np.argsort(distances, kind="stable")
-    steps = np.diff(distances[order]) > near
+    with np.errstate(invalid="ignore"):  # between items that are left out
+        steps = np.diff(distances[order]) > near
     merged = np.empty(len(distances))
     merged[order] = np.concatenate([[0], np.cumsum(steps)])
     worst, best = (

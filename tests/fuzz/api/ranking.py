@@ -131,6 +131,56 @@ def _same_bits(
     return close("columns against one call", again.columns, columns[order], rtol=0, atol=0)
 
 
+def excluding(draw: Draw) -> Case:
+    """Items that have a query's id are out of its way: one call, scores, or an evaluator."""
+    good, truth = draw_retrieval(draw, tensors=True)
+    ids = (draw.labels(len(truth.query_labels)), draw.labels(len(truth.gallery_labels)))
+    given = {"query_ids": draw.integer_form(ids[0]), "gallery_ids": draw.integer_form(ids[1])}
+    truth = truth.without(ids[0].numpy()[:, None] == ids[1].numpy()[None, :])
+    way = draw.one(("one call", "streamed", "in memory"))
+
+    def call(query_ids: Any, gallery_ids: Any) -> Any:
+        if way == "one call":
+            return zf.evaluate_retrieval(**good, query_ids=query_ids, gallery_ids=gallery_ids)
+        options = {k: good[k] for k in ("metric", "protocol", "ks")}
+        made = zf.RetrievalEvaluator(**options, stream=way == "streamed")
+        made.add_gallery(good["gallery"], good["gallery_labels"], gallery_ids)
+        return made.evaluate(good["queries"], good["query_labels"], query_ids)
+
+    names = ("evaluate_retrieval", "RetrievalEvaluator")
+    if draw.chance(0.25):
+        roles: dict[str, Any] = dict.fromkeys(given, "labels")
+        arguments, expect, how = spoil(draw, given, roles)
+        return Case(
+            lambda: call(**arguments), f"{described(**arguments)}; {way}, {how}", names, expect
+        )
+    says = f"{described(**good, **given)}; {way}"
+    inputs = {**_inputs(good), **given}
+    return Case(lambda: call(**given), says, names, truth.expect(), truth.check, inputs)
+
+
+def leave_one_out(draw: Draw) -> Case:
+    """Every row of a matrix of scores against all others."""
+    rows = draw.size(60, least=1)
+    scores, labels = draw.features(rows, rows, draw.one(FLOATS)), draw.labels(rows)
+    protocol, rules = draw_rules(draw)
+    ks, closer, y = draw_ks(draw), draw.chance(0.5), labels.tolist()
+    distances = -scores.values if closer else scores.values
+    truth = Ranking(distances, 0.0, 0.0, np.arange(rows), y, y, ks, rules)
+    truth = truth.without(np.eye(rows, dtype=bool))
+    good = {
+        "scores": draw.array_form(scores.tensor),
+        "query_labels": draw.integer_form(labels),
+        "gallery_labels": draw.integer_form(labels),
+        "larger_is_closer": closer,
+        "protocol": protocol,
+        "ks": ks,
+        "exclude_self": True,
+    }
+    roles = {"scores": "features", "query_labels": "labels", "exclude_self": "choice"}
+    return _case(draw, "evaluate_ranking", zf.evaluate_ranking, good, roles, truth)
+
+
 def spoilt_evaluator(draw: Draw) -> Case:
     """An evaluator with a bad option, shard or query."""
     good, _ = draw_retrieval(draw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Ranking:
         gallery_labels: [G].
         ks: cut-offs.
         rules: the definition.
+        left_out: bool [Q, G], items that a query is not compared with; None: there are none.
     """
 
     distances: np.ndarray
@@ -63,10 +64,22 @@ class Ranking:
     gallery_labels: list[int]
     ks: tuple[int, ...]
     rules: oracle.Rules
+    left_out: np.ndarray | None = None
+
+    def relevant(self) -> np.ndarray:
+        """Which items are relevant to which queries, bool [Q, G]."""
+        gallery = np.array(self.gallery_labels, dtype=object)
+        found = np.stack([(gallery == label).astype(bool) for label in self.query_labels])
+        return found if self.left_out is None else found & ~self.left_out
+
+    def without(self, left_out: np.ndarray) -> Ranking:
+        """The same where some items are not compared with: at the end, and not relevant."""
+        distances = np.where(left_out, np.inf, self.distances)
+        return replace(self, distances=distances, left_out=left_out)
 
     def shares_a_label(self) -> bool:
         """Whether there is something to evaluate."""
-        return bool(set(self.query_labels) & set(self.gallery_labels))
+        return bool(self.relevant().any())
 
     def expect(self) -> Expect:
         """Good arguments, but: no shared label is refused, and so are scores beyond float32."""
@@ -76,9 +89,7 @@ class Ranking:
 
     def check(self, result: Any) -> str | None:
         """Compare a ``RetrievalResult`` with the oracle, query by query and mean by mean."""
-        want = oracle.per_query(
-            self.distances, self.query_labels, self.gallery_labels, self.ks, self.rules
-        )
+        want = oracle.per_query(self.distances, self.relevant(), self.ks, self.rules)
         clear = np.array([self._is_clear(row) for row in self.distances])
         got = as_float64(result.columns)
         complaint = close("columns", got, want, rtol=1e-12, atol=1e-12, where=clear[:, None])
@@ -100,16 +111,11 @@ class Ranking:
 
     def mean(self, values: np.ndarray) -> float:
         """The mean of one metric over the queries or classes."""
-        relevant = np.array([self.gallery_labels.count(y) for y in self.query_labels])
-        return oracle.mean(values, relevant, self.query_labels, self.rules)
+        return oracle.mean(values, self.relevant().sum(1), self.query_labels, self.rules)
 
     def map(self) -> float:
         """mAP@all."""
-        return self.mean(
-            oracle.per_query(
-                self.distances, self.query_labels, self.gallery_labels, (), self.rules
-            )[:, 1]
-        )
+        return self.mean(oracle.per_query(self.distances, self.relevant(), (), self.rules)[:, 1])
 
     def is_clear(self) -> bool:
         """Whether no two distances are so near that rounding may exchange them."""
@@ -119,19 +125,19 @@ class Ranking:
         if self.near == 0:
             return True
         order = np.lexsort((self.rows, distances))
-        near = np.diff(distances[order]) <= self.near
+        with np.errstate(invalid="ignore"):  # between items that are left out
+            near = np.diff(distances[order]) <= self.near
         return not bool((near & (np.diff(self.rows[order]) != 0)).any())
 
     def _within_bounds(self, got: np.ndarray, clear: np.ndarray) -> str | None:
         """Where rounding may exchange items: AP must be that of some order of those items."""
         if self.rules.ap != "standard" or self.rules.ties == "grouped":
             return None  # no bound: a threshold behind tied items may exceed the best order
-        gallery = np.array(self.gallery_labels, dtype=object)
+        relevant = self.relevant()
         for i in np.flatnonzero(~clear):
-            relevant = (gallery == self.query_labels[i]).astype(bool)
-            if not relevant.any():
+            if not relevant[i].any():
                 continue
-            low, high = oracle.bounds_of_ap(self.distances[i], relevant, self.near)
+            low, high = oracle.bounds_of_ap(self.distances[i], relevant[i], self.near)
             if not low - 1e-12 <= got[i, 1] <= high + 1e-12:
                 return f"wrong value: ap[{i}] is {got[i, 1]}, right is from {low} to {high}"
         return None
