@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -131,3 +132,18 @@ def test_classes_that_lose_their_last_image_are_named(tmp_path, draw, image_set)
     images = image_set([0, 1], paths=files, classes=["cat", "dog"])
     with pytest.warns(UserWarning, match=r"left out\. No sketch is left of 'dog'\."):
         assert len(images.check_images(on_error="skip")) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.7], r"labels must be integers \[n\], got torch.float32"),
+        (np.array([0, 2**64 - 1], np.uint64), r"labels must be at most 2\*\*63 - 1"),
+        (np.array([0, 2**63 - 1], np.uint64), "labels must be in 0..1 for 2 classes, got 9223"),
+    ],
+)
+def test_labels_are_not_rounded_or_wrapped(labels, message):
+    with pytest.raises(ValueError, match=message):
+        ImageSet(["a", "b"], labels, ["x", "y"], "photo")
+    assert ImageSet([], [], ["x"], "photo").labels.dtype == torch.int64
+    assert ImageSet(["a"], np.array([1], np.uint8), ["x", "y"], "photo").labels.tolist() == [1]

@@ -7,7 +7,7 @@ import shutil
 import unicodedata
 
 import pytest
-from PIL import features
+from PIL import Image
 
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.data.file_tree import FileTree
@@ -96,7 +96,7 @@ def test_classes_of_one_modality_in_lists_are_named(tmp_path, list_layout):
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".ppm", ".pgm", ".avif", ".PNG", ".img", ""])
 def test_every_image_is_taken_whatever_its_name(tmp_path, class_folders, draw, suffix):
-    if suffix == ".avif" and not features.check("avif"):
+    if suffix == ".avif" and suffix not in Image.registered_extensions():
         pytest.skip("this Pillow was built without AVIF")
     both(class_folders, tmp_path, ["a", "b"])
     kind = {".jfif": ".jpg", ".jpe": ".jpg", ".PNG": ".png", ".img": ".gif", "": ".png"}
@@ -141,9 +141,9 @@ def test_folders_that_are_left_out_are_named(tmp_path, class_folders):
         benchmark = load_benchmark("own", tmp_path, unseen=["b"])
     assert len(benchmark.test_photos) == 2
     sketches, photos = (str(warning.message) for warning in caught)
-    assert "'sketch' is taken, 'sketches' left out; sketch_folders chooses others" in sketches
+    assert "'sketch' taken, 'sketches' left out; sketch_folders chooses others" in sketches
     alike = "(4 of its 4 files are named alike)"
-    assert f"'extended_photo' is taken, 'photo' {alike}, 'images' {alike} left out" in photos
+    assert f"'extended_photo' taken, 'photo' {alike}, 'images' {alike} left out" in photos
     load_benchmark(
         "own", tmp_path, unseen=["b"], sketch_folders=["sketch"], photo_folders=["photo"]
     )
@@ -267,9 +267,7 @@ def test_an_image_in_training_and_in_the_test_is_refused(tmp_path, list_layout):
 
 def test_a_file_that_is_sketch_and_photo_is_refused(tmp_path, class_folders):
     both(class_folders, tmp_path, ["a", "b"])
-    with pytest.raises(
-        ValueError, match=r"must be a sketch or a photo, got 2 that are both: '.*0.png'"
-    ):
+    with pytest.raises(ValueError, match=r"must be a sketch or a photo, got 2 that are both: '"):
         load_benchmark("own", tmp_path, unseen=["b"], photo_folders=["sketch"])
 
 

@@ -85,14 +85,14 @@ ERRORS = [
         "text_mask must be (3, 4) like text, got (3, 5)",
     ),
     (
-        {"labels": torch.zeros(5, dtype=torch.int32)},
+        {"labels": torch.zeros(5)},
         TypeError,
-        "labels must be int64, got torch.int32",
+        "labels must be integers, got torch.float32",
     ),
     (
         {"labels": torch.zeros(5, 1, dtype=torch.int64)},
         ValueError,
-        "labels must be [B], got (5, 1)",
+        "labels must be [5], got (5, 1)",
     ),
     (
         {"sketch_keys": torch.zeros(5, 7, 5)},

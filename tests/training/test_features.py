@@ -171,3 +171,34 @@ def test_damaged_files_are_one_clear_error(good, tmp_path):
         with contextlib.suppress(ValueError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read_feature_pair(path, good)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"PK\x03\x04" + b"\x00" * 99, b"PK\x05\x06" + b"\x00" * 18]
+)
+def test_files_of_any_content(good, tmp_path, content):
+    path = tmp_path / "any.npz"
+    path.write_bytes(content)
+    message = r"^read_feature_pair: file must be an \.npz with the arrays .*any\.npz: "
+    with pytest.raises(ValueError, match=message) as told:
+        read_feature_pair(good, path)
+    assert "\n" not in str(told.value)
+
+
+def test_every_damaged_byte_gives_one_clear_error_or_the_same_arrays(good, tmp_path):
+    path, content = tmp_path / "bad.npz", good.read_bytes()
+    whole = read_feature_pair(good, good)
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 0x41
+        path.write_bytes(changed)
+        try:
+            pair = read_feature_pair(path, path)
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = "read_feature_pair: the same"
+            assert torch.equal(pair.queries, whole.queries)
+            assert torch.equal(pair.query_labels, whole.query_labels)
+        assert message.startswith("read_feature_pair: ")
+        assert "\n" not in message

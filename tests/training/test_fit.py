@@ -73,6 +73,10 @@ def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
         again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
         assert again["trained"]["map"] == metrics["trained"]["map"]
         assert {"sake", "zse", "torchmetrics"} <= set(again["definitions"])
+        identity = load_model(model)[1]
+        assert identity.benchmark == "qd_caltech"
+        assert (len(identity.classes), len(identity.chosen_by)) == (34, 3)
+        assert "zero_shot" not in again
     text = capsys.readouterr().out
     assert "standard AP" in text
     assert "every definition in use" in text

@@ -74,6 +74,13 @@ def test_logs_of_an_interrupted_run_read_as_one(tmp_path, small_run):
     assert (tmp_path / "whole" / "tensorboard").is_dir()
 
 
+def test_a_line_of_the_logs_that_a_kill_cut_off_is_left_out(tmp_path):
+    (tmp_path / "version_0").mkdir()
+    text = "step,train/loss\n1,0.5\n2,0.25\n3,0.1"  # of 0.125, perhaps
+    (tmp_path / "version_0" / "metrics.csv").write_text(text)
+    assert read_curves(tmp_path) == {"train/loss": [(1, 0.5), (2, 0.25)]}
+
+
 def test_resume_needs_the_same_method(tmp_path, small_run):
     small_run(tmp_path, kill_after=5)
     with pytest.raises(ValueError, match="must be of method 'cmaan', got one of method 'dmwan'"):

@@ -53,8 +53,11 @@ for name in ("lightning", "lightning.pytorch"):
     sys.modules[name] = type(sys)(name)
 from zsbir_fast.training.run_lock import lock_run
 with lock_run({str(tmp_path)!r}, say=print):
+    ready, tell = os.pipe()
     if os.fork() == 0:
+        os.write(tell, b"x")
         time.sleep(60)
+    os.read(ready, 1)
     print(os.getpid(), flush=True)
     time.sleep(60)
 """

@@ -256,7 +256,7 @@ def _choose(root: Path, what: str, fitting: list[tuple[str, ClassFolders]]) -> C
     if left:
         names = " and ".join(repr(name) for name, _ in taken)
         warnings.warn(
-            f"load_benchmark: {root} holds further folders of classes: {names} is taken, "
+            f"load_benchmark: {root} holds more than one folder of classes: {names} taken, "
             f"{', '.join(left)} left out; {what} chooses others",
             stacklevel=4,
         )

@@ -47,8 +47,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         transform: as given.
 
     Raises:
-        ValueError: lengths differ, a label is outside the classes, a class is listed twice, or
-            another modality.
+        ValueError: lengths differ, labels are no integers or outside the classes, a class is
+            listed twice, or another modality.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         cache: bool = False,
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.labels = _as_labels(labels)
         check_distinct("ImageSet", "classes", classes)
         self.classes = tuple(classes)
         self.modality = check_modality("ImageSet", modality)
@@ -203,7 +203,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             raise ValueError(message)
         good = self.subset([i for i, fault in enumerate(faults) if fault is None])
         kept = set(good.labels.tolist())
-        gone = [self.classes[i] for i in self.labels.unique().tolist() if i not in kept]
+        gone = [self.classes[i] for i in sorted(set(self.labels.tolist()) - kept)]
         emptied = f" No {self.modality} is left of {listing(gone)}." if gone else ""
         warnings.warn(f"{message}\nThey are left out.{emptied}", stacklevel=2)
         return good
@@ -230,6 +230,15 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                 f"ImageSet: labels must be in 0..{len(self.classes) - 1} for {len(self.classes)} "
                 f"classes, got {int(self.labels[first])} for {self.paths[first]}"
             )
+
+
+def _as_labels(labels: Sequence[int] | Tensor) -> Tensor:
+    given = torch.as_tensor(labels)
+    if given.numel() and (given.is_floating_point() or given.is_complex()):
+        raise ValueError(f"ImageSet: labels must be integers [n], got {given.dtype}")
+    if given.dtype == torch.uint64 and given.numel() and int(given.view(torch.int64).min()) < 0:
+        raise ValueError("ImageSet: labels must be at most 2**63 - 1, got more")
+    return given.to(torch.int64)
 
 
 def check_modality(function: str, modality: str) -> Modality:

@@ -119,13 +119,14 @@ class WeightedQuadrupletLoss(nn.Module):
                 f"{_NAME}: reduction must be 'mean', 'mean_nonzero' or 'sum' for {other}, "
                 "got 'none'"
             )
-        self.margins = five_numbers(_NAME, "margins", margins, MARGINS)
+        five_numbers(_NAME, "margins", margins, MARGINS)
         self.mining = mining
         self.negatives = negatives
         self.positive = positive
         self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
             negatives, "anchor"
         )
+        self.margins = margins
         self.cross_modal_share = cross_modal_share
         self.distance = distance
         self.normalize = normalize
@@ -343,7 +344,7 @@ class WeightedQuadrupletLoss(nn.Module):
             negative=self.mining,
             sketch_negative=self.sketch_negative,
             distance=self.distance,
-            margin=self.margins[0],
+            margin=five_numbers(_NAME, "margins", self.margins, MARGINS)[0],
             paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
             uniforms=self._uniforms(count, device) if self.mining == "distance_weighted" else None,
             distinct_negatives=self.negatives == "chen2017",

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -41,9 +41,6 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
 
     @wraps(reference)
     def fallback(*args: Any, **kwargs: Any) -> Any:
-        for given in args:
-            if isinstance(given, Tensor) and given.layout != torch.strided:
-                raise TypeError(f"{op}: tensors must be dense, got {given.layout}")
         device = next(a.device for a in args if isinstance(a, Tensor))
         reason = (
             why_not_native(device) or f"there is no kernel for the given dtype on {device.type}"
@@ -57,6 +54,51 @@ def notice_fallback(op: str, reference: _Function) -> _Function:
         return reference(*args, **kwargs)
 
     return fallback  # type: ignore[return-value]
+
+
+def register(
+    op: str,
+    native: _Function,
+    fake: _Function,
+    reference: _Function | None,
+) -> None:
+    """Give an operator of ``LIB`` its implementations.
+
+    Args:
+        op: Its name.
+        native: The kernels, for the CPU and, where built, CUDA.
+        fake: Shapes of its results, after the checks of ``native``.
+        reference: For devices without a kernel.
+    """
+    LIB.impl(op, _only_dense(op, native), "CPU")
+    if _C.built_with_cuda:
+        LIB.impl(op, _only_dense(op, native), "CUDA")
+    if reference is not None:
+        fallback = notice_fallback(op, reference)
+        LIB.impl(op, _only_dense(op, fallback), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"zsbir::{op}", _only_dense(op, fake), lib=LIB)
+
+
+def _only_dense(op: str, function: _Function) -> _Function:
+    """The function, after a look at what torch lets through: None for a tensor, sparse tensors."""
+
+    @cache
+    def tensors() -> list[tuple[int, str, bool]]:
+        arguments = getattr(torch.ops.zsbir, op).default._schema.arguments
+        kinds = [(place, x.name, str(x.type)) for place, x in enumerate(arguments)]
+        return [(p, n, k == "Tensor") for p, n, k in kinds if "Tensor" in k]
+
+    @wraps(function)
+    def checked(*args: Any) -> Any:
+        for place, name, required in tensors():
+            x = args[place]
+            if x is None and required:
+                raise TypeError(f"{op}: {name} must be a tensor, got None")
+            if x is not None and x.layout != torch.strided:
+                raise TypeError(f"{op}: {name} must be a dense tensor, got {x.layout}")
+        return function(*args)
+
+    return checked  # type: ignore[return-value]
 
 
 def refuse_transforms(op: str, *tensors: Tensor | None) -> None:

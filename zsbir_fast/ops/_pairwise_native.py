@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import LIB, address, notice_fallback, refuse_second_derivatives
+from zsbir_fast.ops._library import LIB, address, refuse_second_derivatives, register
 from zsbir_fast.ops._token_weighting_inputs import (
     check_best,
     check_pairwise,
@@ -113,16 +113,6 @@ def _pairwise_backward_native(
     return out
 
 
-for _op, _reference, _native in (
-    ("pairwise_token_score", gradients.pairwise_forward, _pairwise_native),
-    ("pairwise_token_score_backward", gradients.pairwise_backward, _pairwise_backward_native),
-):
-    LIB.impl(_op, notice_fallback(_op, _reference), "CompositeExplicitAutograd")
-    LIB.impl(_op, _native, "CPU")
-    if _C.built_with_cuda:
-        LIB.impl(_op, _native, "CUDA")
-
-
 # --- shapes and gradients -------------------------------------------------------------------------
 
 
@@ -137,9 +127,12 @@ def _pairwise_backward_fake(
     )
 
 
-torch.library.register_fake("zsbir::pairwise_token_score", _pairwise_outputs, lib=LIB)
-torch.library.register_fake(
-    "zsbir::pairwise_token_score_backward", _pairwise_backward_fake, lib=LIB
+register("pairwise_token_score", _pairwise_native, _pairwise_outputs, gradients.pairwise_forward)
+register(
+    "pairwise_token_score_backward",
+    _pairwise_backward_native,
+    _pairwise_backward_fake,
+    gradients.pairwise_backward,
 )
 
 

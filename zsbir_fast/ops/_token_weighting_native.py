@@ -21,8 +21,8 @@ from zsbir_fast.ops._library import (
     check_enum,
     check_one_device,
     current_stream,
-    notice_fallback,
     refuse_second_derivatives,
+    register,
 )
 from zsbir_fast.ops._token_weighting_inputs import (
     Inputs,
@@ -244,20 +244,6 @@ def _token_weighting_backward_native(*given: Any) -> tuple[Tensor, ...]:
     return grad_text, grad_weights, keys[0], values[0], keys[1], values[1]
 
 
-for _op, _reference, _native in (
-    ("token_weighting", gradients.token_weighting_forward, _token_weighting_native),
-    (
-        "token_weighting_backward",
-        gradients.token_weighting_backward,
-        _token_weighting_backward_native,
-    ),
-):
-    LIB.impl(_op, notice_fallback(_op, _reference), "CompositeExplicitAutograd")
-    LIB.impl(_op, _native, "CPU")
-    if _C.built_with_cuda:
-        LIB.impl(_op, _native, "CUDA")
-
-
 # --- shapes and gradients -------------------------------------------------------------------------
 
 
@@ -271,9 +257,17 @@ def _token_weighting_backward_fake(*given: Any) -> tuple[Tensor, ...]:
     )
 
 
-torch.library.register_fake("zsbir::token_weighting", _token_weighting_outputs, lib=LIB)
-torch.library.register_fake(
-    "zsbir::token_weighting_backward", _token_weighting_backward_fake, lib=LIB
+register(
+    "token_weighting",
+    _token_weighting_native,
+    _token_weighting_outputs,
+    gradients.token_weighting_forward,
+)
+register(
+    "token_weighting_backward",
+    _token_weighting_backward_native,
+    _token_weighting_backward_fake,
+    gradients.token_weighting_backward,
 )
 
 

@@ -16,7 +16,7 @@ from zsbir_fast.ops._library import (
     check_margins,
     check_one_device,
     current_stream,
-    notice_fallback,
+    register,
 )
 from zsbir_fast.ops.pair_distances import check_kernel_rows, is_double
 
@@ -389,17 +389,8 @@ def _union_fake(
     return torch.empty_like(pairs, memory_format=torch.contiguous_format)
 
 
-LIB.impl("hinge_rows", _native, "CPU")
-LIB.impl("hinge_rows", notice_fallback("hinge_rows", _reference), "CompositeExplicitAutograd")
-LIB.impl("union_counts", _union_native, "CPU")
-LIB.impl(
-    "union_counts", notice_fallback("union_counts", _union_reference), "CompositeExplicitAutograd"
-)
-if _C.built_with_cuda:
-    LIB.impl("hinge_rows", _native, "CUDA")
-    LIB.impl("union_counts", _union_native, "CUDA")
-torch.library.register_fake("zsbir::hinge_rows", _fake, lib=LIB)
-torch.library.register_fake("zsbir::union_counts", _union_fake, lib=LIB)
+register("hinge_rows", _native, _fake, _reference)
+register("union_counts", _union_native, _union_fake, _union_reference)
 torch.library.register_autograd(
     "zsbir::hinge_rows", _autograd, setup_context=_setup_context, lib=LIB
 )

@@ -15,8 +15,8 @@ from zsbir_fast.ops._library import (
     check_enum,
     check_one_device,
     current_stream,
-    notice_fallback,
     refuse_second_derivatives,
+    register,
 )
 from zsbir_fast.ops.row_products import row_products
 from zsbir_fast.reference import quadruplet_mining as reference
@@ -222,15 +222,8 @@ def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
     return grad_a, None if b is None else grad_b, None
 
 
-LIB.impl("pair_distances", _native, "CPU")
-LIB.impl(
-    "pair_distances", notice_fallback("pair_distances", _reference), "CompositeExplicitAutograd"
-)
-LIB.impl("pair_distances_backward", _backward, "CompositeExplicitAutograd")
-if _C.built_with_cuda:
-    LIB.impl("pair_distances", _native, "CUDA")
-torch.library.register_fake("zsbir::pair_distances", _fake, lib=LIB)
-torch.library.register_fake("zsbir::pair_distances_backward", _backward_fake, lib=LIB)
+register("pair_distances", _native, _fake, _reference)
+register("pair_distances_backward", _backward, _backward_fake, _backward)
 torch.library.register_autograd(
     "zsbir::pair_distances", _autograd, setup_context=_setup_context, lib=LIB
 )

@@ -22,7 +22,7 @@ from zsbir_fast.ops._library import (
     check_margins,
     check_one_device,
     current_stream,
-    notice_fallback,
+    register,
 )
 from zsbir_fast.ops.pair_distances import check_kernel_rows, is_double
 
@@ -368,19 +368,8 @@ def _count_fake(
     return sketch_labels.new_empty(())
 
 
-LIB.impl("probe_sum", _native, "CPU")
-LIB.impl("probe_sum", notice_fallback("probe_sum", _reference), "CompositeExplicitAutograd")
-LIB.impl("count_probe_union", _count_native, "CPU")
-LIB.impl(
-    "count_probe_union",
-    notice_fallback("count_probe_union", _count_reference),
-    "CompositeExplicitAutograd",
-)
-if _C.built_with_cuda:
-    LIB.impl("probe_sum", _native, "CUDA")
-    LIB.impl("count_probe_union", _count_native, "CUDA")
-torch.library.register_fake("zsbir::probe_sum", _fake, lib=LIB)
-torch.library.register_fake("zsbir::count_probe_union", _count_fake, lib=LIB)
+register("probe_sum", _native, _fake, _reference)
+register("count_probe_union", _count_native, _count_fake, _count_reference)
 torch.library.register_autograd(
     "zsbir::probe_sum", _autograd, setup_context=_setup_context, lib=LIB
 )

@@ -17,6 +17,7 @@ from zsbir_fast.ops._library import (
     current_stream,
     notice_fallback,
     refuse_second_derivatives,
+    register,
     why_not_native,
 )
 from zsbir_fast.ops.pair_distances import (
@@ -286,13 +287,8 @@ def _autograd(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     return *(x if w else None for x, w in zip(grads, wanted, strict=True)), *(None,) * 8
 
 
-LIB.impl("quadruplet_hinges", _native, "CPU")
-LIB.impl("quadruplet_hinges_backward", _backward, "CPU")
-if _C.built_with_cuda:
-    LIB.impl("quadruplet_hinges", _native, "CUDA")
-    LIB.impl("quadruplet_hinges_backward", _backward, "CUDA")
-torch.library.register_fake("zsbir::quadruplet_hinges", _fake, lib=LIB)
-torch.library.register_fake("zsbir::quadruplet_hinges_backward", _backward_fake, lib=LIB)
+register("quadruplet_hinges", _native, _fake, None)
+register("quadruplet_hinges_backward", _backward, _backward_fake, None)
 torch.library.register_autograd(
     "zsbir::quadruplet_hinges", _autograd, setup_context=_setup_context, lib=LIB
 )

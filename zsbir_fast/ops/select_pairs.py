@@ -22,7 +22,7 @@ from zsbir_fast.ops._library import (
     check_enum,
     check_one_device,
     current_stream,
-    notice_fallback,
+    register,
 )
 from zsbir_fast.ops.pair_distances import (
     CODES,
@@ -359,8 +359,4 @@ def _fake(
     return anchor_labels.new_empty(shape), anchors.new_empty(shape)
 
 
-LIB.impl("select_pairs", _native, "CPU")
-LIB.impl("select_pairs", notice_fallback("select_pairs", _reference), "CompositeExplicitAutograd")
-if _C.built_with_cuda:
-    LIB.impl("select_pairs", _native, "CUDA")
-torch.library.register_fake("zsbir::select_pairs", _fake, lib=LIB)
+register("select_pairs", _native, _fake, _reference)

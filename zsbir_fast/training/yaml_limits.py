@@ -61,7 +61,9 @@ class _Counter:
                     self.anchors[anchor] = self.total - start
 
     def _values_of(self, anchor: str) -> int:
-        values = self.anchors.get(anchor, 0)  # an unknown one is the parser's to report
+        if anchor not in self.anchors:
+            raise YamlLimitError(f"config must define what *{anchor:.40} stands for")
+        values = self.anchors[anchor]
         if values is None:
             raise YamlLimitError(f"config must not contain itself, got the alias *{anchor:.40}")
         return values
