@@ -190,6 +190,7 @@ class CrossBatchMemory(nn.Module):
         """
         for argument, features in (("sketches", sketches), ("photos", photos)):
             check_feature_shape(_NAME, argument, features)
+            check_has_values(_NAME, argument, features)
             if features.shape[1] != self.width:
                 raise ValueError(
                     f"{_NAME}: {argument} must be [B, {self.width}], got {tuple(features.shape)}"

@@ -203,14 +203,16 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
 
 
 def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
-    """The loss; NaN, with gradients of NaN, if an input that was `unseen` is not finite.
+    """The loss; NaN, with gradients of NaN, if it or an input that was `unseen` is not finite.
 
     So a step is seen and skipped, by a ``GradScaler`` for instance, and nobody waits for a GPU.
     """
-    given = [x for x in inputs if x is not None and x.numel() > 0 and unseen(x)]
-    if not given:
+    given = [x for x in inputs if x is not None and x.numel() > 0]
+    if not given or loss.numel() == 0:
         return loss
-    largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in given]
+    if not any(unseen(x) for x in given) and math.isfinite(float(loss.detach().sum())):
+        return loss
+    largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in (loss, *given)]
     zero = torch.stack([0 * x.to(loss.dtype) for x in largest]).sum()  # or NaN
     carrier = next((x for x in given if x.requires_grad), given[0])
     # One element is enough: what is behind it gets NaN.

@@ -33,10 +33,13 @@ def five_numbers(
     """
     if values is None:
         return default
-    if isinstance(values, (list, tuple)):
-        five = tuple(as_number(function, argument, value) for value in values)
-    else:
-        five = (as_number(function, argument, values),) * 5
+    given = values if isinstance(values, (list, tuple)) else (values,) * 5
+    try:
+        five = tuple(as_number(function, argument, value) for value in given)
+    except TypeError:
+        raise TypeError(
+            f"{function}: {argument} must be a number or five, got {values!r}"
+        ) from None
     if len(five) != 5 or not all(0 <= value < math.inf for value in five):
         raise ValueError(
             f"{function}: {argument} must be five finite numbers, none negative, got {values}"
@@ -58,6 +61,7 @@ def check_features(function: str, **features: Tensor) -> None:
     (first, reference), *_ = features.items()
     for argument, rows in features.items():
         check_feature_shape(function, argument, rows)
+        check_has_values(function, first, reference)
         if rows.shape[1] != reference.shape[1]:
             raise ValueError(
                 f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
@@ -68,7 +72,6 @@ def check_features(function: str, **features: Tensor) -> None:
                 f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
             )
         check_device(function, argument, rows, first, reference)
-    check_has_values(function, first, reference)
     for argument, rows in features.items():
         check_finite(function, argument, rows)
 

@@ -87,9 +87,8 @@ def row_distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
     if distance == "squared_euclidean":
         return squared
     near = squared < _SMALLEST_SQUARED
-    return (
-        squared.masked_fill(near, 1).sqrt().masked_fill(near, 0) + (squared.detach() * near).sqrt()
-    )
+    as_it_is = squared.detach().masked_fill(~near, 0).sqrt()
+    return squared.masked_fill(near, 1).sqrt().masked_fill(near, 0) + as_it_is
 
 
 @torch.no_grad()
