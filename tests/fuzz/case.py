@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 OURS = (ValueError, TypeError, RuntimeError, OSError)
-LONGEST_MESSAGE = 1500
+LONGEST_MESSAGE = 3000  # characters
 Expect = Literal["value", "refusal", "either"]
 
 
