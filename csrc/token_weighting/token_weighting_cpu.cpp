@@ -6,6 +6,8 @@
 // Memory       scratch of a thread: rows of one pair's words, and attention rows [L, N]; nothing
 //              [B, L, N]
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "common/cpu_features.h"
@@ -104,6 +106,13 @@ void pairwise_forward_cpu(const Pairwise<S>& problem, const PairwiseForward<Accu
 
 template <class S>
 void pairwise_backward_cpu(const Pairwise<S>& problem, const PairwiseBackward<S>& gradients) {
+  const int64_t chosen = problem.pairs() * problem.side[kSketch].patches;
+  for (int64_t at = 0; at < chosen; ++at) {  // operators may be given any number
+    const int64_t token = gradients.best[at], tokens = problem.side[kPhoto].patches;
+    if (token >= 0 && token < tokens) continue;
+    throw std::invalid_argument("pairwise_token_score_backward: best must be in [0, " +
+                                std::to_string(tokens) + "), got " + std::to_string(token));
+  }
   const Scratch scratch(PairwiseScratch<S>(problem, true, nullptr).bytes);
   const PairKernels<S> kernels = pair_kernels<S>();
   for (int32_t side = 0; side < kSides; ++side) {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
-from zsbir_fast.ops._quadruplet_inputs import check_features
+from zsbir_fast.ops._quadruplet_inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 
@@ -37,7 +37,7 @@ def alignment_loss(
     arXiv 2004.11362, equation (2). That DM-WAN trains its weighting with it is our reading.
     """
     name = "alignment_loss"
-    check_features(name, sketches=sketches, photos=photos)
+    check_feature_shapes(name, sketches=sketches, photos=photos)
     if sketches.shape != photos.shape:
         raise ValueError(
             f"{name}: sketches and photos must both be [B, D], got "
@@ -75,7 +75,7 @@ def supervised_contrastive_loss(
     Source: Khosla et al., arXiv 2004.11362, equation (2).
     """
     name = "supervised_contrastive_loss"
-    check_features(name, features=features)
+    check_feature_shapes(name, features=features)
     labels = as_labels(name, "labels", labels, len(features), "features", features)
     temperature = as_temperature(name, temperature)
     candidates = ~torch.eye(len(features), dtype=torch.bool, device=features.device)

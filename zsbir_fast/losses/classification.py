@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
-from zsbir_fast.ops._quadruplet_inputs import check_features
+from zsbir_fast.ops._quadruplet_inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 _NAME = "CosineClassifier"
@@ -51,7 +51,7 @@ class CosineClassifier(nn.Module):
                 CUDA and in compiled code, which look at no values, the loss is NaN then).
             TypeError: labels are not integers, or features no dense floating-point tensor.
         """
-        check_features(_NAME, features=features)
+        check_feature_shapes(_NAME, features=features)
         classes, width = self.weight.shape
         if features.shape[1] != width:
             raise ValueError(f"{_NAME}: features must be [B, {width}], got {tuple(features.shape)}")

@@ -207,10 +207,12 @@ def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
 
     So a step is seen and skipped, by a ``GradScaler`` for instance, and nobody waits for a GPU.
     """
+    if not unseen(loss):  # then the inputs were not, either
+        plain = loss.detach()
+        if math.isfinite(float(plain if plain.ndim == 0 else plain.sum())):
+            return loss
     given = [x for x in inputs if x is not None and x.numel() > 0]
     if not given or loss.numel() == 0:
-        return loss
-    if not any(unseen(x) for x in given) and math.isfinite(float(loss.detach().sum())):
         return loss
     largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in (loss, *given)]
     zero = torch.stack([0 * x.to(loss.dtype) for x in largest]).sum()  # or NaN

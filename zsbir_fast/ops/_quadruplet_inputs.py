@@ -58,6 +58,13 @@ def check_feature_shape(function: str, argument: str, rows: Any) -> None:
 
 def check_features(function: str, **features: Tensor) -> None:
     """Raise unless all are [B, D] on one device, equally wide, of one dtype and finite."""
+    check_feature_shapes(function, **features)
+    for argument, rows in features.items():
+        check_finite(function, argument, rows)
+
+
+def check_feature_shapes(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide and of one dtype."""
     (first, reference), *_ = features.items()
     for argument, rows in features.items():
         check_feature_shape(function, argument, rows)
@@ -72,8 +79,6 @@ def check_features(function: str, **features: Tensor) -> None:
                 f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
             )
         check_device(function, argument, rows, first, reference)
-    for argument, rows in features.items():
-        check_finite(function, argument, rows)
 
 
 def check_rows(

@@ -135,18 +135,6 @@ def check_pairwise_saved(
             raise ValueError(f"{op}: {name} must be {list(wanted[name])}, got {list(tensor.shape)}")
 
 
-def check_best(best: Tensor, patches: int) -> None:
-    """Raise for a photo token that does not exist; where it is unseen the kernel leaves it out."""
-    if unseen(best) or best.numel() == 0:
-        return
-    low, high = (int(x) for x in best.aminmax())
-    if low < 0 or high >= patches:
-        raise ValueError(
-            f"pairwise_token_score_backward: best must be in [0, {patches}), "
-            f"got {low if low < 0 else high}"
-        )
-
-
 def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
     """The feature that ``beta="text_attention"`` needs, or an error."""
     shape = (text.shape[0], text.shape[2])

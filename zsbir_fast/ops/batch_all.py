@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_labels, as_margin, check_choice
+from zsbir_fast.ops._checks import as_labels, as_margin, check_choice, unseen
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops._quadruplet_inputs import Impl, check_features, five_numbers
 from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
@@ -119,18 +120,22 @@ def batch_all_triplet_loss(
             skip_self=skip_self,
         )
         valid = _triplets(labels, reference_labels, skip_self)
-    sums = sums * _one_or_nan(distances)
+    sums = _nan_unless_finite(sums, distances)
     if reduction == "none":
         return sums.to(distances.dtype)
     terms = reference.TermSums(sums.sum(), nonzero.sum(), valid.sum())
     return reference.reduce_terms(terms, reduction).to(distances.dtype)
 
 
-def _one_or_nan(*distances: Tensor | None) -> Tensor | float:
-    """1; NaN if a distance is not finite, or sorting and counting would lose it."""
+def _nan_unless_finite(sums: Tensor, *distances: Tensor | None) -> Tensor:
+    """The sums; NaN if a distance is not finite, which sorting and counting would lose."""
     # Distances are not negative, and a maximum passes NaN on.
     largest = [d.detach().amax() for d in distances if d is not None and d.numel() > 0]
-    return 1 + torch.stack([0 * x for x in largest]).sum() if largest else 1.0
+    if not unseen(sums) and all(math.isfinite(float(x)) for x in largest):
+        return sums
+    for x in largest:
+        sums = sums * (1 + 0 * x)
+    return sums
 
 
 def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tensor:
@@ -227,7 +232,8 @@ def batch_all_quadruplet_loss(
         terms = reference.quadruplet_terms(*given, coefficients=c, margins=m)
     else:
         terms = AllQuadruplets(*given).terms(c, m, count_nonzero=reduction == "mean_nonzero")
-    terms = terms._replace(total=terms.total * _one_or_nan(cross, of_sketches, of_photos))
+    total = _nan_unless_finite(terms.total, cross, of_sketches, of_photos)
+    terms = reference.TermSums(total, terms.nonzero, terms.valid)
     return reference.reduce_terms(terms, reduction).to(sketches.dtype)
 
 

@@ -111,6 +111,7 @@ class _Mined:
         check_distance(op, distance)
         matrices = zip(_MATRICES, rows, strict=True)
         self.rows = check_kernel_rows(op, **dict(matrices))
+        self.count = len(self.rows[0])
         given = dict(zip(_INDICES, (*indices, valid), strict=True))
         check_one_device(op, sketches=rows[0], **given)
         self.indices = [
@@ -125,7 +126,7 @@ class _Mined:
 
     def of_anchors(self, name: str, x: Tensor, dtype: torch.dtype, *columns: int) -> Tensor:
         """One entry or row of so many columns for every anchor."""
-        return as_kernel_input(self.op, name, x, dtype, (len(self.rows[0]), *columns))
+        return as_kernel_input(self.op, name, x, dtype, (self.count, *columns))
 
     def run(self, *arguments: Any) -> None:
         first, name = self.rows[0], self.op

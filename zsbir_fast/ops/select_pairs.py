@@ -248,16 +248,17 @@ def _checked(
     anchors, references = check_kernel_rows(op, anchors=anchors, references=references)
     if same_limit < 0:
         raise ValueError(f"{op}: same_limit must not be negative, got {same_limit}")
-    if len(references) > _MOST_REFERENCES:
-        raise ValueError(f"{op}: references must be below 2^31, got {len(references)}")
+    count, anchor_count = len(references), len(anchors)
+    if count > _MOST_REFERENCES:
+        raise ValueError(f"{op}: references must be below 2^31, got {count}")
     names = ("anchor_labels", "reference_labels", "forbidden", "low", "high")
     given = dict(zip(names, others, strict=True))
     check_one_device(op, anchors=anchors, **given)
     checked: dict[str, Tensor | None] = {}
     for name, x in given.items():
         dtype = anchors.dtype if name in ("low", "high") else torch.int64
-        count = len(references) if name == "reference_labels" else len(anchors)
-        checked[name] = None if x is None else as_kernel_input(op, name, x, dtype, (count,))
+        shape = (count if name == "reference_labels" else anchor_count,)
+        checked[name] = None if x is None else as_kernel_input(op, name, x, dtype, shape)
     return anchors, references, checked
 
 

@@ -227,10 +227,10 @@ def pairwise_token_score(
         "pairwise_token_score", sketch_tokens=sketch_tokens, photo_tokens=photo_tokens
     )
     check_has_values("pairwise_token_score", "sketch_tokens", sketch_tokens)
-    check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs)
     check_choice("pairwise_token_score", "impl", impl, Impl)
     with torch.autocast(sketch_tokens.device.type, enabled=False):
         if impl == "reference":
+            check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs)  # operators do it
             return reference.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs=all_pairs)
         refuse_transforms("pairwise_token_score", sketch_tokens, photo_tokens)
         scores: Tensor
