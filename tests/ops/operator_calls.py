@@ -16,9 +16,12 @@ from typing import Any
 import torch
 
 from zsbir_fast.ops import batch_all, quadruplet_mining, token_weighting  # noqa: F401
+from zsbir_fast.ops.batched_map import GalleryClasses, relevant_items
+from zsbir_fast.ops.row_products import pack_rows, packed_like
+from zsbir_fast.reference.definitions import Definition
 
+WRITES_TO_FIRST = ("pack_rows", "row_products", "rank_counts")
 SKETCHES, PHOTOS, WIDTH, VALUES = 5, 7, 3, 4
-ROOM_OF_METRICS = ("batched_map", "rank_counts", "ranking_metrics")  # tested in their own room
 G = torch.Generator().manual_seed(0)
 
 
@@ -52,7 +55,24 @@ def base_calls() -> dict[str, list[tuple[Any, ...]]]:
     photos = tokens[0], rows(PHOTOS, 8, WIDTH)
     crossed = ops.pairwise_token_score(*photos, True)
     low = rows(SKETCHES)
+    left, scale = rows(SKETCHES, WIDTH), rows(PHOTOS)
+    into = torch.zeros(SKETCHES, PHOTOS)
+    gallery = GalleryClasses.of(labels(PHOTOS), 3, torch.arange(PHOTOS, dtype=torch.int32))
+    classes = (labels(SKETCHES).int(), gallery.of_column, gallery.index)
+    columns = (gallery.offsets, gallery.columns)
+    relevant = relevant_items(cross, classes[0], gallery, larger_is_closer=True)
+    counts = torch.zeros(3, len(relevant[1]), dtype=torch.int32)
+    codes = list(Definition().codes())
     return {
+        "batched_map": [(cross, *classes, *columns, True, [1, 3], codes)],
+        "rank_counts": [(counts, cross, *classes, *relevant, True)],
+        "ranking_metrics": [(relevant[0], relevant[1], counts, [1, 3], codes)],
+        "pack_rows": [(packed_like(PHOTOS, WIDTH, torch.float32, b.device), b)],
+        "row_products": [
+            (into, left, b, 0, scale, scale),
+            (into, left, pack_rows(b), 0, scale, scale),
+        ],
+        "row_squares": [(b,)],
         "pair_distances": [(a, b, 0)],
         "pair_distances_backward": [(rows(SKETCHES, PHOTOS), cross, a, b, 1)],
         "select_pairs": [(a, b, of_sketches, of_photos, 4, of_sketches, low, low + 1, 1, 15)],
@@ -134,6 +154,10 @@ def cases() -> Iterator[tuple[str, str, str, list[torch.Tensor], tuple[Any, ...]
 
 
 def results(op: str, given: tuple[Any, ...]) -> list[torch.Tensor]:
+    if op in WRITES_TO_FIRST and isinstance(given[0], torch.Tensor):
+        out = given[0].clone() if op == "rank_counts" else given[0]  # what is added to
+        getattr(torch.ops.zsbir, op)(out, *given[1:])
+        return [out.clone()]
     result = getattr(torch.ops.zsbir, op)(*given)
     return [result] if isinstance(result, torch.Tensor) else list(result)
 

@@ -31,8 +31,9 @@ from zsbir_fast.ops._batched_map_inputs import (
 from zsbir_fast.ops._library import (
     LIB,
     as_kernel_input,
+    check_one_device,
     current_stream,
-    notice_fallback,
+    register,
 )
 from zsbir_fast.reference import batched_map as reference
 from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS, Definition
@@ -380,37 +381,42 @@ def _ranking_metrics_reference(
     )
 
 
-for _name, _reference, _cpu, _cuda in (
-    ("batched_map", _batched_map_reference, _batched_map_cpu, _batched_map_cuda),
-    ("rank_counts", _rank_counts_reference, _rank_counts_native, _rank_counts_native),
-    (
-        "ranking_metrics",
-        _ranking_metrics_reference,
-        _ranking_metrics_native,
-        _ranking_metrics_native,
-    ),
-):
-    LIB.impl(_name, notice_fallback(_name, _reference), "CompositeExplicitAutograd")
-    LIB.impl(_name, _cpu, "CPU")
-    if _C.built_with_cuda:
-        LIB.impl(_name, _cuda, "CUDA")
+def _batched_map_native(scores: Tensor, *rest: Any) -> Tensor:
+    return (_batched_map_cuda if scores.is_cuda else _batched_map_cpu)(scores, *rest)
 
 
 def _batched_map_fake(scores: Tensor, *rest: Any) -> Tensor:
-    ks = rest[-2]
+    query_class, gallery_class, gallery_index, class_offsets, class_columns, _, ks, _ = rest
+    check_ks("batched_map", ks)
+    check_one_device(
+        "batched_map",
+        scores=scores,
+        query_class=query_class,
+        gallery_class=gallery_class,
+        gallery_index=gallery_index,
+        class_offsets=class_offsets,
+        class_columns=class_columns,
+    )
     return scores.new_empty(scores.shape[0], _width(ks), dtype=torch.float64)
 
 
-def _rank_counts_fake(*_: Any) -> None:
-    return None
+def _rank_counts_fake(counts: Tensor, scores: Tensor, *rest: Any) -> None:
+    names = ("query_class", "gallery_class", "gallery_index", "offsets", "key", "index")
+    others = dict(zip(names, rest[:-1], strict=True))
+    check_one_device("rank_counts", scores=scores, counts=counts, **others)
 
 
 def _ranking_metrics_fake(
     offsets: Tensor, key: Tensor, counts: Tensor, ks: list[int], definition: list[int]
 ) -> Tensor:
+    del definition
+    check_ks("ranking_metrics", ks)
+    check_one_device("ranking_metrics", key=key, offsets=offsets, counts=counts)
     return key.new_empty(offsets.shape[0] - 1, _width(ks), dtype=torch.float64)
 
 
-torch.library.register_fake("zsbir::batched_map", _batched_map_fake, lib=LIB)
-torch.library.register_fake("zsbir::rank_counts", _rank_counts_fake, lib=LIB)
-torch.library.register_fake("zsbir::ranking_metrics", _ranking_metrics_fake, lib=LIB)
+register("batched_map", _batched_map_native, _batched_map_fake, _batched_map_reference)
+register("rank_counts", _rank_counts_native, _rank_counts_fake, _rank_counts_reference)
+register(
+    "ranking_metrics", _ranking_metrics_native, _ranking_metrics_fake, _ranking_metrics_reference
+)

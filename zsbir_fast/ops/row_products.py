@@ -11,6 +11,7 @@ None of the operators is differentiable.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from zsbir_fast.ops._library import (
     as_kernel_input,
     check_one_device,
     current_stream,
-    notice_fallback,
+    register,
 )
 from zsbir_fast.reference import row_products as reference
 
@@ -140,26 +141,29 @@ def _struct(rows: Tensor) -> _C.Matrix:
     return _C.Matrix(data=rows.data_ptr(), count=count, width=width, stride=rows.stride(0))
 
 
-def _pack_rows_cpu(out: Tensor, rows: Tensor) -> None:
+def _check_pack(out: Tensor, rows: Tensor) -> Tensor:
+    """The rows side by side, after a look at whether ``out`` is memory for them."""
     op = "pack_rows"
     rows = _matrix(op, "rows", rows)
     check_one_device(op, rows=rows, out=out)
     size = panel_rows(rows.dtype)
-    shape = (-(-len(rows) // size), rows.shape[1], size)
+    on_cpu = rows.device.type == "cpu"
+    shape = (-(-len(rows) // size), rows.shape[1], size) if on_cpu else tuple(rows.shape)
     if as_kernel_input(op, "out", out, rows.dtype, shape) is not out:
         raise ValueError(f"{op}: out must be contiguous, got strides {out.stride()}")
+    return rows
+
+
+def _pack_rows(out: Tensor, rows: Tensor) -> None:
+    rows = _check_pack(out, rows)
+    if rows.device.type != "cpu":
+        out.copy_(rows)
+        return
     if out.data_ptr() % _ALIGNMENT:
-        raise ValueError(f"{op}: out must be aligned to {_ALIGNMENT} bytes, as from packed_like")
-    _C.pack_rows_cpu(rows.dtype == torch.float64, _struct(rows), out.data_ptr())
-
-
-def _pack_rows_elsewhere(out: Tensor, rows: Tensor) -> None:
-    rows = _matrix("pack_rows", "rows", rows)
-    if out.shape != rows.shape:
         raise ValueError(
-            f"pack_rows: out must be {list(rows.shape)} like rows, got {list(out.shape)}"
+            f"pack_rows: out must be aligned to {_ALIGNMENT} bytes, as from packed_like"
         )
-    out.copy_(rows)
+    _C.pack_rows_cpu(rows.dtype == torch.float64, _struct(rows), out.data_ptr())
 
 
 def _packed(left: Tensor, right: Tensor) -> Tensor:
@@ -217,7 +221,7 @@ def _check(
     return left, given[0], given[1]
 
 
-def _row_products_cpu(
+def _row_products_native(
     out: Tensor,
     left: Tensor,
     right: Tensor,
@@ -226,43 +230,18 @@ def _row_products_cpu(
     offset: Tensor | None,
 ) -> None:
     left, scale, offset = _check(out, left, right, first, scale, offset)
+    double, scoring = left.dtype == torch.float64, (address(scale), address(offset))
+    to = (out.data_ptr(), out.stride(0))
     if right.dim() == 2:
         right, first = right[first : first + out.shape[1]], 0
+    if left.is_cuda:
+        rows = _matrix("row_products", "right", right)
+        where = (out.get_device(), current_stream(out.device))
+        _C.row_products_cuda(double, _struct(left), _struct(rows), *scoring, *to, *where)
+        return
     panels = _packed(left, right)
-    _C.row_products_cpu(
-        left.dtype == torch.float64,
-        _struct(left),
-        panels.data_ptr(),
-        first,
-        out.shape[1],
-        address(scale),
-        address(offset),
-        out.data_ptr(),
-        out.stride(0),
-    )
-
-
-def _row_products_cuda(
-    out: Tensor,
-    left: Tensor,
-    right: Tensor,
-    first: int,
-    scale: Tensor | None,
-    offset: Tensor | None,
-) -> None:
-    left, scale, offset = _check(out, left, right, first, scale, offset)
-    right = _matrix("row_products", "right", right)[first : first + out.shape[1]]
-    _C.row_products_cuda(
-        left.dtype == torch.float64,
-        _struct(left),
-        _struct(right),
-        address(scale),
-        address(offset),
-        out.data_ptr(),
-        out.stride(0),
-        out.get_device(),
-        current_stream(out.device),
-    )
+    part = (panels.data_ptr(), first, out.shape[1])
+    _C.row_products_cpu(double, _struct(left), *part, *scoring, *to)
 
 
 def _row_products_reference(
@@ -292,22 +271,19 @@ def _row_squares_reference(rows: Tensor) -> Tensor:
     return reference.row_squares(_matrix("row_squares", "rows", rows))
 
 
-LIB.impl("pack_rows", _pack_rows_cpu, "CPU")
-LIB.impl("pack_rows", _pack_rows_elsewhere, "CompositeExplicitAutograd")
-LIB.impl("row_products", _row_products_cpu, "CPU")
-LIB.impl("row_squares", _row_squares_native, "CPU")
-for _name, _plain in (
-    ("row_products", _row_products_reference),
-    ("row_squares", _row_squares_reference),
-):
-    LIB.impl(_name, notice_fallback(_name, _plain), "CompositeExplicitAutograd")
-if _C.built_with_cuda:
-    LIB.impl("row_products", _row_products_cuda, "CUDA")
-    LIB.impl("row_squares", _row_squares_native, "CUDA")
+def _pack_rows_fake(out: Tensor, rows: Tensor) -> None:
+    _check_pack(out, rows)
 
 
-torch.library.register_fake("zsbir::pack_rows", lambda *_: None, lib=LIB)
-torch.library.register_fake("zsbir::row_products", lambda *_: None, lib=LIB)
-torch.library.register_fake(
-    "zsbir::row_squares", lambda rows: rows.new_empty(rows.shape[0], dtype=torch.float64), lib=LIB
-)
+def _row_products_fake(*given: Any) -> None:
+    _check(*given)
+
+
+def _row_squares_fake(rows: Tensor) -> Tensor:
+    _matrix("row_squares", "rows", rows)
+    return rows.new_empty(rows.shape[0], dtype=torch.float64)
+
+
+register("pack_rows", _pack_rows, _pack_rows_fake, _pack_rows)
+register("row_products", _row_products_native, _row_products_fake, _row_products_reference)
+register("row_squares", _row_squares_native, _row_squares_fake, _row_squares_reference)
