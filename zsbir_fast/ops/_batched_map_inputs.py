@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zsbir_fast import _C
 from zsbir_fast.ops._library import address, as_kernel_input, check_one_device
+from zsbir_fast.reference.definitions import AP_KINDS, NORMALISERS, PRECISION_DENOMINATORS, TIES
 
 _INDEX_LIMIT = 2**31 - 1  # gallery positions are int32
 
@@ -155,6 +156,33 @@ def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None
     least, most = (int(x) for x in torch.aminmax(values))
     if least < low or most > high:
         raise ValueError(f"{op}: {name} must be in [{low}, {high}], got {least} to {most}")
+
+
+def check_definition(op: str, definition: Sequence[int]) -> None:
+    """Raise unless the codes are those of a ``Definition``."""
+    known = (AP_KINDS, NORMALISERS, PRECISION_DENOMINATORS, TIES)
+    if len(definition) != len(known):
+        raise ValueError(f"{op}: definition must be {len(known)} codes, got {len(definition)}")
+    for kind, code in zip(known, definition, strict=True):
+        if not 0 <= code < len(kind):
+            raise ValueError(
+                f"{op}: definition must have codes of {', '.join(kind)} in [0, {len(kind)}), "
+                f"got {code}"
+            )
+
+
+def check_counts(op: str, counts: Tensor) -> None:
+    """Raise unless the counts can be those of a gallery."""
+    if counts.numel() == 0:
+        return
+    closer, tied, tied_before = counts.long()
+    wrong = (counts < 0).any(0) | (tied_before > tied) | (closer + tied > _INDEX_LIMIT)
+    if bool(wrong.any()):
+        at = int(torch.nonzero(wrong)[0])
+        raise ValueError(
+            f"{op}: counts must be those of a gallery: closer, tied, and of the tied those before, "
+            f"got {counts[:, at].tolist()} in column {at}"
+        )
 
 
 def cut_offs(ks: Sequence[int], device: torch.device) -> Tensor:

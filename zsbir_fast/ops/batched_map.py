@@ -21,6 +21,8 @@ from zsbir_fast.ops._batched_map_inputs import GalleryClasses as GalleryClasses
 from zsbir_fast.ops._batched_map_inputs import (
     RelevantInput,
     ScoresInput,
+    check_counts,
+    check_definition,
     check_ks,
     check_offsets,
     check_range,
@@ -222,6 +224,7 @@ def _batched_map_cpu(
 ) -> Tensor:
     op = "batched_map"
     check_ks(op, ks)
+    check_definition(op, definition)
     given = ScoresInput(op, scores, query_class, gallery_class, gallery_index, larger_is_closer)
     columns = scores.shape[1]
     class_columns = as_kernel_input(op, "class_columns", class_columns, torch.int32, (columns,))
@@ -257,6 +260,7 @@ def _batched_map_cuda(
     definition: list[int],
 ) -> Tensor:
     check_ks("batched_map", ks)
+    check_definition("batched_map", definition)
     gallery = GalleryClasses(gallery_class, class_offsets, class_columns, gallery_index)
     offsets, key, index = relevant_items(
         scores, query_class, gallery, larger_is_closer=larger_is_closer
@@ -308,8 +312,11 @@ def _ranking_metrics_native(
 ) -> Tensor:
     op = "ranking_metrics"
     check_ks(op, ks)
+    check_definition(op, definition)
     relevant = RelevantInput(op, offsets, key, None)
     counts = as_kernel_input(op, "counts", counts, torch.int32, (3, len(key)))
+    if not counts.is_cuda:  # on a GPU the look would wait for it
+        check_counts(op, counts)
     queries = len(offsets) - 1
     ks_tensor = cut_offs(ks, key.device)
     out = torch.empty(queries, _width(ks), dtype=torch.float64, device=key.device)
