@@ -76,12 +76,16 @@ def fresh(arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in arguments.items()}
 
 
-def beyond_range(result: Tensor, oracle: Oracle, features: dict[str, Features]) -> str | None:
+def beyond_range(
+    result: Tensor, oracle: Oracle, features: dict[str, Features], near: float
+) -> str | None:
     """Where squares leave the range of float32: the result may show it, but must not be wrong."""
     if not bool(torch.isfinite(result).all()):
         return None
-    want = oracle([torch.from_numpy(f.values) for f in features.values()], 0.0)
-    return close("loss beyond the range", result, want, rtol=1e-2, atol=1e-2)
+    leaves = [torch.from_numpy(f.values) for f in features.values()]
+    want, low, high = (oracle(leaves, shift) for shift in (0.0, -near, near))
+    slack = 2 * (high - low).abs() + 1e-2 * want.abs() + 1e-2
+    return close("loss beyond the range", result, want, rtol=0, atol=as_float64(slack))
 
 
 def _slopes(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:

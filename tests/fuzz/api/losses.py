@@ -234,7 +234,7 @@ def _loss_case(
     def check(result: Tensor) -> str | None:
         if not fits:
             unknown = unit or good.get("reduction") == "mean_nonzero"
-            return None if unknown else beyond_range(result, right, sides)
+            return None if unknown else beyond_range(result, right, sides, near)
         return compared(result, function, good, sides, right, near)
 
     return Case(
