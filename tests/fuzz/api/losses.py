@@ -178,6 +178,8 @@ def triplet_module(draw: Draw) -> Case:
         distance=options["distance"],
         unit=options["normalize"],
     )
+    if rows is not None and case.says.endswith((" NaN", " infinity")):
+        case.expect = "either"  # only rows that the triplets name are looked at
     case.says += f"; {way}, {described(**options)}"
     case.names = ("BatchAllTripletLoss", "batch_all_triplet_loss", "quadruplet_loss")
     return case
