@@ -86,7 +86,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as error:
         if os.environ.get("ZSBIR_DEBUG") == "1":
             raise
-        return _complain(f"{str(error) or type(error).__name__}", 1)
+        return _complain(" ".join(str(error).split()) or type(error).__name__, 1)
     return 0
 
 

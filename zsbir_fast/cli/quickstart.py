@@ -17,6 +17,11 @@ def main(argv: Sequence[str]) -> None:
 
     Args:
         argv: arguments after ``quickstart``.
+
+    Raises:
+        ValueError: the folder holds something else.
+        RuntimeError: another process works in the folder.
+        KeyboardInterrupt: Ctrl-C; its text says how to go on.
     """
     parser = Parser(
         "quickstart",
@@ -36,13 +41,16 @@ def main(argv: Sequence[str]) -> None:
 
     from zsbir_fast.training.quickstart import quickstart
 
-    quickstart(
-        arguments.out,
-        seed=arguments.seed,
-        epochs=arguments.epochs,
-        progress=arguments.progress,
-        say=_say,
-    )
+    try:
+        quickstart(
+            arguments.out,
+            seed=arguments.seed,
+            epochs=arguments.epochs,
+            progress=arguments.progress,
+            say=_say,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command starts anew") from None
 
 
 def _say(line: str) -> None:
