@@ -109,6 +109,14 @@ def mistakes(rank):
         weights[2] = torch.nan
     rows, labels = torch.randn(4, 3), torch.arange(4) // 2
     yield "weights", message_of(lambda: loss(rows, rows, labels, weights))
+    missing = None if rank == 1 else rows
+    yield "missing", message_of(lambda: loss(missing, rows, labels))
+    memory = zf.CrossBatchMemory(loss, 20, 3)
+    yield "memory", message_of(lambda: memory(rows[:, : 2 + (rank != 1)], rows, labels))
+    infinite = rows.clone()
+    if rank == 1:
+        infinite[2, 1] = torch.inf
+    yield "infinite", message_of(lambda: loss(infinite, rows, labels))
     given = loss.mine(rows, rows, labels)
     yield "quadruplets", message_of(lambda: loss(rows, rows, labels, quadruplets=given))
     alone = zf.WeightedQuadrupletLoss(gather="off")

@@ -116,7 +116,8 @@ def test_what_is_no_label_is_refused(name, labels, message):
 )
 def test_what_is_no_feature_is_refused(name, features, message):
     call, argument, _ = CALLS[name]
-    with pytest.raises((TypeError, ValueError), match=re.escape(f"{name}: {argument} must ")) as e:
+    by = "WeightedQuadrupletLoss" if name == "CrossBatchMemory" else name  # which it belongs to
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"{by}: {argument} must ")) as e:
         call(features, LABELS)
     assert message.split(", got")[0] in str(e.value)
 

@@ -100,6 +100,14 @@ def test_processes_that_differ_fail_together(outputs):
         assert told["drawn"] == one["drawn"]
         assert told["share"][0] == (0, 1, 2, 3)
     assert outputs[4][3]["mistakes"]["share"][1] == slice(3, 6)
+    assert two["missing"] == (
+        "TypeError: WeightedQuadrupletLoss: sketches must be a tensor, got None"
+    )
+    assert "sketches must be [B, 3], got (4, 2)" in two["memory"]
+    for other in ("missing", "memory"):
+        assert one[other].endswith("process 1 of 4 failed, see its message")
+    for output in outputs[4]:  # all look at the joined batch
+        assert "sketches must be finite, got inf in row 6" in output["mistakes"]["infinite"]
     assert two["weights"] == (
         "ValueError: WeightedQuadrupletLoss: weights must be finite, got nan in row 2"
     )

@@ -150,6 +150,7 @@ def check_batch(
     *,
     symmetric: bool,
     all_count: bool,
+    width: int | None = None,
 ) -> None:
     """Check features, labels and weights of this process's batch.
 
@@ -161,6 +162,7 @@ def check_batch(
         weights: [B_s] or None.
         symmetric: whether photos are anchors, too.
         all_count: whether all quadruplets count, which takes no weights.
+        width: of the features; None: any.
 
     Raises:
         ValueError: shapes or options do not fit, or a weight is not finite.
@@ -169,6 +171,10 @@ def check_batch(
     for argument, features in (("sketches", sketches), ("photos", photos)):
         check_feature_shape(function, argument, features)
         check_has_values(function, argument, features)
+        if width is not None and features.shape[1] != width:
+            raise ValueError(
+                f"{function}: {argument} must be [B, {width}], got {tuple(features.shape)}"
+            )
     split_labels(function, labels, sketches, photos)
     if weights is None:
         return

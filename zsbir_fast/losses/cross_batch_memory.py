@@ -188,14 +188,7 @@ class CrossBatchMemory(nn.Module):
         Raises:
             ValueError: as :class:`zsbir_fast.WeightedQuadrupletLoss`, or features of another width.
         """
-        for argument, features in (("sketches", sketches), ("photos", photos)):
-            check_feature_shape(_NAME, argument, features)
-            check_has_values(_NAME, argument, features)
-            if features.shape[1] != self.width:
-                raise ValueError(
-                    f"{_NAME}: {argument} must be [B, {self.width}], got {tuple(features.shape)}"
-                )
-        batch = self.loss.join(sketches, photos, labels, weights)
+        batch = self.loss.join(sketches, photos, labels, weights, width=self.width)
         loss = self.loss.joined_loss(batch, bank=self.bank())
         self.remember(batch)
         return loss[batch.own] if self.loss.reduction == "none" else loss

@@ -205,7 +205,13 @@ class WeightedQuadrupletLoss(nn.Module):
         return self._mine(anchor, other, bank is None or bank.positives)
 
     def join(
-        self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None = None
+        self,
+        sketches: Tensor,
+        photos: Tensor,
+        labels: Labels,
+        weights: Tensor | None = None,
+        *,
+        width: int | None = None,
     ) -> JoinedBatch:
         """Check a batch as :meth:`forward` does, and join those of all processes.
 
@@ -214,6 +220,7 @@ class WeightedQuadrupletLoss(nn.Module):
             photos: [B_i, D] float.
             labels: as for :meth:`forward`.
             weights: as for :meth:`forward`.
+            width: what the features' must be; None: any.
 
         Returns:
             The joined batch.
@@ -233,6 +240,7 @@ class WeightedQuadrupletLoss(nn.Module):
                 weights,
                 symmetric=self.symmetric,
                 all_count=self.mining == "all",
+                width=width,
             ),
             gather=self.gather,
             sketches=sketches,

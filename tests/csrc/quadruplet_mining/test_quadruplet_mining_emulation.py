@@ -131,6 +131,45 @@ def test_hinges(batch: tuple[Tensor, ...], preset: str, distance: str, reduction
 
 
 @pytest.mark.usefixtures("_emulated")
+@pytest.mark.parametrize("row", [-1, 7, 10**8, 2**62])
+@pytest.mark.parametrize("role", range(3))
+def test_rows_that_do_not_exist(row: int, role: int) -> None:
+    """No kernel reads there: the hinge is NaN, which everybody sees, and passes no gradient."""
+    rows = [torch.rand(n, 3, generator=torch.Generator().manual_seed(n)) for n in (5, 7, 4)]
+    index = torch.arange(5)
+    chosen = [index, index + 2, index % 4]
+    chosen[role] = chosen[role].clone()
+    chosen[role][3] = row
+    form = [1.0, 1.0, 1.0, 1.0, 1.0], [3.0] * 5, -1.0
+    given = (*rows, *chosen, index != 1)
+    hinges, slopes = torch.ops.zsbir.quadruplet_hinges(*given, *form, 0)
+    assert hinges.isnan().tolist() == [False, False, False, True, False]
+    slopes[3] = 1
+    backward = torch.ops.zsbir.quadruplet_hinges_backward
+    assert all(x.isfinite().all() for x in backward(torch.ones(5), slopes, *given, 0))
+
+
+@pytest.mark.usefixtures("_emulated")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20])
+@pytest.mark.parametrize("preset", ["full", "ramln"])
+def test_hinges_of_nan_stay_nan(value: float, preset: str) -> None:
+    rows = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    rows[2:4] = value
+    labels = torch.arange(6) % 2
+    mined = zf.mine_quadruplets(
+        rows.clamp(0, 1).nan_to_num(), rows[:2].repeat(3, 1), labels, labels
+    )
+    losses = []
+    for impl in ("fused", "reference"):
+        with pytest.MonkeyPatch.context() as patch:  # as on CUDA, nobody looks at values
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+            options = {"preset": preset, "margins": 5.0, "reduction": "none", "impl": impl}
+            losses.append(zf.quadruplet_loss(rows, rows, mined, **options))
+    assert torch.equal(losses[0].isnan(), losses[1].isnan())
+    assert losses[0].isnan().all()
+
+
+@pytest.mark.usefixtures("_emulated")
 @few
 @given(batch=batches(), distance=st.sampled_from(DISTANCES), itself=st.booleans())
 def test_batch_all_triplets(batch: tuple[Tensor, ...], distance: str, itself: bool) -> None:

@@ -171,6 +171,72 @@ def test_emulated_tensor_cores_equal_the_reference(
     )
 
 
+def run_pairwise(
+    kernels: ctypes.CDLL, sketch: Tensor, photo: Tensor, grad: Tensor, *, all_pairs: bool, few: bool
+) -> list[Tensor]:
+    """Scores, norms, cosines, best photo tokens and both gradients of the emulated kernels."""
+    dtype, pairs = grad.dtype, tuple(grad.shape)
+    out = [
+        torch.full(pairs, torch.nan, dtype=dtype),
+        torch.full(sketch.shape[:2], torch.nan, dtype=dtype),
+        torch.full(photo.shape[:2], torch.nan, dtype=dtype),
+        torch.full((*pairs, sketch.shape[1]), torch.nan, dtype=dtype),
+        torch.full((*pairs, sketch.shape[1]), -1, dtype=torch.int32),
+        torch.full_like(sketch, torch.nan),
+        torch.full_like(photo, torch.nan),
+    ]
+    kernels.emulated_pairwise(
+        ctypes.c_int32(DTYPES.index(sketch.dtype)),
+        sizes(*sketch.shape[:2], *photo.shape),
+        ctypes.c_bool(all_pairs),
+        ctypes.c_bool(few),
+        addresses([sketch, photo, grad]),
+        addresses(out),
+    )
+    return out
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("all_pairs", [False, True])
+def test_emulated_pairwise_keeps_what_is_not_finite(
+    kernels: ctypes.CDLL, value: float, all_pairs: bool
+) -> None:
+    """A maximum passes over NaN; the kernels do not, wherever the token is."""
+    g = torch.Generator().manual_seed(0)
+    sketch, photo = torch.randn(3, 5, 40, generator=g), torch.randn(3, 70, 40, generator=g)
+    photo[1, 3], sketch[2, 4] = 0, 0
+    photo[1, 3, 35] = sketch[2, 4, 35] = value
+    grad = torch.ones((3, 3)[: 1 + all_pairs])
+    found = run_pairwise(kernels, sketch, photo, grad, all_pairs=all_pairs, few=False)
+    wanted = reference.pairwise_token_score(sketch, photo, all_pairs=all_pairs)
+    assert torch.equal(found[0].isnan(), wanted.isnan())
+    assert wanted.isnan().any()
+    assert not wanted.isnan().all()
+
+
+def test_emulated_words_keep_what_is_not_finite(kernels: ctypes.CDLL) -> None:
+    """A pooled row of NaN beside zeros is no row of zeros."""
+    g = torch.Generator().manual_seed(0)
+    text, keys = torch.randn(1, 2, 6, generator=g), torch.randn(2, 3, 6, generator=g)
+    values = torch.zeros(2, 3, 6)
+    values[1, 2, 5] = torch.nan
+    shape, mask, labels = (2, 2, 6), torch.ones(1, 2, dtype=torch.bool), torch.zeros(2).long()
+    out = [torch.zeros(2), torch.zeros(shape), torch.zeros(shape), torch.zeros(5, 2, 2)]
+    out += [torch.zeros(shape), *(torch.zeros(s) for s in ((1, 2, 6), *[(2, 3, 6)] * 4))]
+    given_tensors = [text, mask, labels, torch.full((1, 2), 0.5), keys, values, keys, keys]
+    given_tensors += [torch.zeros(2), torch.zeros(shape), torch.zeros(shape)]
+    kernels.emulated_words(
+        ctypes.c_int32(0),
+        sizes(2, 1, 2, 6, 6, 3, 3),
+        ctypes.c_double(0.5),
+        ctypes.c_bool(False),
+        addresses(given_tensors),
+        addresses(out),
+        ctypes.c_bool(False),
+    )
+    assert out[0].isnan().tolist() == [False, True]
+
+
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_emulated_pairwise_equals_the_reference(kernels: ctypes.CDLL, data: st.DataObject) -> None:
@@ -188,25 +254,8 @@ def test_emulated_pairwise_equals_the_reference(kernels: ctypes.CDLL, data: st.D
     if draw(st.booleans()):  # ties, and a zero row
         photo[:, -1] = photo[:, 0]
         sketch[:, 0] = 0
-    pairs = (sketches, photos) if all_pairs else (sketches,)
-    grad = torch.randn(pairs, generator=g).to(accumulator)
-    out = [
-        torch.full(pairs, torch.nan, dtype=accumulator),
-        torch.full((sketches, patches[0]), torch.nan, dtype=accumulator),
-        torch.full((photos, patches[1]), torch.nan, dtype=accumulator),
-        torch.full((*pairs, patches[0]), torch.nan, dtype=accumulator),
-        torch.full((*pairs, patches[0]), -1, dtype=torch.int32),
-        torch.full_like(sketch, torch.nan),
-        torch.full_like(photo, torch.nan),
-    ]
-    kernels.emulated_pairwise(
-        ctypes.c_int32(DTYPES.index(dtype)),
-        sizes(sketches, patches[0], photos, patches[1], width),
-        ctypes.c_bool(all_pairs),
-        ctypes.c_bool(few),
-        addresses([sketch, photo, grad]),
-        addresses(out),
-    )
+    grad = torch.randn((sketches, photos)[: 1 + all_pairs], generator=g).to(accumulator)
+    out = run_pairwise(kernels, sketch, photo, grad, all_pairs=all_pairs, few=few)
     exact = [t.to(accumulator).requires_grad_() for t in (sketch, photo)]
     scores = reference.pairwise_token_score(*exact, all_pairs=all_pairs)
     close(out[0], scores.detach(), dtype)
