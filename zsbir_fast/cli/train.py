@@ -86,10 +86,12 @@ def main(argv: Sequence[str]) -> None:
     """
     settings, resume = parse_settings(argv)
 
+    from zsbir_fast.training.config import check_config
     from zsbir_fast.training.interrupts import TERMINATED
     from zsbir_fast.training.resume import RunFinished
     from zsbir_fast.training.run_lock import is_writer, lock_run, say_on_stderr
 
+    check_config(settings.data, settings.optim, settings.run)
     out = Path(settings.run.out)
     if resume and not out.is_dir():  # before a folder is made for the lock
         raise FileNotFoundError(f"train: run.out must hold a run to resume, but {out} is missing")

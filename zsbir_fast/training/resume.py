@@ -195,18 +195,21 @@ def _reported_steps(out: Path) -> Any:
 
 def _read(path: Path) -> Begun:
     stored = read_checkpoint(path)
-    state = stored.get("callbacks", {}).get("ValidateAndSave")
+    callbacks = stored.get("callbacks")
+    state = callbacks.get("ValidateAndSave") if isinstance(callbacks, dict) else None
     course, steps = stored.get("course"), stored.get("global_step")
     if not (
         isinstance(state, dict)
+        and isinstance(state.get("best_step"), int)
+        and isinstance(state.get("best"), (float, type(None)))
         and isinstance(course, dict)
         and isinstance(course.get("run.epochs"), int)
         and isinstance(steps, int)
-        and {"loops", "optimizer_states"} <= stored.keys()
+        and isinstance(stored.get("loops"), dict)
+        and isinstance(stored.get("optimizer_states"), list)
     ):
         raise ValueError(
             f"train: {path} must be a whole checkpoint of a run, got one without the state of its "
             "training"
         )
-    best, best_step = state.get("best"), state.get("best_step", 0)
-    return Begun(path, steps, best, best_step, course, stored["zsbir"])
+    return Begun(path, steps, state["best"], state["best_step"], course, stored["zsbir"])
