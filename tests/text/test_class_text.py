@@ -167,6 +167,13 @@ def test_weights_that_do_not_load_are_named(tiny_clip):
         ClassText(["cat"], source="open_clip:zsbir-tiny-text", weights=str(tiny_clip / "other.pt"))
 
 
+def test_weights_with_code_are_refused_without_advice_to_run_it(tiny_clip):
+    torch.save({"x": print}, tiny_clip / "code.pt")
+    with pytest.raises(RuntimeError, match="holds objects that would run code") as told:
+        ClassText(["cat"], source="open_clip:zsbir-tiny-text", weights=str(tiny_clip / "code.pt"))
+    assert "weights_only" not in str(told.value)
+
+
 def test_given_features():
     tokens = torch.arange(12.0).reshape(2, 3, 2).double()
     mask = torch.tensor([[True, True, False], [True, False, False]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,12 +97,15 @@ def _load(model: str, weights: str | None) -> Any:
             f"ClassText: weights must be an existing file or one of {', '.join(tags) or 'no tag'} "
             f"for open_clip:{model}, got {weights!r}"
         )
+    source = None if weights is None else open_clip_source("ClassText", model, weights)
     try:
-        source = None if weights is None else open_clip_source("ClassText", model, weights)
         network = open_clip.create_model(model, pretrained=source)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # damaged files raise many kinds
+        reason = " ".join(str(error).split())
+        if isinstance(error, pickle.UnpicklingError):  # its text recommends weights_only=False
+            reason = "the file is damaged or holds objects that would run code"
         raise RuntimeError(
-            f"ClassText: weights {weights!r} of open_clip:{model} could not be loaded: {error}"
+            f"ClassText: weights {weights!r} of open_clip:{model} could not be loaded: {reason}"
         ) from error
     return network.eval()
 
