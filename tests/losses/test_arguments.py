@@ -75,7 +75,7 @@ NOT_LABELS = [
     (list(range(11)), "[12], got (11,)"),
     (LABELS.to_sparse(), "a dense tensor, got torch.sparse_coo"),
     (LABELS.to("meta"), "on cpu like"),
-    (np.arange(12, dtype=np.uint64) + 2**63, "below 2^63, got larger integers"),
+    (np.full(12, 2**64 - 1, dtype=np.uint64), "below 2^63, got larger integers"),
 ]
 
 

@@ -250,7 +250,11 @@ def test_wrong_batches_are_named():
             "photo labels must be [8], got (7,)",
         ),
         (lambda: WeightedQuadrupletLoss()(s, p, labels * 0.5), TypeError, "must be integers"),
-        (lambda: WeightedQuadrupletLoss()(s / 0, p, labels), ValueError, "must be finite, got -inf in row 0"),
+        (
+            lambda: WeightedQuadrupletLoss()(s / 0, p, labels),
+            ValueError,
+            "sketches must be finite, got",
+        ),
     ):
         with pytest.raises(error, match=re.escape(message)):
             call()
