@@ -64,7 +64,7 @@ def compared(
             return f"NaN: gradient by {name} from finite input"
         scale = float(here.abs().max()) if here.numel() else 0.0
         if plain and torch.allclose(below, above, rtol=1e-3, atol=1e-3 * scale):
-            # Rounding counts by the length of a row that is normalised; zero rows have nothing else.
+            # Rounding counts by the length of a row that is normalised; zero rows have no other.
             lengths = np.linalg.norm(features[name].values, axis=1, keepdims=True)
             step = _STEPS.get(leaf.dtype, 1e-6)
             noise = step * (1 + float(values[0].abs().sum())) * np.maximum(1, 4 / (lengths + 1e-9))
