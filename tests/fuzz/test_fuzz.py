@@ -14,7 +14,7 @@ FUZZ = Path(__file__).parent
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("group", "cases", "seconds"), [("api", "4000", "40"), ("files", "800", "20")]
+    ("group", "cases", "seconds"), [("api", "6000", "40"), ("files", "900", "20")]
 )
 def test_nothing_is_found(group, cases, seconds):
     """As many cases as fit into the time, the same ones on every machine."""
@@ -26,4 +26,4 @@ def test_nothing_is_found(group, cases, seconds):
         check=False,
     )
     assert done.returncode == 0, done.stdout or done.stderr
-    assert "0 findings" in done.stdout
+    assert ": 0 findings" in done.stdout

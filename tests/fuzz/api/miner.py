@@ -11,7 +11,7 @@ from torch import Tensor
 
 import zsbir_fast as zf
 from api import oracle_mining as oracle
-from api.mining import DISTANCES, IMPLS, draw_batch, in_range, rounding, spoilt
+from api.mining import DISTANCES, IMPLS, draw_batch, in_range, nearness, rounding, spoilt
 
 
 def hard_triplet_miner(draw: Draw) -> Case:
@@ -43,7 +43,7 @@ def hard_triplet_miner(draw: Draw) -> Case:
         return case
     distance = options["distance"]
     unit = options["normalize"]
-    near = rounding("cosine" if unit else distance, a, r) * (20 if unit else 1)
+    near = nearness("cosine", a, r, unit=True) if unit else rounding(distance, a, r)
     rows, others = (torch.from_numpy(x.values) for x in (a, r))
     if unit:
         rows, others = oracle.normalised(rows), oracle.normalised(others)

@@ -23,6 +23,7 @@ _OPEN = (
     "mine_quadruplets: positive_photos spoilt: zero",
     "token_weighting: temperature spoilt: infinity",
     "quadruplet_loss: weights spoilt: None",
+    "WeightedQuadrupletLoss: weights spoilt: None",
     "quadruplet_loss: photos spoilt: one row more",
 )
 #: What is not finite is not looked for there: it shows in the scores.
@@ -290,7 +291,7 @@ def quadruplet_loss(draw: Draw) -> Case:
 
     def check(result: Tensor) -> str | None:
         if not fits:
-            return beyond_range(result, oracle_of, sides)
+            return beyond_range(result, oracle_of, sides, near)
         return compared(result, zf.quadruplet_loss, good, sides, oracle_of, near)
 
     return Case(

@@ -54,18 +54,20 @@ def weighted_quadruplet_loss(draw: Draw) -> Case:
     mines = options["mining"] in ("hardest", "semihard") and not options["symmetric"]
     if case.check is not None and mines:
         sides = {"sketches": s, "photos": p}
-        case.check = lambda result: _composed(result, module, good, sides, options)
+        case.check = lambda _: _composed(module, fresh(good), sides, options)
     return case
 
 
 def _composed(
-    result: Tensor,
     module: zf.WeightedQuadrupletLoss,
     good: dict[str, Any],
     sides: dict[str, Features],
     options: dict[str, Any],
 ) -> str | None:
-    """The loss of what the module says that it mines; the mining has cases of its own."""
+    """The loss of what the module says that it mines; the mining has cases of its own.
+
+    Of one copy of the features: rounding, which chooses among equals, may depend on the layout.
+    """
     *rows, valid = module.mine(good["sketches"], good["photos"], good["labels"])
     chosen = [row.clamp_min(0) for row in rows]
     unit, distance = options["normalize"], options["distance"]
@@ -83,7 +85,7 @@ def _composed(
         return loss_of(first, second, first, chosen, valid, {**parts, "margins": margins})
 
     near = nearness("cosine" if unit else distance, *sides.values(), unit=unit)
-    return compared(result, module, good, sides, right, near)
+    return compared(module(**good), module, good, sides, right, near)
 
 
 def cross_batch_memory(draw: Draw) -> Case:
