@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,17 @@ def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
     assert out.returncode != 0
     assert "its compiled module zsbir_fast._C is not there" in out.stderr
     assert "pip install ." in out.stderr
+
+
+def test_what_documents_point_at_exists() -> None:
+    """Paths of this repository in `backticks` (docs/reliability.md lives by them)."""
+    pages = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]
+    path = re.compile(r"`((?:tests|docs|csrc|benchmarks|examples|zsbir_fast)/[\w./]+)`")
+    example = "hamming"  # the room that docs/adding_an_op.md invents
+    missing = {
+        f"{page.name}: {name}"
+        for page in pages
+        for name in path.findall(page.read_text(encoding="utf-8"))
+        if example not in name and not (REPO / name).exists()
+    }
+    assert not missing

@@ -101,13 +101,13 @@ def test_kernel_equals_reference(generator, definition, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sorted_by_class", [False, True])
 def test_columns_of_nan_take_no_part(generator, dtype, sorted_by_class):
-    for levels, share in ((3, 0.3), (1000, 0.3), (40, 0.99)):
-        case = Case(generator, queries=20, levels=levels, dtype=dtype)
+    for levels, share in ((3, 0.3), (1000, 0.3), (40, 0.97)):
+        case = Case(generator, queries=4, gallery=150, levels=levels, dtype=dtype)
         if sorted_by_class:
             case.gallery = GalleryClasses.of(case.gallery_class.sort().values, 4)
         left_out = torch.rand(case.scores.shape, generator=generator) < share
         case.scores[left_out] = torch.nan
-        for definition in all_definitions():
+        for definition in list(all_definitions())[levels % 3 :: 3]:
             found = case.run(definition)
             close(found, case.expected(definition))
             assert same(case.in_steps(definition, parts=2), found)

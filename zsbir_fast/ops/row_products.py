@@ -35,6 +35,13 @@ def panel_rows(dtype: torch.dtype) -> int:
     return int(_C.panel_bytes) // dtype.itemsize
 
 
+def bfloat16_is_faster(device: torch.device) -> bool:
+    """Whether products of bfloat16 with float32 sums have units of their own on a device."""
+    if device.type == "cuda":
+        return "dtype" in torch.ops.aten.mm.overloads()  # from torch 2.8 on they may stay float32
+    return bool(_C.has_bfloat16_matrix_units()) and torch.backends.mkldnn.is_available()
+
+
 def packed_like(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Memory for the packed form of ``rows`` rows, its elements not set."""
     if device.type != "cpu":

@@ -31,7 +31,7 @@ from zsbir_fast.ops.pair_distances import (
     is_double,
     rows_struct,
 )
-from zsbir_fast.ops.row_products import pack_rows, row_products
+from zsbir_fast.ops.row_products import bfloat16_is_faster, pack_rows, row_products
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import Distance
 
@@ -127,11 +127,7 @@ def _precision_on(device: torch.device) -> Precision:
     bfloat16 where there are matrix units for it. It is asked for by the type of the factors, never
     by a switch, because switches of precision belong to the whole process.
     """
-    if device.type == "cuda":
-        whole = "dtype" in torch.ops.aten.mm.overloads()  # products of halves may stay float32
-        return "bfloat16" if whole else "float32"
-    fast = _C.has_bfloat16_matrix_units() and torch.backends.mkldnn.is_available()
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if bfloat16_is_faster(device) else "float32"
 
 
 def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:
