@@ -232,3 +232,15 @@ def test_validation_sketches_need_not_cover_every_class(tmp_path, list_layout):
     file = tmp_path / "zeroshot1" / SKETCHY[0].format("test")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:1]))
     assert load_benchmark("own", tmp_path).validation_sketches.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("root", ["x" * 300, "x" * 5000, "~nobody-here/x", "a\0b"])
+def test_a_root_that_no_folder_can_have_is_refused_in_one_line(root):
+    with pytest.raises(FileNotFoundError, match="root must be an existing folder, got ") as caught:
+        load_benchmark("mine", root, unseen=["cat"])
+    assert len(str(caught.value)) < 300
+
+
+def test_a_root_that_is_no_path_is_a_type_error():
+    with pytest.raises(TypeError, match="load_benchmark: root must be text or a Path, got int"):
+        load_benchmark("mine", 3, unseen=["cat"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsbir_fast._words import reason
 from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
         try:
             data = read_settings(config).data
         except Exception as error:  # YAML of strangers: any type of error
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"eval: {config}, beside the model, must be the config of its run, got: {reason}"
+                f"eval: {config}, beside the model, must "
+                f"be the config of its run, got: {reason(error)}"
             ) from error
         if given.name in (None, data.name):
             chosen = {key: getattr(data, key) for key in keys}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.file_tree import FileTree
 from zsbir_fast.data.filelists import FileList, read_class_list, read_file_list
 from zsbir_fast.data.names import listing
@@ -130,7 +131,7 @@ def _check_repeats(file: Path, listed: FileList) -> None:
         if label_of.setdefault(name, label) != label:
             raise ValueError(
                 f"load_benchmark: every file in {file} must have one label, got {label_of[name]} "
-                f"and {label} for {name!r}"
+                f"and {label} for {shown(name)}"
             )
     if len(label_of) < len(listed.paths):
         counts = Counter(listed.paths)
