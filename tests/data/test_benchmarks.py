@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.data.benchmarks import benchmark_from_lists, load_benchmark
 from zsbir_fast.data.splits import load_split
 
 
@@ -244,3 +244,12 @@ def test_a_root_that_no_folder_can_have_is_refused_in_one_line(root):
 def test_a_root_that_is_no_path_is_a_type_error():
     with pytest.raises(TypeError, match="load_benchmark: root must be text or a Path, got int"):
         load_benchmark("mine", 3, unseen=["cat"])
+
+
+def test_list_files_that_no_file_can_be_are_missing(tmp_path):
+    lists = ("train_sketches", "train_photos", "test_sketches", "test_photos")
+    with pytest.raises(FileNotFoundError, match=r"no such list file: .*\(4 of 4\)") as caught:
+        benchmark_from_lists(
+            "mine", tmp_path, seen=["cat"], unseen=["dog"], **dict.fromkeys(lists, "x" * 5000)
+        )
+    assert len(str(caught.value)) < 1500

@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
         print_(f"\nthe same ranking under every definition in use:\n\n{table}\n")
         more["definitions"] = table.to_dict()
     if arguments.out is not None:
-        out = Path(arguments.out).expanduser()
+        out = Path(os.path.expanduser(arguments.out))
         seconds = round(time.perf_counter() - start, 1)
         write_metrics(out / "metrics.json", results, **more, seconds=seconds)
         write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
@@ -145,7 +145,7 @@ def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
     from zsbir_fast.training.export import load_model
     from zsbir_fast.training.features import embed_benchmark
 
-    path = Path(arguments.model).expanduser()
+    path = Path(os.path.expanduser(arguments.model))
     model, identity = load_model(path)
     places = _places(arguments.data, path, identity.benchmark)
     benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)

@@ -350,7 +350,7 @@ def _from_lists(name: str, lists: FoundLists, split: Split | None, *, cache: boo
     if seen is None or unseen is None:
         raise FileNotFoundError(
             f"load_benchmark: cname_cid.txt and cname_cid_zero.txt must lie beside the lists of "
-            f"{name!r}, got none in {next(iter(lists.files.values())).parent}"
+            f"{shown(name)}, got none in {next(iter(lists.files.values())).parent}"
         )
     check_classes("load_benchmark", seen, unseen)
     layouts.check_lists(lists.files)

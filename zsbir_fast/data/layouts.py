@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -152,7 +153,7 @@ def check_lists(files: dict[tuple[str, str], Path]) -> None:
     Raises:
         FileNotFoundError: lists are missing; the message counts and names them.
     """
-    missing = [file for file in files.values() if not file.is_file()]
+    missing = [file for file in files.values() if not os.path.isfile(file)]
     if missing:
         raise FileNotFoundError(
             f"load_benchmark: every list of the split must be there, got no such list file: "

@@ -131,7 +131,7 @@ class ClassText:
             if not finite.all():
                 raise ValueError(
                     f"ClassText.from_tensors: {name} must be finite in float32, got others for "
-                    f"{names[int((~finite).nonzero()[0])]!r}"
+                    f"{shown(names[int((~finite).nonzero()[0])])}"
                 )
         text.words = words or [[n] * int(k) for n, k in zip(names, counts, strict=True)]
         text.origins = ["given"] * len(names)
@@ -176,7 +176,7 @@ class ClassText:
         if tag and weights is not None:
             raise ValueError(
                 f"ClassText: weights must be None where source has a tag, got {shown(weights)} and "
-                f"{tag!r}"
+                f"{shown(tag)}"
             )
         sentences = [fill_prompt(prompt, c) for c in self.classes]
         self.tokens, self.mask, self.global_, self.words = encode_sentences(
