@@ -11,9 +11,12 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from zsbir_fast._words import reason, shortened
 
 _SUFFIX = ".zsbir-part"
 _PART = re.compile(r"\.(?P<pid>\d{1,9})-\w+@(?P<host>.+)" + re.escape(_SUFFIX))
@@ -71,6 +74,33 @@ def write_text(path: str | Path, text: str) -> None:
     """
     content = text.encode("utf-8")
     write_atomically(path, lambda stream: stream.write(content))
+
+
+@contextmanager
+def reading(function: str, path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """While a file is read, let errors of the system name the function and the file.
+
+    Args:
+        function: whom the error text names.
+        path: the file.
+        what: what it is, e.g. ``"list file"``.
+
+    Raises:
+        TypeError: ``path`` is no path.
+        FileNotFoundError: no such file.
+        OSError: it cannot be read, e.g. as it is a folder; the type is that of the system's error.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{function}: path must be text or a Path, got {type(path).__name__}")
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{function}: no such {what}: {shortened(path)}") from None
+    except OSError as error:
+        told = error.strerror or reason(error)
+        raise type(error)(
+            f"{function}: {shortened(path)} must be a readable {what}, got: {told}"
+        ) from None
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -6,6 +6,52 @@ import difflib
 from collections.abc import Iterable
 
 _CLOSE = 0.5
+_LONGEST = 200  # characters; ten of them still make a message that can be read
+
+
+def shortened(text: object, *, limit: int = _LONGEST) -> str:
+    """Cut what a message passes on: a path, or the words of another library.
+
+    Args:
+        text: what to write, by its ``str``.
+        limit: most characters of it.
+
+    Returns:
+        The text on one line; what was cut is counted.
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else f"{line[:limit]}... ({len(line):,} characters)"
+
+
+def shown(value: object, *, limit: int = _LONGEST) -> str:
+    """Quote what a user gave.
+
+    Args:
+        value: anything.
+        limit: most characters of it.
+
+    Returns:
+        Its ``repr``, cut to the limit; what was cut is counted.
+    """
+    if isinstance(value, str):
+        rest = f" ({len(value):,} characters)" if len(value) > limit else ""
+        return f"{value[:limit]!r}{'...' if rest else ''}{rest}"
+    try:
+        return shortened(repr(value), limit=limit)
+    except Exception:  # a number of more digits than Python writes, or a foreign repr
+        return f"a {type(value).__name__}"
+
+
+def reason(error: BaseException) -> str:
+    """Pass on why another library failed.
+
+    Args:
+        error: what it raised.
+
+    Returns:
+        Its text on one line, cut; the name of its type where it has none.
+    """
+    return shortened(error) or type(error).__name__
 
 
 def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE) -> str:
@@ -20,8 +66,8 @@ def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE
         ``" (did you mean 'sketchy-25'?)"``, to be put behind the word in a message; empty if
         the word is one of them or nothing is near.
     """
-    if word in (choices := tuple(choices)):
+    if not isinstance(word, str) or word in (choices := tuple(choices)):
         return ""
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.data.benchmarks import benchmark_from_lists, load_benchmark
 from zsbir_fast.data.splits import load_split
 
 
@@ -232,3 +232,24 @@ def test_validation_sketches_need_not_cover_every_class(tmp_path, list_layout):
     file = tmp_path / "zeroshot1" / SKETCHY[0].format("test")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:1]))
     assert load_benchmark("own", tmp_path).validation_sketches.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("root", ["x" * 300, "x" * 5000, "~nobody-here/x", "a\0b"])
+def test_a_root_that_no_folder_can_have_is_refused_in_one_line(root):
+    with pytest.raises(FileNotFoundError, match="root must be an existing folder, got ") as caught:
+        load_benchmark("mine", root, unseen=["cat"])
+    assert len(str(caught.value)) < 300
+
+
+def test_a_root_that_is_no_path_is_a_type_error():
+    with pytest.raises(TypeError, match="load_benchmark: root must be text or a Path, got int"):
+        load_benchmark("mine", 3, unseen=["cat"])
+
+
+def test_list_files_that_no_file_can_be_are_missing(tmp_path):
+    lists = ("train_sketches", "train_photos", "test_sketches", "test_photos")
+    with pytest.raises(FileNotFoundError, match=r"no such list file: .*\(4 of 4\)") as caught:
+        benchmark_from_lists(
+            "mine", tmp_path, seen=["cat"], unseen=["dog"], **dict.fromkeys(lists, "x" * 5000)
+        )
+    assert len(str(caught.value)) < 1500

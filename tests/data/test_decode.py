@@ -195,3 +195,81 @@ def test_damage_is_a_picture_or_an_error_that_names_the_file(tmp_path, draw, suf
         else:
             assert (pixels.dtype, pixels.shape[0]) == (torch.uint8, 3)
         assert not fault or f"{path} must be a readable image, got: " in fault
+
+
+def _directory(*entries):
+    """A little-endian TIFF header and one directory of (tag, type, count, value)."""
+    packed = b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<LH", 8, len(entries)) + packed + struct.pack("<L", 0)
+
+
+_TURNED = (0x112, 3, 1, 6)
+_BROKEN = {
+    "points outside": _directory(_TURNED, (0x10F, 2, 4000, 9)),
+    "cut off": _directory(_TURNED)[:17],
+    "too many values": _directory((0x112, 3, 2, 6)),
+    "no end": _directory(_TURNED)[:-2],
+    "no tags": b"II*\0" + struct.pack("<L", 2**31),
+    "another file": b"noise",
+}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("fault", _BROKEN)
+def test_damaged_exif_is_passed_over_without_a_warning(tmp_path, kind, fault, recwarn):
+    image = Image.new("RGB", (8, 16), RED)
+    good = saved(tmp_path, image, f"good.{kind}", exif=b"Exif\0\0" + _directory(_TURNED))
+    assert good.shape == (3, 8, 16)  # turned
+    found = saved(tmp_path, image, f"bad.{kind}", exif=b"Exif\0\0" + _BROKEN[fault])
+    assert found.shape == (3, 16, 8)
+    assert is_image(tmp_path / f"bad.{kind}")
+    assert list(recwarn) == []
+
+
+def test_blocks_within_a_block_are_not_read(tmp_path, recwarn):
+    exif = _directory(_TURNED, (0x8769, 4, 1, 38)) + struct.pack("<HHHLL", 1, 0x9286, 7, 999, 9)
+    image = Image.new("RGB", (8, 16), RED)
+    assert saved(tmp_path, image, "a.jpg", exif=b"Exif\0\0" + exif).shape == (3, 8, 16)
+    assert list(recwarn) == []
+
+
+def test_the_index_of_several_pictures_is_not_read(tmp_path, recwarn):
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
+    path = tmp_path / "two.jpg"
+    pictures[0].save(path, "MPO", save_all=True, append_images=pictures[1:])
+    assert decode_image(path)[0].min() > 250
+    data = path.read_bytes()
+    at = data.index(b"MPF\0") + 12
+    path.write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+    assert decode_image(path)[0].min() > 250
+    assert list(recwarn) == []
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_with_damaged_tags_is_refused_without_a_warning(tmp_path, big, recwarn):
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (5, 3), RED).save(path, big_tiff=big)
+    assert decode_image(path)[0].min() == 255
+    data = path.read_bytes()
+    entry = struct.pack("<HHQ", 258, 3, 3) if big else struct.pack("<HHL", 258, 3, 3)
+    assert entry in data
+    path.write_bytes(data.replace(entry, entry[:4] + struct.pack("<Q", 2**30)[: len(entry) - 4]))
+    with pytest.raises(ValueError, match=r"a\.tif must be .* image, got: a TIFF whose tags are"):
+        decode_image(path)
+    assert not is_image(path)
+    assert list(recwarn) == []
+
+
+def test_a_folder_is_named_once(tmp_path):
+    with pytest.raises(ValueError, match=r"must be a readable image, got: Is a directory$"):
+        decode_image(tmp_path)
+
+
+def test_signalling_nans_are_refused_without_a_warning(tmp_path, recwarn):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((2, 2), 0.123, np.float32)).save(path)
+    signalling = b"\x01\x00\xa0\x7f"
+    path.write_bytes(path.read_bytes().replace(np.float32(0.123).tobytes(), signalling))
+    with pytest.raises(ValueError, match=r"a\.tif must be .* image, got: pixels that are not fin"):
+        decode_image(path)
+    assert list(recwarn) == []

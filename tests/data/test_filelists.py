@@ -122,3 +122,39 @@ def test_any_bytes_are_a_list_or_an_error_that_names_the_file(tmp_path_factory, 
         except ValueError as error:
             fault = str(error)
         assert not fault or str(path) in fault
+
+
+@pytest.mark.parametrize("read", [read_file_list, read_class_list])
+def test_what_the_system_refuses_is_one_line_that_names_the_file(tmp_path, read):
+    name = read.__name__
+    with pytest.raises(IsADirectoryError) as caught:
+        read(tmp_path)
+    told = f"{name}: {tmp_path} must be a readable list file, got: Is a directory"
+    assert str(caught.value) == told
+    with pytest.raises(OSError, match="must be a readable list file, got: File name too long") as e:
+        read("x" * 5000)
+    assert len(str(e.value)) < 400
+    with pytest.raises(TypeError, match=f"{name}: path must be text or a Path, got NoneType"):
+        read(None)
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such list file: ~nobody-here/x"):
+        read("~nobody-here/x")
+
+
+def test_labels_of_thousands_of_digits_are_refused_and_zeros_are_read(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text(f"a.png {'9' * 5000}\n")
+    for read in (read_file_list, read_class_list):
+        with pytest.raises(ValueError, match=r"line 1 of .* label of at most 18 digits") as caught:
+            read(path)
+        assert str(caught.value).endswith(f"got '{'9' * 200}'... (5,000 characters)")
+    path.write_text(f"a.png {'0' * 5000}7\n")
+    assert read_file_list(path) == (("a.png",), (7,))
+
+
+def test_a_line_without_end_is_cut_in_the_message(tmp_path):
+    path = tmp_path / "list.txt"
+    for text in ("x" * 100_000, f"{'x' * 100_000} -1", f"a 0\n{'x' * 100_000} 0"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"x'\.\.\. \(100,00\d characters\)") as caught:
+            read_file_list(path) if "\n" not in text else read_class_list(path)
+        assert len(str(caught.value)) < 500

@@ -55,3 +55,9 @@ def test_names():
     assert spoken_name("hot-air_balloon") == "hot-air balloon"
     assert listing(["a", 3]) == "'a', 3"
     assert listing(range(13), limit=2) == "0, 1 and 11 more"
+
+
+@pytest.mark.parametrize("name", [None, 3, ["sketchy-25"]])
+def test_a_name_that_is_no_text_is_a_type_error(name):
+    with pytest.raises(TypeError, match=r"load_split: name must be one of .*, got "):
+        load_split(name)

@@ -294,3 +294,21 @@ def test_open_clip_towers_that_are_no_vision_transformers_are_refused(tmp_path):
     open_clip.add_model_config(tmp_path / "zsbir-tiny-resnet.json")
     with pytest.raises(ValueError, match=r"with a ViT-\* vision tower"):
         build_encoder("open_clip:zsbir-tiny-resnet")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"name": None}, TypeError, "name must be text, got None"),
+        ({"name": b"bundled:mobilenet_v2"}, TypeError, "name must be text, got b'bundled"),
+        ({"weights": 3}, TypeError, "weights must be None or text, got 3"),
+        ({"weights": "x" * 300}, ValueError, r"weights must be .* \(300 characters\)$"),
+        ({"image_size": "x"}, TypeError, "image_size must be None or a whole number, got 'x'"),
+        ({"image_size": 2.5}, TypeError, "image_size must be None or a whole number, got 2.5"),
+        ({"image_size": True}, TypeError, "image_size must be None or a whole number, got True"),
+        ({"image_size": 10**5000}, ValueError, "image_size must be at most 2048, got a int"),
+    ],
+)
+def test_arguments_of_other_types_and_sizes_are_named(options, kind, message):
+    with pytest.raises(kind, match=f"^build_encoder: {message}"):
+        build_encoder(**{"name": "bundled:mobilenet_v2", **options})

@@ -266,3 +266,31 @@ def test_padding_of_given_features_may_be_anything():
     text = ClassText.from_tensors(["a"], tokens, mask=torch.tensor([[True, False]]))
     assert text.tokens.tolist() == [[[1], [0]]]
     assert text.global_.tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": None}, "classes must be a list of names, got NoneType"),
+        ({"classes": "cat"}, "classes must be a list of names, got the text 'cat'"),
+        ({"classes": ["cat", None]}, "classes must be text, got None"),
+        ({"classes": b"cat"}, "classes must be text, got 99"),
+        ({"source": None}, "source must be text, got None"),
+        ({"source": ["glove"]}, r"source must be text, got \['glove'\]"),
+        ({"weights": 3}, "weights must be text, got 3"),
+        ({"prompt": 3}, "prompt must be text, got 3"),
+        ({"max_tokens": "x"}, "max_tokens must be a whole number, got 'x'"),
+        ({"max_tokens": 2.5}, "max_tokens must be a whole number, got 2.5"),
+        ({"max_tokens": True}, "max_tokens must be a whole number, got True"),
+        ({"max_tokens": None}, "max_tokens must be a whole number, got None"),
+        ({"descriptions": ["cat"]}, r"descriptions must map .* got \['cat'\]"),
+        ({"descriptions": {"cat": "It purrs."}}, "descriptions must map .* got 'It purrs.' for"),
+    ],
+)
+def test_arguments_of_other_types_are_named(options, message):
+    with pytest.raises(TypeError, match=f"^ClassText: {message}"):
+        ClassText(**{"classes": ["cat"], **options})
+
+
+def test_numpy_numbers_are_whole_numbers():
+    assert ClassText(["cat"], max_tokens=np.int64(1)).tokens.shape == (1, 1, 300)

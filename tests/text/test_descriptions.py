@@ -77,3 +77,17 @@ def test_classes_that_are_spelt_alike_are_refused(tmp_path):
         describe_classes(["x"], {"hot dog": ("A.",), "Hot_Dog": ("B.",)})
     plain = [plain_name(name) for name in bundled_descriptions()]
     assert len(set(plain)) == len(plain)
+
+
+def test_folders_deep_json_and_long_values_are_one_short_line(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"load_descriptions: .* must be a readable file"):
+        load_descriptions(tmp_path)
+    path = tmp_path / "d.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"load_descriptions: .*d\.json must be JSON, got: "):
+        load_descriptions(path)
+    path.write_text(json.dumps({"x" * 100_000: "y" * 100_000}))
+    with pytest.raises(ValueError, match="must have a list of sentences") as caught:
+        load_descriptions(path)
+    assert str(caught.value).count("(100,000 characters)") == 2
+    assert len(str(caught.value)) < 800

@@ -27,3 +27,9 @@ def test_templates_have_one_place(template):
 def test_names_are_not_empty():
     with pytest.raises(ValueError, match="name must not be empty, got '_ '"):
         fill_prompt(PHOTO, "_ ")
+
+
+@pytest.mark.parametrize(("template", "name"), [(None, "cat"), ("a {}", 3)])
+def test_what_is_no_text_is_a_type_error(template, name):
+    with pytest.raises(TypeError, match=r"fill_prompt: (template|name) must be text, got "):
+        fill_prompt(template, name)

@@ -51,3 +51,10 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     loss["loss"].backward()
     optimizer.step()
     assert torch.isfinite(model.eval().embed(images, "photo")).all()
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^read_settings: no such config: .*none\.yaml$"):
+        read_settings(tmp_path / "none.yaml")
+    with pytest.raises(IsADirectoryError, match=r"^read_settings: .* must be a readable config"):
+        read_settings(tmp_path)

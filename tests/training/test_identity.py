@@ -78,7 +78,12 @@ def test_identity_survives_json(identity):
             CLASSES,
             "with encoder='bundled:mobilenet_v2', got one with encoder='timm:resnet18'",
         ),
-        ("dmwan", ARGUMENTS, ("cat", "dog"), r"same 3 classes, got one trained on 2 .*cat, dog"),
+        (
+            "dmwan",
+            ARGUMENTS,
+            ("cat", "dog"),
+            r"same 3 classes, got one trained on 2 .*'cat', 'dog'",
+        ),
     ],
 )
 def test_checkpoint_of_another_model(identity, method, arguments, classes, text):

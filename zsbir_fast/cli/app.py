@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from zsbir_fast._words import shown
+
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "quickstart": (
@@ -71,7 +73,9 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return _complain(f"command must be one of {', '.join(COMMANDS)}, got {command!r}{hint}", 2)
+        return _complain(
+            f"command must be one of {', '.join(COMMANDS)}, got {shown(command)}{hint}", 2
+        )
     return _run(command, rest)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsbir_fast._words import reason
 from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
         print_(f"\nthe same ranking under every definition in use:\n\n{table}\n")
         more["definitions"] = table.to_dict()
     if arguments.out is not None:
-        out = Path(arguments.out).expanduser()
+        out = Path(os.path.expanduser(arguments.out))
         seconds = round(time.perf_counter() - start, 1)
         write_metrics(out / "metrics.json", results, **more, seconds=seconds)
         write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
@@ -144,7 +145,7 @@ def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
     from zsbir_fast.training.export import load_model
     from zsbir_fast.training.features import embed_benchmark
 
-    path = Path(arguments.model).expanduser()
+    path = Path(os.path.expanduser(arguments.model))
     model, identity = load_model(path)
     places = _places(arguments.data, path, identity.benchmark)
     benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)
@@ -175,9 +176,9 @@ def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
         try:
             data = read_settings(config).data
         except Exception as error:  # YAML of strangers: any type of error
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"eval: {config}, beside the model, must be the config of its run, got: {reason}"
+                f"eval: {config}, beside the model, must "
+                f"be the config of its run, got: {reason(error)}"
             ) from error
         if given.name in (None, data.name):
             chosen = {key: getattr(data, key) for key in keys}

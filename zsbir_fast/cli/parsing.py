@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 import jsonargparse
 import yaml
 
-from zsbir_fast._words import did_you_mean
+from zsbir_fast._words import did_you_mean, reason, shortened, shown
 from zsbir_fast.training.yaml_limits import LONGEST, require_modest
 
 _UNKNOWN_KEY = (
@@ -86,7 +87,7 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the nearest valid key if a key was mistyped, and exit with 2."""
         text = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {text}{self._hint(text)}\n")
+        self.exit(2, f"{self.prog}: error: {shortened(text, limit=1000)}{self._hint(text)}\n")
 
     def _hint(self, message: str) -> str:
         for pattern in _WRONG_CHOICE:
@@ -123,7 +124,7 @@ def find_config(name: str) -> str:
         ValueError: neither a file nor a shipped name, and the message lists the shipped ones; or
             the file is too long or expands to too much.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):
         _require_modest_file(Path(name))
         return name
     shipped = shipped_configs()
@@ -131,7 +132,7 @@ def find_config(name: str) -> str:
         if candidate in shipped:
             return str(resources.files("zsbir_fast.training") / "configs" / candidate)
     raise ValueError(
-        f"--config must be a file or one of {', '.join(shipped)}, got {name!r}"
+        f"--config must be a file or one of {', '.join(shipped)}, got {shown(name)}"
         f"{did_you_mean(name, shipped)}"
     )
 
@@ -145,7 +146,7 @@ def _require_modest_file(path: Path) -> None:
     try:
         require_modest(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:  # also text that is not UTF-8
-        raise ValueError(f"--config must be a YAML config, got {path}: {error}") from error
+        raise ValueError(f"--config must be a YAML config, got {path}: {reason(error)}") from error
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

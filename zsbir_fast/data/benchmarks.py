@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from zsbir_fast._words import did_you_mean
+from zsbir_fast._words import did_you_mean, shortened, shown
 from zsbir_fast.data import bundled, class_folders, layouts
 from zsbir_fast.data.class_folders import FoundFolders
 from zsbir_fast.data.file_tree import FileTree
@@ -245,8 +246,8 @@ def benchmark_from_lists(
     if validation_sketches is not None:
         files["sketch", "test"] = validation_sketches
     lists = FoundLists(
-        Path(root).expanduser(),
-        {key: Path(file).expanduser() for key, file in files.items()},
+        Path(os.path.expanduser(root)),
+        {key: Path(os.path.expanduser(file)) for key, file in files.items()},
         _class_names(seen),
         _class_names(unseen),
     )
@@ -262,7 +263,7 @@ def _check_arguments(
 ) -> Path:
     if layout not in ("auto", "lists", "folders"):
         raise ValueError(
-            f"load_benchmark: layout must be 'auto', 'lists' or 'folders', got {layout!r}"
+            f"load_benchmark: layout must be 'auto', 'lists' or 'folders', got {shown(layout)}"
             f"{did_you_mean(layout, ('auto', 'lists', 'folders'))}"
         )
     for what, names in (("seen classes", seen), ("unseen classes", unseen)):
@@ -273,19 +274,24 @@ def _check_arguments(
     if unseen is not None and (name in SPLIT_NAMES or layout == "lists"):
         raise ValueError(
             "load_benchmark: unseen must be None for published splits and for lists, which fix "
-            f"the classes, got {listing(unseen)} for {name!r} with layout {layout!r}"
+            f"the classes, got {listing(unseen)} for {shown(name)} with layout {layout!r}"
         )
     if root is None:
         if name == _BUNDLED:
             return bundled.path(_BUNDLED)
         raise ValueError(
-            f"load_benchmark: root must be the folder of {name!r}{did_you_mean(name, SPLIT_NAMES)},"
+            f"load_benchmark: root must "
+            f"be the folder of {shown(name)}{did_you_mean(name, SPLIT_NAMES)},"
             f" got None; only {_BUNDLED!r} is bundled"
         )
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"load_benchmark: root must be an existing folder, got {root}")
-    return folder
+    if not isinstance(root, (str, Path)):
+        raise TypeError(f"load_benchmark: root must be text or a Path, got {type(root).__name__}")
+    folder = os.path.expanduser(root)
+    if not os.path.isdir(folder):  # no error for names that no folder can have
+        raise FileNotFoundError(
+            f"load_benchmark: root must be an existing folder, got {shortened(root)}"
+        )
+    return Path(folder)
 
 
 def _classes(
@@ -300,7 +306,8 @@ def _classes(
         seen, unseen = split.seen, split.unseen
     if unseen is None:
         raise ValueError(
-            f"load_benchmark: unseen must name the unseen classes, as {name!r} is no published "
+            f"load_benchmark: unseen must "
+            f"name the unseen classes, as {shown(name)} is no published "
             f"split ({', '.join(SPLIT_NAMES)}), got None{did_you_mean(name, SPLIT_NAMES)}"
         )
     if seen is None:
@@ -318,7 +325,7 @@ def _choose(name: str, found: list[FoundLists], split: Split | None, root: Path)
             raise ValueError(
                 f"load_benchmark: root must hold the lists of one split, got "
                 f"{listing(next(iter(lists.files.values())).parent for lists in found)} for "
-                f"{name!r}{did_you_mean(name, SPLIT_NAMES)}"
+                f"{shown(name)}{did_you_mean(name, SPLIT_NAMES)}"
             )
         return found[0]
     wanted = {plain_name(name) for name in split.unseen}
@@ -343,7 +350,7 @@ def _from_lists(name: str, lists: FoundLists, split: Split | None, *, cache: boo
     if seen is None or unseen is None:
         raise FileNotFoundError(
             f"load_benchmark: cname_cid.txt and cname_cid_zero.txt must lie beside the lists of "
-            f"{name!r}, got none in {next(iter(lists.files.values())).parent}"
+            f"{shown(name)}, got none in {next(iter(lists.files.values())).parent}"
         )
     check_classes("load_benchmark", seen, unseen)
     layouts.check_lists(lists.files)
@@ -409,7 +416,7 @@ def _assemble(
 def _nothing_found(name: str, root: Path, how: str) -> str:
     photos = class_folders.PHOTO_FOLDERS
     return (
-        f"load_benchmark: root must hold {name!r}{did_you_mean(name, SPLIT_NAMES)} {how}, got "
+        f"load_benchmark: root must hold {shown(name)}{did_you_mean(name, SPLIT_NAMES)} {how}, got "
         f"{root}, where nothing fits:\n"
         f"{layouts.describe_search(root, class_folders.SKETCH_FOLDERS, photos)}"
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.decode import is_image
 from zsbir_fast.data.layouts import Labelled
 from zsbir_fast.data.names import by_plain_name, listing, plain_name, with_nearest
@@ -219,15 +220,15 @@ def warn_of_others(found: FoundFolders, classes: Iterable[str]) -> None:
 
 def _names(what: str, given: Sequence[str]) -> Sequence[str]:
     if isinstance(given, str) or not given:
-        raise TypeError(f"load_benchmark: {what} must be a list of folders, got {given!r}")
+        raise TypeError(f"load_benchmark: {what} must be a list of folders, got {shown(given)}")
     return given
 
 
 def _given(root: Path, what: str, name: str, wanted: set[str] | None) -> ClassFolders:
-    folder = root / Path(name).expanduser()
-    if not folder.is_dir():
+    folder = root / os.path.expanduser(name)
+    if not os.path.isdir(folder):
         raise FileNotFoundError(
-            f"load_benchmark: {what} must be folders below {root}, got {name!r}, which is none"
+            f"load_benchmark: {what} must be folders below {root}, got {shown(name)}, which is none"
         )
     folders = _class_folders(folder)
     if not _fits(folders, wanted):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from zsbir_fast._words import reason, shortened
+from zsbir_fast.data import tags
 
 # Formats with a signature, so that a file of any name is known by its first bytes.
 _SIGNED = (
@@ -20,12 +25,25 @@ _SIGNED = (
 _FORMATS = (*_SIGNED, "MPO", "DIB", "TGA", "PCX", "SGI")
 
 
+_ORIENTATION = 0x112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def decode_image(path: str | Path) -> Tensor:
     """Decode an image file to RGB, upright.
 
-    The EXIF orientation is applied, transparency is laid on white, palettes, CMYK, one-bit and
-    16-bit images are converted (16 bits are scaled to 8). The first picture of an animation
-    counts. What the file is follows from its bytes, never from its name.
+    The EXIF orientation is applied (a damaged EXIF block is passed over), transparency is laid on
+    white, palettes, CMYK, one-bit and 16-bit images are converted (16 bits are scaled to 8). The
+    first picture of an animation counts. What the file is follows from its bytes, never from its
+    name.
 
     Args:
         path: the file.
@@ -40,16 +58,16 @@ def decode_image(path: str | Path) -> Tensor:
             (``PIL.Image.MAX_IMAGE_PIXELS``, twice); the message names it.
     """
     try:
-        with Image.open(path, formats=_readable(_FORMATS)) as image:
-            rgb_or_grey = _plain(ImageOps.exif_transpose(image), image.format)
+        with _opened(path) as stream, Image.open(stream, formats=_readable(_FORMATS)) as image:
+            rgb_or_grey = _plain(_upright(image), image.format)
         pixels = np.array(rgb_or_grey)
     except FileNotFoundError:
-        raise FileNotFoundError(f"decode_image: no such image file: {path}") from None
+        raise FileNotFoundError(f"decode_image: no such image file: {shortened(path)}") from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise almost any type on damaged files
         raise ValueError(
-            f"decode_image: {path} must be a readable image, got: {_fault(path, error)}"
+            f"decode_image: {shortened(path)} must be a readable image, got: {_fault(path, error)}"
         ) from error
     if pixels.ndim == 2:
         return torch.from_numpy(pixels).expand(3, -1, -1)
@@ -66,10 +84,48 @@ def is_image(path: str | Path) -> bool:
         Whether it is. What follows behind the header is not looked at.
     """
     try:
-        with Image.open(path, formats=_readable(_SIGNED)):
+        with _opened(path) as stream, Image.open(stream, formats=_readable(_SIGNED)):
             return True
     except Exception:  # as above
         return False
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """Open a file so that Pillow finds no damaged tags in it, of which it would warn."""
+    stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    start = stream.read(4)
+    stream.seek(0)
+    if not (tags.is_tiff(start) or tags.is_jpeg(start)):
+        return stream
+    with stream:
+        data = stream.read()
+    if tags.is_jpeg(start):
+        return io.BytesIO(tags.without_broken_blocks(data))
+    if not tags.are_whole(data):
+        raise ValueError("a TIFF whose tags are damaged")
+    return io.BytesIO(data)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a damaged block says nothing."""
+    image.load()  # some formats have the block behind the pixels
+    exif = image.info.get("exif")
+    if exif is not None and not tags.are_whole(exif):
+        del image.info["exif"]
+    profile = image.info.get("Raw profile type exif")
+    if profile is not None and not tags.are_whole(_bytes_of(profile)):
+        del image.info["Raw profile type exif"]
+    # Not ImageOps.exif_transpose, which goes on to read blocks within the block.
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _bytes_of(profile: str) -> bytes:
+    """Read an EXIF block that ImageMagick wrote into a PNG as hexadecimal text."""
+    try:
+        return bytes.fromhex("".join(profile.split("\n")[3:]))
+    except ValueError:
+        return b""
 
 
 @cache
@@ -81,7 +137,7 @@ def _readable(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 def _fault(path: str | Path, error: Exception) -> str:
     if not isinstance(error, UnidentifiedImageError):
-        return str(error) or type(error).__name__
+        return getattr(error, "strerror", None) or reason(error)
     if os.path.getsize(path) == 0:
         return "an empty file"
     return f"a file that is damaged or none of {', '.join(_readable(_FORMATS))}"
@@ -102,9 +158,10 @@ def _plain(image: Image.Image, kind: str | None) -> Image.Image:
 
 def _from_deep(image: Image.Image, *, sixteen_bits: bool) -> Image.Image:
     """Scale grey images of 16 bits (or floats in 0..1) to 8 bits; those within 0..255 stay."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
+    stored = np.asarray(image)
+    if not np.isfinite(stored).all():  # before the cast, which warns of some kinds of NaN
         raise ValueError("pixels that are not finite")
+    values = stored.astype(np.float64)
     top = values.max(initial=0)
     if image.mode == "F" and top <= 1:
         values = values * 255

@@ -7,12 +7,16 @@ what stands before it may contain spaces.
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir_fast._files import write_text
+from zsbir_fast._files import reading, write_text
+from zsbir_fast._words import reason, shown
 from zsbir_fast.data.names import listing
+
+_MOST_DIGITS = 18  # of a label: what int64 holds
 
 
 class FileList(NamedTuple):
@@ -48,7 +52,7 @@ def read_file_list(path: str | Path, *, classes: int | None = None) -> FileList:
             allowed = "from 0 on" if classes is None else f"in 0..{classes - 1} ({classes} classes)"
             raise ValueError(
                 f"read_file_list: line {number} of {path} must have a label {allowed}, got {label} "
-                f"for {name!r}"
+                f"for {shown(name)}"
             )
     return FileList(tuple(name for _, name, _ in entries), tuple(label for _, _, label in entries))
 
@@ -86,7 +90,7 @@ def read_class_list(path: str | Path) -> tuple[str, ...]:
         if label in names:
             raise ValueError(
                 f"read_class_list: line {number} of {path} must have a new class id, got {label} "
-                f"of {names[label]!r} again for {name!r}"
+                f"of {shown(names[label])} again for {shown(name)}"
             )
         names[label] = name
     if sorted(names) != list(range(len(names))):
@@ -122,10 +126,10 @@ def read_text(path: str | Path) -> str:
         The text without the mark.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: the system's own, where the file cannot be read.
         ValueError: it is in another encoding.
     """
-    raw = Path(path).expanduser().read_bytes()
+    raw = Path(os.path.expanduser(path)).read_bytes()
     utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = raw.decode("utf-16" if utf16 else "utf-8-sig")
     if "\0" in text:
@@ -135,19 +139,25 @@ def read_text(path: str | Path) -> str:
 
 def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str, int]]:
     try:
-        lines = read_text(path).splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{function}: no such list file: {path}") from None
+        with reading(function, path, "list file"):
+            lines = read_text(path).splitlines()
     except ValueError as error:
-        raise ValueError(f"{function}: {path} must be UTF-8 text, got: {error}") from error
+        raise ValueError(f"{function}: {path} must be UTF-8 text, got: {reason(error)}") from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         words = line.strip().rsplit(maxsplit=1)
         if len(words) != 2 or not _is_integer(words[1]):
-            raise ValueError(f"{function}: line {number} of {path} must be {form!r}, got {line!r}")
-        found.append((number, words[0], int(words[1])))
+            raise ValueError(
+                f"{function}: line {number} of {path} must be {form!r}, got {shown(line)}"
+            )
+        if len(words[1].lstrip("-0")) > _MOST_DIGITS:
+            raise ValueError(
+                f"{function}: line {number} of {path} must end in a label of at most "
+                f"{_MOST_DIGITS} digits, got {shown(words[1])}"
+            )
+        found.append((number, words[0], int(_without_zeros(words[1]))))
     if not found:
         raise ValueError(f"{function}: {path} must have at least one entry, got none")
     return found
@@ -155,6 +165,12 @@ def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str,
 
 def _is_integer(word: str) -> bool:
     return word.removeprefix("-").isdecimal()
+
+
+def _without_zeros(word: str) -> str:
+    """Python reads no number of thousands of digits, be they zeros."""
+    sign = "-" if word.startswith("-") else ""
+    return sign + (word.removeprefix("-").lstrip("0") or "0")
 
 
 def _posix(file: str | Path) -> str:
@@ -171,7 +187,7 @@ def _write(function: str, path: str | Path, names: list[str], labels: list[int])
         if len(name.splitlines()) != 1 or name != name.strip() or label < 0:
             raise ValueError(
                 f"{function}: every entry must be one line without blanks at its ends and with a "
-                f"label from 0 on, got {name!r} {label}"
+                f"label from 0 on, got {shown(name)} {shown(label)}"
             )
     text = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
-    write_text(Path(path).expanduser(), text)
+    write_text(os.path.expanduser(path), text)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.decode import decode_image
 from zsbir_fast.data.names import (
     by_plain_name,
@@ -185,7 +186,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(
-                f"ImageSet.check_images: on_error must be 'raise' or 'skip', got {on_error!r}"
+                f"ImageSet.check_images: on_error must be 'raise' or 'skip', got {shown(on_error)}"
             )
         with ThreadPoolExecutor(4) as pool:  # Pillow decodes outside the interpreter lock
             found = pool.map(self._fault, range(len(self)))
@@ -258,7 +259,7 @@ def check_modality(function: str, modality: str) -> Modality:
         return "sketch"
     if modality == "photo":
         return "photo"
-    raise ValueError(f"{function}: modality must be 'sketch' or 'photo', got {modality!r}")
+    raise ValueError(f"{function}: modality must be 'sketch' or 'photo', got {shown(modality)}")
 
 
 def _with_bar(found: Iterable[Any], total: int, modality: str) -> Iterable[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.file_tree import FileTree
 from zsbir_fast.data.filelists import FileList, read_class_list, read_file_list
 from zsbir_fast.data.names import listing
@@ -130,7 +132,7 @@ def _check_repeats(file: Path, listed: FileList) -> None:
         if label_of.setdefault(name, label) != label:
             raise ValueError(
                 f"load_benchmark: every file in {file} must have one label, got {label_of[name]} "
-                f"and {label} for {name!r}"
+                f"and {label} for {shown(name)}"
             )
     if len(label_of) < len(listed.paths):
         counts = Counter(listed.paths)
@@ -151,7 +153,7 @@ def check_lists(files: dict[tuple[str, str], Path]) -> None:
     Raises:
         FileNotFoundError: lists are missing; the message counts and names them.
     """
-    missing = [file for file in files.values() if not file.is_file()]
+    missing = [file for file in files.values() if not os.path.isfile(file)]
     if missing:
         raise FileNotFoundError(
             f"load_benchmark: every list of the split must be there, got no such list file: "

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from zsbir_fast._words import did_you_mean
+from zsbir_fast._words import did_you_mean, shown
 
 T = TypeVar("T")
 
@@ -61,10 +61,11 @@ def by_plain_name(function: str, what: str, items: Iterable[tuple[str, T]]) -> d
         plain = plain_name(name)
         if plain in found:
             composed = {unicodedata.normalize("NFC", n) for n in (spelt[plain], name)}
-            show = ascii if len(composed) == 1 else repr  # they look the same on the screen
+            same = len(composed) == 1  # they look the same on the screen
+            first, second = (ascii(n) if same else shown(n) for n in (spelt[plain], name))
             raise ValueError(
                 f"{function}: {what} must differ by more than case, separators and Unicode "
-                f"composition, got {show(spelt[plain])} and {show(name)}"
+                f"composition, got {first} and {second}"
             )
         spelt[plain], found[plain] = name, item
     return found
@@ -84,18 +85,19 @@ def check_distinct(function: str, what: str, names: Sequence[str]) -> None:
             encoding does, or two are the same by :func:`plain_name`.
     """
     if isinstance(names, str):
-        raise TypeError(f"{function}: {what} must be a list of names, got the text {names!r}")
+        raise TypeError(f"{function}: {what} must be a list of names, got the text {shown(names)}")
     if not hasattr(names, "__getitem__") or isinstance(names, Mapping):
         # The order is that of the labels: a set has another one at every start.
         raise TypeError(f"{function}: {what} must be a list of names, got {type(names).__name__}")
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"{function}: {what} must be text, got {name!r}")
+            raise TypeError(f"{function}: {what} must be text, got {shown(name)}")
         if not name.strip():
-            raise ValueError(f"{function}: {what} must have a name, got {name!r}")
+            raise ValueError(f"{function}: {what} must have a name, got {shown(name)}")
         if name.encode("utf-8", "replace").decode() != name:
             raise ValueError(
-                f"{function}: {what} must be Unicode text, got {name!r}; rename the folder if its "
+                f"{function}: {what} must be Unicode text, "
+                f"got {shown(name)}; rename the folder if its "
                 "name is in another encoding"
             )
     by_plain_name(function, what, ((name, None) for name in names))
@@ -164,7 +166,7 @@ def with_nearest(names: Sequence[str], choices: Iterable[str]) -> str:
     """
     if len(names) != 1:
         return listing(names)
-    return f"{names[0]!r}{did_you_mean(names[0], choices, cutoff=0.75)}"
+    return f"{shown(names[0])}{did_you_mean(names[0], choices, cutoff=0.75)}"
 
 
 def listing(items: Iterable[object], *, limit: int = 10) -> str:
@@ -177,7 +179,7 @@ def listing(items: Iterable[object], *, limit: int = 10) -> str:
     Returns:
         e.g. ``"'cat', 'dog' and 3 more"``.
     """
-    found = [str(item) if isinstance(item, int) else repr(str(item)) for item in items]
+    found = [str(item) if isinstance(item, int) else shown(str(item)) for item in items]
     rest = len(found) - limit
     return ", ".join(found[:limit]) + (f" and {rest} more" if rest > 0 else "")
 

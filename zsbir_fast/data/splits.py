@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from zsbir_fast._words import did_you_mean
+from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.data import bundled
 from zsbir_fast.data.names import check_classes
 
@@ -94,7 +94,6 @@ class Split:
     counts: SplitCounts
 
 
-@cache
 def load_split(name: str) -> Split:
     """Return a published split by name.
 
@@ -107,16 +106,23 @@ def load_split(name: str) -> Split:
         The split.
 
     Raises:
+        TypeError: ``name`` is no text.
         ValueError: an unknown name; the message lists the known ones.
 
     Source: the file lists of SAKE (Liu et al., ICCV 2019) and ZSE-SBIR (Lin et al., CVPR 2023);
     sketchy-21 goes back to Yelamarthi et al., ECCV 2018, quickdraw-30 to Dey et al., CVPR 2019.
     """
     if name not in SPLIT_NAMES:
-        raise ValueError(
-            f"load_split: name must be one of {', '.join(SPLIT_NAMES)}, got {name!r}"
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(
+            f"load_split: name must be one of {', '.join(SPLIT_NAMES)}, got {shown(name)}"
             f"{did_you_mean(name, SPLIT_NAMES)}"
         )
+    return _load_split(name)
+
+
+@cache
+def _load_split(name: str) -> Split:
     if name == "qd_caltech":
         split = _bundled_split()
     else:

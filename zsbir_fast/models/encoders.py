@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zsbir_fast._hub import cached_file, open_clip_source, require_reachable
+from zsbir_fast._words import shown
 from zsbir_fast.models.mobilenet_v2 import WIDTH as MOBILENET_WIDTH
 from zsbir_fast.models.mobilenet_v2 import MobileNetV2, read_uint8_weights
 from zsbir_fast.models.weight_files import is_weight_file, load_weights, read_weight_file
@@ -139,27 +141,43 @@ def build_encoder(
         The encoder in training mode, every parameter trainable.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: an unknown name or tag (names of hubs are refused), an image size outside
             1..2048, or weights that do not fit.
         FileNotFoundError: ``weights`` names a file that is not there.
         RuntimeError: the weights could not be fetched (no network and not in the cache).
     """
+    _check_types(name, weights, image_size)
     family, _, model = name.partition(":")
     builders = {"bundled": _build_bundled, "timm": _build_timm, "open_clip": _build_open_clip}
     if family not in builders or not model:
-        raise ValueError(f"build_encoder: name must be {_NAME_FORMS}, got {name!r}")
+        raise ValueError(f"build_encoder: name must be {_NAME_FORMS}, got {shown(name)}")
     if image_size is not None and image_size < 1:
-        raise ValueError(f"build_encoder: image_size must be at least 1, got {image_size}")
+        raise ValueError(f"build_encoder: image_size must be at least 1, got {shown(image_size)}")
     if image_size is not None and image_size > _LARGEST_IMAGE:
         raise ValueError(
-            f"build_encoder: image_size must be at most {_LARGEST_IMAGE}, got {image_size}"
+            f"build_encoder: image_size must be at most {_LARGEST_IMAGE}, got {shown(image_size)}"
         )
     return builders[family](model, None if weights == "random" else weights, image_size)
 
 
+def _check_types(name: object, weights: object, image_size: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"build_encoder: name must be text, got {shown(name)}")
+    if weights is not None and not isinstance(weights, str):
+        raise TypeError(f"build_encoder: weights must be None or text, got {shown(weights)}")
+    whole = isinstance(image_size, Integral) and not isinstance(image_size, bool)
+    if image_size is not None and not whole:
+        raise TypeError(
+            f"build_encoder: image_size must be None or a whole number, got {shown(image_size)}"
+        )
+
+
 def _build_bundled(model: str, weights: str | None, image_size: int | None) -> Encoder:
     if model != "mobilenet_v2":
-        raise ValueError(f"build_encoder: name must be {_NAME_FORMS}, got 'bundled:{model}'")
+        raise ValueError(
+            f"build_encoder: name must be {_NAME_FORMS}, got {shown(f'bundled:{model}')}"
+        )
     network = MobileNetV2()
     if weights == "imagenet":
         from zsbir_fast.data import bundled
@@ -169,7 +187,7 @@ def _build_bundled(model: str, weights: str | None, image_size: int | None) -> E
         if not is_weight_file(weights):
             raise ValueError(
                 "build_encoder: weights must be None, 'random', 'imagenet' or a local file for the "
-                f"bundled network, got {weights!r}"
+                f"bundled network, got {shown(weights)}"
             )
         state = (
             read_uint8_weights(weights) if weights.endswith(".npz") else read_weight_file(weights)
@@ -189,13 +207,15 @@ def _build_timm(model: str, weights: str | None, image_size: int | None) -> Enco
     import timm
 
     if not timm.is_model(model):
-        raise ValueError(f"build_encoder: name must be a model that timm knows, got 'timm:{model}'")
+        raise ValueError(
+            f"build_encoder: name must be a model that timm knows, got {shown(f'timm:{model}')}"
+        )
     local = weights is not None and is_weight_file(weights)
     tag = None if local or weights in (None, "pretrained") else weights
     if tag is not None and tag not in _timm_tags(model):
         raise ValueError(
             f"build_encoder: weights must be a local file, 'pretrained' or one of "
-            f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {tag!r}"
+            f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {shown(tag)}"
         )
     options: dict[str, Any] = {} if image_size is None else _timm_size(model, image_size)
     if weights is not None and not local:
@@ -277,14 +297,15 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
 
     if model not in open_clip.list_models():  # not get_model_config, which asks hubs
         raise ValueError(
-            f"build_encoder: name must be a model that open_clip knows, got 'open_clip:{model}'"
+            f"build_encoder: name must be a model that open_clip knows, "
+            f"got {shown(f'open_clip:{model}')}"
         )
     local = weights is not None and is_weight_file(weights)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if weights is not None and not local and weights not in tags:
         raise ValueError(
             f"build_encoder: weights must be a local file or one of {', '.join(tags) or 'no tag'} "
-            f"for open_clip:{model}, got {weights!r}"
+            f"for open_clip:{model}, got {shown(weights)}"
         )
     options: dict[str, Any] = {}
     source = None
@@ -305,7 +326,7 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
     if not isinstance(network, VisionTransformer):
         raise ValueError(
             "build_encoder: name must be an open_clip model with a ViT-* vision tower (others are "
-            f"available as timm:<model>), got 'open_clip:{model}'"
+            f"available as timm:<model>), got {shown(f'open_clip:{model}')}"
         )
     if local and weights is not None:
         state = read_weight_file(weights)
@@ -333,6 +354,7 @@ def _open_clip_pixels(model: str, tag: str) -> dict[str, Any]:
 
 def _not_fetched(name: str, weights: str | None) -> RuntimeError:
     return RuntimeError(
-        f"build_encoder: weights {weights!r} of {name} could not be fetched (no network, and not "
+        f"build_encoder: "
+        f"weights {shown(weights)} of {name} could not be fetched (no network, and not "
         "in the local cache); pass a local .safetensors or .pt file, or weights=None"
     )

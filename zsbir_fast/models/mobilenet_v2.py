@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._words import shortened
 from zsbir_fast.models.npz_files import read_npz
 
 # (expansion, channels, blocks, stride of the first block): table 2 of arXiv 1801.04381
@@ -132,7 +133,9 @@ def read_uint8_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         layers = _dequantised(arrays)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{expected}, got {path} ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{expected}, got {path} ({type(error).__name__}: {shortened(error)})"
+        ) from error
     convolutions = network.convolutions()
     if len(layers) != len(convolutions):
         raise ValueError(

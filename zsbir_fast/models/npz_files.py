@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zsbir_fast._words import reason, shortened
+
 _HEADER = 16 << 10  # more than numpy writes before the values of an array
 
 
@@ -39,17 +41,15 @@ def read_npz(path: str | Path, names: Sequence[str], *, expected: str) -> dict[s
             there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             absent = [name for name in names if name not in there]
             if absent:
-                raise ValueError(
-                    f"it has {', '.join(there) or 'no array'} and lacks {', '.join(absent)}"
-                )
+                has = shortened(", ".join(there), limit=80) or "no array"
+                raise ValueError(f"it has {has} and lacks {', '.join(absent)}")
             chosen = {name: there[name] for name in names or there}
             size = sum(entry.file_size for entry in chosen.values())
             if size > _memory():  # a packed file can be a thousand times smaller
                 raise ValueError(f"its arrays need {size:,} bytes, more than this machine has")
             return {name: _read_array(archive, entry) for name, entry in chosen.items()}
     except Exception as error:  # damaged bytes raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{expected}, got {path}: {reason}") from error
+        raise ValueError(f"{expected}, got {shortened(path)}: {reason(error)}") from error
 
 
 def _memory() -> int:

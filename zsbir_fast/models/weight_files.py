@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import pickletools
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import reason, shortened, shown
+
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _SHOWN_KEYS = 5
+_PROTOCOL = 2
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after the protocol: what torch wrote before archives
+_ZIP_HEAD = 30  # bytes before the name of an entry, whose last four are the lengths that follow
+_NO_WEIGHTS = "it is empty, damaged, or holds objects that would run code"
 
 
 def is_weight_file(weights: str) -> bool:
     """Whether ``weights`` names a local file rather than a tag of a model zoo."""
-    return weights.endswith((*_SUFFIXES, ".npz")) or Path(weights).is_file()
+    return weights.endswith((*_SUFFIXES, ".npz")) or os.path.isfile(weights)
 
 
 def read_weight_file(path: str | Path) -> dict[str, Tensor]:
@@ -34,9 +43,9 @@ def read_weight_file(path: str | Path) -> dict[str, Tensor]:
         ValueError: the suffix is another one, the file is damaged, or it holds something else
             than tensors.
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"read_weight_file: path must be a file, got {shortened(path)}")
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"read_weight_file: path must be a file, got {path}")
     if path.suffix not in _SUFFIXES:
         raise ValueError(
             f"read_weight_file: path must end in one of {', '.join(_SUFFIXES)}, got {path.name}"
@@ -69,10 +78,9 @@ def read_safetensors(path: str | Path, *, function: str) -> dict[str, Tensor]:
     try:
         state = load_file(path)
     except Exception as error:  # damaged headers raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{function}: path must be a .safetensors file, got {path}, which is empty, damaged or "
-            f"of another kind ({reason})"
+            f"of another kind ({reason(error)})"
         ) from error
     return require_tensors(state, path, function=function)
 
@@ -88,25 +96,61 @@ def read_plain(path: str | Path, *, expected: str) -> Any:
         Tensors on the CPU and plain values.
 
     Raises:
-        ValueError: the file is damaged, compressed, or holds more than that. The text never is
+        ValueError: the file is damaged, compressed, or holds more than that, or it is pickled
+            with another protocol than 2, the default of ``torch.save``. The text never is
             torch's own, which recommends ``weights_only=False``.
     """
-    if _is_compressed(path):  # torch never compresses, and a small file could fill the memory
-        raise ValueError(f"{expected}, got {path} (it is compressed)")
+    fault = _fault(Path(path))
+    if fault:
+        raise ValueError(f"{expected}, got {path} ({fault})")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # damaged bytes can raise anything in the unpickler
-        raise ValueError(
-            f"{expected}, got {path} (it is empty, damaged, or holds objects that would run code)"
-        ) from None
+        raise ValueError(f"{expected}, got {path} ({_NO_WEIGHTS})") from None
 
 
-def _is_compressed(path: str | Path) -> bool:
+def _fault(path: Path) -> str:
+    """Say why a file is left alone; empty if nothing is wrong with it so far.
+
+    torch warns of pickles of foreign protocols, sparse tensors and programs, and does not say in
+    which file. It reads none of the first and the last, and we take no sparse ones.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-    except Exception:  # no archive, or a damaged one: left to the reader
-        return False
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                return _fault_of_archive(path)
+            stream.seek(0)
+            if _MAGIC not in stream.read(len(_MAGIC) + 11):  # a frame may stand before it
+                return _NO_WEIGHTS
+            stream.seek(0)
+            # Before archives, torch wrote three small pickles, the object, and its keys.
+            return next(filter(None, (_fault_of_pickle(stream) for _ in range(4))), "")
+    except Exception:  # damaged bytes raise many kinds
+        return _NO_WEIGHTS
+
+
+def _fault_of_archive(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename.rpartition("/")[2]: entry for entry in archive.infolist()}
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            return "it is compressed"  # torch never does, and a small file could fill the memory
+    if "constants.pkl" in entries:
+        return "it is a TorchScript program"
+    with path.open("rb") as stream:
+        # Not by zipfile, which insists on checksums that torch may be told not to write.
+        stream.seek(entries["data.pkl"].header_offset)
+        head = stream.read(_ZIP_HEAD)
+        stream.seek(sum(struct.unpack("<HH", head[-4:])), os.SEEK_CUR)
+        return _fault_of_pickle(stream)
+
+
+def _fault_of_pickle(stream: IO[bytes]) -> str:
+    for code, argument, _ in pickletools.genops(stream):
+        if code.name == "PROTO" and argument != _PROTOCOL:
+            return f"it is pickled with protocol {argument}, and not {_PROTOCOL}, torch's own"
+        if code.name == "GLOBAL" and str(argument).startswith("torch._utils _rebuild_sparse"):
+            return "it holds sparse tensors"
+    return ""
 
 
 def require_tensors(state: Any, path: str | Path, *, function: str) -> dict[str, Tensor]:
@@ -129,11 +173,12 @@ def require_tensors(state: Any, path: str | Path, *, function: str) -> dict[str,
     size = Path(path).stat().st_size
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{expected}, got {name!r}: {type(value).__name__} in {path}")
+            raise ValueError(f"{expected}, got {shown(name)}: {type(value).__name__} in {path}")
         dense = value.layout == torch.strided and value.device.type == "cpu"
         if not dense or value.numel() * value.element_size() > size:
             raise ValueError(
-                f"{expected} that its {size:,} bytes can hold, got {name!r} {list(value.shape)} "
+                f"{expected} that its {size:,} bytes can hold, "
+                f"got {shown(name)} {shortened(list(value.shape))} "
                 f"in {path}"
             )
     return dict(state)
@@ -183,7 +228,8 @@ def misfits(module: nn.Module, state: Mapping[str, Tensor]) -> str:
         ],
     }
     return "; ".join(
-        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' * (len(keys) > _SHOWN_KEYS)})"
+        f"{len(keys)} {kind} ({', '.join(shortened(key, limit=80) for key in keys[:_SHOWN_KEYS])}"
+        f"{', ...' * (len(keys) > _SHOWN_KEYS)})"
         for kind, keys in kinds.items()
         if keys
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, fill_prompt
@@ -48,6 +50,7 @@ class ClassText:
             ``"description"`` or ``"hash"`` (glove), ``"open_clip"`` or ``"given"``.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: no classes, two that are spelt alike, an unknown source, model, tag or
             template, or ``max_tokens`` below 1.
         RuntimeError: open_clip weights could not be fetched.
@@ -76,8 +79,7 @@ class ClassText:
         self.classes = tuple(classes)
         if not self.classes:
             raise ValueError("ClassText: classes must be at least one, got none")
-        if max_tokens < 1:
-            raise ValueError(f"ClassText: max_tokens must be at least 1, got {max_tokens}")
+        _check_options(source, weights, prompt, descriptions, max_tokens)
         family, _, model = source.partition(":")
         if source == "glove":
             self._from_glove(descriptions, max_tokens)
@@ -85,7 +87,7 @@ class ClassText:
             self._from_open_clip(model, weights, prompt)
         else:
             raise ValueError(
-                f"ClassText: source must be 'glove' or 'open_clip:<model>', got {source!r}"
+                f"ClassText: source must be 'glove' or 'open_clip:<model>', got {shown(source)}"
             )
 
     @classmethod
@@ -129,7 +131,7 @@ class ClassText:
             if not finite.all():
                 raise ValueError(
                     f"ClassText.from_tensors: {name} must be finite in float32, got others for "
-                    f"{names[int((~finite).nonzero()[0])]!r}"
+                    f"{shown(names[int((~finite).nonzero()[0])])}"
                 )
         text.words = words or [[n] * int(k) for n, k in zip(names, counts, strict=True)]
         text.origins = ["given"] * len(names)
@@ -173,14 +175,40 @@ class ClassText:
         name, _, tag = model.partition("/")
         if tag and weights is not None:
             raise ValueError(
-                f"ClassText: weights must be None where source has a tag, got {weights!r} and "
-                f"{tag!r}"
+                f"ClassText: weights must be None where source has a tag, got {shown(weights)} and "
+                f"{shown(tag)}"
             )
         sentences = [fill_prompt(prompt, c) for c in self.classes]
         self.tokens, self.mask, self.global_, self.words = encode_sentences(
             sentences, name, tag or weights
         )
         self.origins = ["open_clip"] * len(sentences)
+
+
+def _check_options(
+    source: object, weights: object, prompt: object, descriptions: object, max_tokens: object
+) -> None:
+    for what, given in (("source", source), ("weights", weights), ("prompt", prompt)):
+        if not isinstance(given, str) and not (given is None and what == "weights"):
+            raise TypeError(f"ClassText: {what} must be text, got {shown(given)}")
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral):
+        raise TypeError(f"ClassText: max_tokens must be a whole number, got {shown(max_tokens)}")
+    if max_tokens < 1:
+        raise ValueError(f"ClassText: max_tokens must be at least 1, got {shown(max_tokens)}")
+    if descriptions is None:
+        return
+    if not isinstance(descriptions, Mapping):
+        raise TypeError(
+            "ClassText: descriptions must map class names to lists of sentences, got "
+            f"{shown(descriptions)}"
+        )
+    for name, sentences in descriptions.items():
+        listed = isinstance(sentences, (list, tuple)) and all(isinstance(s, str) for s in sentences)
+        if not isinstance(name, str) or not listed:
+            raise TypeError(
+                "ClassText: descriptions must map class names to lists of sentences, got "
+                f"{shown(sentences)} for {shown(name)}"
+            )
 
 
 def _check_given(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zsbir_fast._hub import open_clip_source
+from zsbir_fast._words import reason, shown
 
 
 class ClipTokens(NamedTuple):
@@ -58,7 +59,7 @@ def encode_sentences(
     if not hasattr(tower, "ln_final") or not isinstance(tokenizer, SimpleTokenizer):
         raise ValueError(
             "ClassText: source must be an open_clip model with open_clip's own text tower and "
-            f"tokenizer, got 'open_clip:{model}'"
+            f"tokenizer, got {shown(f'open_clip:{model}')}"
         )
     hidden: list[Tensor] = []
     hook = tower.ln_final.register_forward_hook(lambda _m, _in, out: hidden.append(out))
@@ -89,23 +90,24 @@ def _load(model: str, weights: str | None) -> Any:
 
     if model not in open_clip.list_models():  # not get_model_config, which asks hubs
         raise ValueError(
-            f"ClassText: source must name a model that open_clip knows, got 'open_clip:{model}'"
+            f"ClassText: source must name a model that open_clip knows, "
+            f"got {shown(f'open_clip:{model}')}"
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights is not None and weights not in tags and not Path(weights).is_file():
+    if weights is not None and weights not in tags and not os.path.isfile(weights):
         raise ValueError(
             f"ClassText: weights must be an existing file or one of {', '.join(tags) or 'no tag'} "
-            f"for open_clip:{model}, got {weights!r}"
+            f"for open_clip:{model}, got {shown(weights)}"
         )
     source = None if weights is None else open_clip_source("ClassText", model, weights)
     try:
         network = open_clip.create_model(model, pretrained=source)
     except Exception as error:  # damaged files raise many kinds
-        reason = " ".join(str(error).split())
+        told = reason(error)
         if isinstance(error, pickle.UnpicklingError):  # its text recommends weights_only=False
-            reason = "the file is damaged or holds objects that would run code"
+            told = "the file is damaged or holds objects that would run code"
         raise RuntimeError(
-            f"ClassText: weights {weights!r} of open_clip:{model} could not be loaded: {reason}"
+            f"ClassText: weights {shown(weights)} of open_clip:{model} could not be loaded: {told}"
         ) from error
     return network.eval()
 

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from zsbir_fast._files import reading
+from zsbir_fast._words import reason, shown
 from zsbir_fast.data import bundled
 from zsbir_fast.data.filelists import read_text
 from zsbir_fast.data.names import by_plain_name, listing, plain_name
@@ -34,11 +36,11 @@ def load_descriptions(path: str | Path) -> Descriptions:
             names the class.
     """
     try:
-        stored = json.loads(read_text(path), object_pairs_hook=_without_repeats)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"load_descriptions: no such file: {path}") from None
+        with reading("load_descriptions", path, "file"):
+            text = read_text(path)
+        stored = json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:  # also text that is not UTF-8
-        raise ValueError(f"load_descriptions: {path} must be JSON, got: {error}") from error
+        raise ValueError(f"load_descriptions: {path} must be JSON, got: {reason(error)}") from error
     if not isinstance(stored, dict):
         raise ValueError(
             f"load_descriptions: {path} must hold an object of classes, got a "
@@ -114,7 +116,7 @@ def _sentences(path: str | Path, name: str, entry: Any) -> tuple[str, ...]:
     sentences = entry.get("sentences") if isinstance(entry, dict) else entry
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise ValueError(
-            f"load_descriptions: class {name!r} of {path} must have a list of sentences, got "
-            f"{sentences!r}"
+            f"load_descriptions: class {shown(name)} of {path} must have a list of sentences, got "
+            f"{shown(sentences)}"
         )
     return tuple(s.strip() for s in sentences if s.strip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.names import spoken_name
 
 PHOTO = "a photo of a {}"
@@ -29,12 +30,18 @@ def fill_prompt(template: str, name: str) -> str:
         The sentence, e.g. ``"a photo of a hot-air balloon"``.
 
     Raises:
+        TypeError: one of them is no text.
         ValueError: the template does not have ``{}`` exactly once, or the name is empty.
     """
+    for what, given in (("template", template), ("name", name)):
+        if not isinstance(given, str):
+            raise TypeError(f"fill_prompt: {what} must be text, got {shown(given)}")
     if template.count("{}") != 1:
-        raise ValueError(f"fill_prompt: template must have {{}} exactly once, got {template!r}")
+        raise ValueError(
+            f"fill_prompt: template must have {{}} exactly once, got {shown(template)}"
+        )
     if not spoken_name(name):
-        raise ValueError(f"fill_prompt: name must not be empty, got {name!r}")
+        raise ValueError(f"fill_prompt: name must not be empty, got {shown(name)}")
     return template.replace("{}", spoken_name(name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 
 from zsbir_fast._files import write_atomically
+from zsbir_fast._words import shortened
 from zsbir_fast.models.weight_files import read_plain, require_tensors
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -59,8 +61,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: the file is not a checkpoint, is damaged, or holds more than tensors and plain
             values.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"read_checkpoint: path must be an existing file, got {path}")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"read_checkpoint: path must be an existing file, got {shortened(path)}"
+        )
     expected = "read_checkpoint: path must be a checkpoint written by zsbir"
     fault = _fault(Path(path))
     if fault:

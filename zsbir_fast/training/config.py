@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from zsbir_fast._files import write_text
+from zsbir_fast._files import reading, write_text
+from zsbir_fast._words import reason, shown
 from zsbir_fast.training.yaml_limits import require_modest
 
 Layout = Literal["auto", "lists", "folders"]
@@ -162,13 +163,13 @@ def read_settings(path: str | Path) -> Settings:
         ValueError: the file is no YAML of this form, or has an unknown key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with reading("read_settings", path, "config"):
+            text = Path(path).read_text(encoding="utf-8")
         require_modest(text)
         stored = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
         raise ValueError(
-            f"read_settings: path must be a YAML config, got {path}: {told}"
+            f"read_settings: path must be a YAML config, got {path}: {reason(error)}"
         ) from error
     parts = {"data": DataConfig, "optim": OptimConfig, "run": RunConfig}
     _require_keys(path, "config", stored, {"method", "model", *parts})
@@ -177,7 +178,7 @@ def read_settings(path: str | Path) -> Settings:
         _require_keys(path, name, given[name], {field.name for field in fields(kind)})
     model = stored.get("model", {})
     if not isinstance(model, dict):
-        raise ValueError(f"read_settings: model must be a mapping, got {model!r:.80} in {path}")
+        raise ValueError(f"read_settings: model must be a mapping, got {shown(model)} in {path}")
     return Settings(
         method=stored.get("method", "dmwan"),
         model=model,
@@ -189,12 +190,12 @@ def read_settings(path: str | Path) -> Settings:
 
 def _require_keys(path: str | Path, name: str, part: Any, known: set[str]) -> None:
     if not isinstance(part, dict):
-        raise ValueError(f"read_settings: {name} must be a mapping, got {part!r:.80} in {path}")
+        raise ValueError(f"read_settings: {name} must be a mapping, got {shown(part)} in {path}")
     unknown = [key for key in part if key not in known]
     if unknown:
         raise ValueError(
             f"read_settings: keys of {name} must be among {', '.join(sorted(known))}, got "
-            f"{unknown[0]!r:.80} in {path}"
+            f"{shown(unknown[0])} in {path}"
         )
 
 
@@ -248,4 +249,4 @@ def check_config(data: DataConfig, optim: OptimConfig, run: RunConfig) -> None:
     ]
     for key, value, least in at_least:
         if value < least:
-            raise ValueError(f"check_config: {key} must be at least {least}, got {value}")
+            raise ValueError(f"check_config: {key} must be at least {least}, got {shown(value)}")

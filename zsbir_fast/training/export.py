@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zsbir_fast._files import write_atomically, write_text
+from zsbir_fast._words import reason
 from zsbir_fast.models.weight_files import read_safetensors
 from zsbir_fast.training.checkpoints import file_sha256, read_checkpoint
 from zsbir_fast.training.identity import ModelIdentity, build_model
@@ -60,7 +62,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
         ValueError: the file is damaged, from elsewhere, or does not fit the model that it names.
     """
     source = Path(path)
-    identity, weights = _read_export(source) if source.is_dir() else _read_from_checkpoint(source)
+    identity, weights = (
+        _read_export(source) if os.path.isdir(source) else _read_from_checkpoint(source)
+    )
     return build_model(identity, stored=weights).eval(), identity
 
 
@@ -89,7 +93,7 @@ def _read_description(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{expected} {path.name} is no JSON ({error})") from error
+        raise ValueError(f"{expected} {path.name} is no JSON ({reason(error)})") from error
 
 
 def _read_from_checkpoint(path: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:

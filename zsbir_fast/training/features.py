@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zsbir_fast._words import shortened
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.names import by_plain_name, plain_name
 from zsbir_fast.models.npz_files import read_npz
@@ -159,9 +161,9 @@ def _number_text(
 
 
 def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{_FUNCTION}: file must exist, got {path}")
+    path = Path(os.path.expanduser(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{_FUNCTION}: file must exist, got {shortened(path)}")
     arrays = read_npz(
         path,
         _KEYS,
@@ -173,7 +175,7 @@ def _read(path: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _as_floating(embeddings: NDArray[Any], path: Path) -> NDArray[Any]:
-    got = f"got {embeddings.dtype} {list(embeddings.shape)} in {path}"
+    got = f"got {shortened(embeddings.dtype)} {list(embeddings.shape)} in {path}"
     kind, size = embeddings.dtype.kind, embeddings.dtype.itemsize
     if kind == "u":
         raise ValueError(
@@ -191,7 +193,8 @@ def _as_floating(embeddings: NDArray[Any], path: Path) -> NDArray[Any]:
 def _checked_labels(labels: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise ValueError(
-            f"{_FUNCTION}: labels must be whole numbers or text [{count}], got {labels.dtype} "
+            f"{_FUNCTION}: labels must be whole numbers or text [{count}], "
+            f"got {shortened(labels.dtype)} "
             f"{list(labels.shape)} in {path}"
         )
     return labels

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zsbir_fast._words import did_you_mean
+from zsbir_fast._words import did_you_mean, reason, shortened, shown
 from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.models.allocation import AllocationLimit
 from zsbir_fast.models.weight_files import misfits
@@ -106,28 +106,30 @@ class ModelIdentity:
             )
         if stored.get("format") != FORMAT_VERSION:
             raise ValueError(
-                f"ModelIdentity: format must be {FORMAT_VERSION}, got {stored.get('format')!r:.80}"
+                f"ModelIdentity: format must be {FORMAT_VERSION}, got {shown(stored.get('format'))}"
             )
         method, arguments, classes = (stored.get(key) for key in ("method", "arguments", "classes"))
         if not isinstance(method, str):
-            raise ValueError(f"ModelIdentity: method must be text, got {method!r:.80}")
+            raise ValueError(f"ModelIdentity: method must be text, got {shown(method)}")
         if not isinstance(arguments, Mapping):
-            raise ValueError(f"ModelIdentity: arguments must be an object, got {arguments!r:.80}")
+            raise ValueError(f"ModelIdentity: arguments must be an object, got {shown(arguments)}")
         for name, value in arguments.items():
             if not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
                 raise ValueError(
-                    f"ModelIdentity: argument {name!r:.80} must be a plain value or a list of "
+                    f"ModelIdentity: argument {shown(name)} must be a plain value or a list of "
                     f"such, got a {type(value).__name__}"
                 )
         if not isinstance(classes, (list, tuple)) or not classes or not all(map(_is_text, classes)):
-            raise ValueError(f"ModelIdentity: classes must be a list of names, got {classes!r:.80}")
+            raise ValueError(
+                f"ModelIdentity: classes must be a list of names, got {shown(classes)}"
+            )
         chosen_by, benchmark = stored.get("chosen_by", ()), stored.get("benchmark", "")
         if not isinstance(chosen_by, (list, tuple)) or not all(map(_is_text, chosen_by)):
             raise ValueError(
-                f"ModelIdentity: chosen_by must be a list of names, got {chosen_by!r:.80}"
+                f"ModelIdentity: chosen_by must be a list of names, got {shown(chosen_by)}"
             )
         if not _is_text(benchmark):
-            raise ValueError(f"ModelIdentity: benchmark must be text, got {benchmark!r:.80}")
+            raise ValueError(f"ModelIdentity: benchmark must be text, got {shown(benchmark)}")
         return ModelIdentity(
             method=method,
             arguments=dict(arguments),
@@ -151,7 +153,8 @@ class ModelIdentity:
         other = ModelIdentity.from_dict(stored)
         if other.method != self.method:
             raise ValueError(
-                f"checkpoint must be of method {self.method!r}, got one of method {other.method!r}"
+                f"checkpoint must be of method {self.method!r}, "
+                f"got one of method {shown(other.method)}"
             )
         keys = [*self.arguments, *(k for k in other.arguments if k not in self.arguments)]
         for key in keys:
@@ -160,14 +163,15 @@ class ModelIdentity:
             mine, its = self.arguments.get(key), other.arguments.get(key)
             if mine != its:
                 raise ValueError(
-                    f"checkpoint must be of a {self.method} model with {key}={mine!r}, "
-                    f"got one with {key}={its!r}"
+                    f"checkpoint must "
+                    f"be of a {self.method} model with {shortened(key)}={shown(mine)}, "
+                    f"got one with {shortened(key)}={shown(its)}"
                 )
         if not same_names(other.classes, self.classes):
             raise ValueError(
                 f"checkpoint must be of a {self.method} model trained on the same "
                 f"{len(self.classes)} classes, got one trained on {len(other.classes)} classes "
-                f"({', '.join(other.classes[:3])}, ...)"
+                f"({listing(other.classes, limit=3)})"
             )
         if "chosen_by" in stored and not same_names(other.chosen_by, self.chosen_by):
             raise ValueError(
@@ -191,7 +195,7 @@ def model_class(method: str) -> type[nn.Module]:
     """
     if method not in METHODS:
         raise ValueError(
-            f"model_class: method must be one of {', '.join(METHODS)}, got {method!r}"
+            f"model_class: method must be one of {', '.join(METHODS)}, got {shown(method)}"
             f"{did_you_mean(method, METHODS)}"
         )
     module, name = METHODS[method].split(":")
@@ -229,10 +233,9 @@ def build_model(
         with AllocationLimit(4 * held + _SPARE_BYTES):
             model = make(identity.classes, **arguments)
     except Exception as error:  # arguments from elsewhere can raise anything
-        lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(
             f"build_model: identity must describe the {identity.method} model whose weights are "
-            f"stored, but {lines[0]}"
+            f"stored, but {reason(error)}"
         ) from error
     problems = misfits(model, stored)
     if problems:
@@ -257,7 +260,7 @@ def _require_known(make: type[nn.Module], arguments: Mapping[str, Any]) -> None:
     known = inspect.signature(make).parameters.keys() - set(NOT_STORED)
     unknown = sorted(arguments.keys() - known)
     if unknown:
-        raise ValueError(f"it has no argument {unknown[0]!r:.80}")
+        raise ValueError(f"it has no argument {shown(unknown[0])}")
 
 
 def _is_text(value: Any) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsbir_fast._words import shown
 from zsbir_fast.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from zsbir_fast.training.config import Settings
 from zsbir_fast.training.run_lock import Say
@@ -133,8 +134,8 @@ def require_same_course(settings: Settings, begun: Begun) -> None:
         was, now = begun.course.get(key), asked.get(key)
         if was != now:
             raise ValueError(
-                f"train: {key} must stay {was!r}, as the run in {settings.run.out} was begun "
-                f"with, got {now!r}; a new run needs another run.out"
+                f"train: {key} must stay {shown(was)}, as the run in {settings.run.out} was begun "
+                f"with, got {shown(now)}; a new run needs another run.out"
             )
 
 

@@ -46,6 +46,14 @@ def images() -> dict[str, bytes]:
                 image = image.convert(mode)
             image.save(stream, Image.registered_extensions()[suffix])
             found[f"{mode.replace(';', '')}{suffix}"] = stream.getvalue()
+    turned = Image.Exif()
+    turned[0x112] = 6
+    turned[0x10E] = "what it shows"
+    for suffix in (".jpg", ".png", ".webp"):
+        stream = io.BytesIO()
+        kind = Image.registered_extensions()[suffix]
+        Image.fromarray(pixels).save(stream, kind, exif=turned)
+        found[f"turned{suffix}"] = stream.getvalue()
     return found
 
 
