@@ -9,6 +9,7 @@ by blocks of another size.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -130,8 +131,13 @@ def _precision_on(device: torch.device) -> Precision:
     if device.type == "cuda":
         whole = "dtype" in torch.ops.aten.mm.overloads()  # products of halves may stay float32
         return "bfloat16" if whole else "float32"
-    fast = _C.has_bfloat16_matrix_units() and torch.backends.mkldnn.is_available()
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if _fast_bfloat16() else "float32"
+
+
+@cache
+def _fast_bfloat16() -> bool:
+    # Kept: to ask the processor takes as long as a small product where it is a virtual one.
+    return bool(_C.has_bfloat16_matrix_units() and torch.backends.mkldnn.is_available())
 
 
 def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:
