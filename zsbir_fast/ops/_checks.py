@@ -217,7 +217,7 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
     """Raise naming the first row that is not finite; nothing is looked at where it is `unseen`."""
     if unseen(values) or values.numel() == 0:
         return
-    if math.isfinite(float(values.detach().sum())):  # nothing else would be: one cheap pass
+    if math.isfinite(values.detach().sum().item()):  # nothing else would be: one cheap pass
         return
     wrong = ~torch.isfinite(values.detach())  # or finite numbers whose sum overflows
     if wrong.any():
@@ -251,11 +251,11 @@ def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
     A row without an entry of at least 1e-30 is zero: it becomes 0 and passes no gradient. A row
     that is not finite is an error; where values are `unseen`, it becomes NaN.
     """
-    lengths: Tensor = torch.norm(features, 2, 1, keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(features, 2, 1, keepdim=True)
     if lengths.numel() == 0:
         return features.div(lengths)
     if not unseen(features):
-        low, high = (float(x) for x in lengths.detach().aminmax())
+        low, high = (x.item() for x in lengths.detach().aminmax())
         if _shortest(features.dtype) <= low and high < math.inf:
             return features.div(lengths)
         check_finite(function, argument, features)
@@ -271,12 +271,14 @@ def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
     """Rows of length 1; those whose length is out of range are scaled by a power of two first."""
     if features.shape[1] == 0:
         return features.div(1)
-    fits = (lengths >= _shortest(features.dtype)) & (lengths < math.inf)
+    # Not "below infinity": compilers keep more digits than the type has.
+    longest = torch.finfo(features.dtype).max
+    fits = (lengths >= _shortest(features.dtype)) & (lengths <= longest)
     dtype = accumulation_dtype(features.dtype)
     largest = torch.linalg.vector_norm(features.detach().to(dtype), math.inf, 1, keepdim=True)
     zero = largest < ZERO_ROW
     power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for what is not finite
     power = power.masked_fill(fits | zero, 1).to(features.dtype)
     rows = features.div(power)
-    divisors = torch.norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)
+    divisors = torch.linalg.vector_norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)
     return rows.div(divisors).masked_fill(zero, 0)

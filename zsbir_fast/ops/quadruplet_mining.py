@@ -315,7 +315,7 @@ def _within_range(
     inside = valid
     for row, least, count in zip(chosen, lowest, (photos, photos, references), strict=True):
         inside = inside & (row >= least) & (row < count)
-    if not unseen(valid) and bool((valid & ~inside).any()):
+    if not unseen(valid) and not torch.equal(valid, inside):
         anchor = int((valid & ~inside).nonzero()[0])
         raise ValueError(
             f"{name}: quadruplets must name rows that exist where they are valid, anchor {anchor} "
