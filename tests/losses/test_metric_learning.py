@@ -123,6 +123,11 @@ def test_miner_and_their_loss():
     )
 
 
+def test_a_miner_finds_nothing_among_no_rows():
+    mined = zf.HardTripletMiner()(torch.empty(0, 7), torch.empty(0, dtype=torch.int64))
+    assert [(x.dtype, x.tolist()) for x in mined] == [(torch.int64, [])] * 3
+
+
 def test_semihard_negatives_are_farther_than_the_positive():
     embeddings, labels = batch()
     anchors, positives, negatives = zf.HardTripletMiner(negative="semihard", margin=5.0)(

@@ -172,6 +172,20 @@ MINING_ERRORS = [
         "sketch_labels must be on cpu like sketches, got meta",
     ),
     ({"positive_photos": 9}, ValueError, "positive_photos must be in [0, 8], got 9"),
+    (
+        {"positive_photos": -(10**400)},
+        ValueError,
+        "positive_photos must be in [0, 8], got an integer of 1329 bits",
+    ),
+    ({"positive_photos": 2.5}, TypeError, "positive_photos must be an integer, got float"),
+    ({"positive_photos": True}, TypeError, "positive_photos must be an integer, got bool"),
+    ({"positive_photos": "x"}, TypeError, "positive_photos must be an integer, got str"),
+    ({"positive_photos": {}}, TypeError, "positive_photos must be an integer, got dict"),
+    (
+        {"margin": 10**400},
+        ValueError,
+        "margin must be in the range of floats, got an integer of 1329 bits",
+    ),
     ({"impl": "cuda"}, ValueError, "impl must be one of fused, reference, got 'cuda'"),
     ({"margin": float("inf")}, ValueError, "margin must be finite and not negative, got inf"),
     (
@@ -301,6 +315,16 @@ LOSS_ERRORS = [
         "cross_modal_share must be in [0, 1], got 2.0",
     ),
     (
+        {"cross_modal_share": 10**400},
+        ValueError,
+        "cross_modal_share must be in the range of floats, got an integer of 1329 bits",
+    ),
+    (
+        {"margins": (0.1, 10**400, 0, 0, 0)},
+        ValueError,
+        "margins must be in the range of floats, got an integer of 1329 bits",
+    ),
+    (
         {"quadruplets": Quadruplets(*[torch.zeros(5, dtype=torch.int64)] * 3, torch.ones(5) > 0)},
         ValueError,
         "quadruplets.positive must be [6], got (5,)",
@@ -314,6 +338,23 @@ def test_loss_names_wrong_arguments(change, error, message):
     given = {"sketches": sketches, "photos": photos, "quadruplets": mined}
     with pytest.raises(error, match=re.escape(f"quadruplet_loss: {message}")):
         quadruplet_loss(**{**given, **change})
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("photos", [0, 8])
+@pytest.mark.parametrize("references", [0, 6])
+def test_what_no_hinge_compares_gets_a_gradient_of_zeros(photos, references, impl):
+    """The references' gradient, and the photos' where there is none, was None by the reference."""
+    rows = (torch.randn(6, 4), torch.randn(photos, 4), torch.randn(references, 4))
+    leaves = [x.requires_grad_() for x in rows]
+    nothing, index = torch.zeros(6, dtype=torch.bool), torch.full((6,), -1)
+    quadruplets = Quadruplets(index, index, index, nothing)
+    loss = quadruplet_loss(
+        *leaves[:2], quadruplets, preset="triplet", sketch_references=leaves[2], impl=impl
+    )
+    loss.backward()
+    for leaf in leaves:
+        assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
 def spoiled(field, value):

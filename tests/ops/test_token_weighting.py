@@ -76,6 +76,27 @@ def test_an_empty_batch_gives_no_scores():
     assert token_weighting(**given).shape == (0,)
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_all_pairs_without_sketches_give_gradients_of_zeros(impl):
+    given = arguments()
+    given |= {k: given[k][:0] for k in ("sketch_keys", "sketch_values", "labels")}
+    leaves = {k: given[k].requires_grad_() for k in given if given[k].is_floating_point()}
+    scores = token_weighting(**given, all_pairs=True, impl=impl)
+    assert scores.shape == (0, 5)
+    scores.sum().backward()
+    for name, leaf in leaves.items():
+        assert torch.equal(leaf.grad, torch.zeros_like(leaf)), name
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_all_pairs_take_tensors_of_inference_mode(impl):
+    with torch.inference_mode():
+        given = arguments()
+    want = token_weighting(**arguments(), all_pairs=True)
+    scores = token_weighting(**given, all_pairs=True, impl=impl)
+    torch.testing.assert_close(scores, want)
+
+
 ERRORS = [
     ({"text": torch.zeros(3, 6)}, ValueError, "text must be [C, L, D], got (3, 6)"),
     ({"text_mask": torch.ones(3, 4)}, TypeError, "text_mask must be bool, got torch.float32"),
@@ -115,6 +136,11 @@ ERRORS = [
         "photo_values must be 8 wide like sketch_values, got 9",
     ),
     ({"temperature": 0.0}, ValueError, "temperature must be positive, got 0.0"),
+    (
+        {"temperature": 10**400},
+        ValueError,
+        "temperature must be in the range of floats, got an integer of 1329 bits",
+    ),
     (
         {"beta": "softmax"},
         ValueError,

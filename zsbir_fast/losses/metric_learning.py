@@ -359,6 +359,8 @@ def _not_itself(positive: Tensor, labels: Tensor) -> Tensor:
     """An anchor is its own farthest only among duplicates, or alone: take a duplicate, or none."""
     rows = torch.arange(len(labels), device=labels.device)
     own = (positive == rows).nonzero()[:, 0]
+    if len(own) == 0:
+        return positive
     others = (labels[own, None] == labels[None, :]) & (own[:, None] != rows[None, :])
     duplicate = torch.where(others.any(1), others.int().argmax(1), -1)
     return positive.index_copy(0, own, duplicate)

@@ -317,7 +317,7 @@ class WeightedQuadrupletLoss(nn.Module):
             argument: its name in errors.
 
         Raises:
-            ValueError: a row to be normalised is not finite, or its length is not.
+            ValueError: a row to be normalised is not finite.
         """
         return unit_length(_NAME, argument, features) if self.normalize else features
 

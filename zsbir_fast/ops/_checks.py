@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsbir_fast.reference.token_weighting import ZERO_ROW, accumulation_dtype
+
 # Below it cosines and logits that are divided by a temperature leave the range of float32.
 SMALLEST_TEMPERATURE = 1e-30
 
@@ -48,10 +50,32 @@ def as_number(function: str, argument: str, value: Any) -> float:
 
     Raises:
         TypeError: It is no real number.
+        ValueError: It is an integer beyond the range of floats.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{function}: {argument} must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{function}: {argument} must be in the range of floats, got an integer of "
+            f"{int(value).bit_length()} bits"
+        ) from None
+
+
+def as_count(function: str, argument: str, value: Any, most: int) -> int:
+    """The value as an integer from 0 to ``most``.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is out of range.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{function}: {argument} must be an integer, got {kind_of(value)}")
+    if not 0 <= value <= most:
+        got = value if abs(int(value)) < 2**63 else f"an integer of {int(value).bit_length()} bits"
+        raise ValueError(f"{function}: {argument} must be in [0, {most}], got {got}")
+    return int(value)
 
 
 def as_margin(function: str, value: Any) -> float:
@@ -193,7 +217,7 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
     """Raise naming the first row that is not finite; nothing is looked at where it is `unseen`."""
     if unseen(values) or values.numel() == 0:
         return
-    if math.isfinite(float(values.detach().sum())):  # nothing else would be: one cheap pass
+    if math.isfinite(values.detach().sum().item()):  # nothing else would be: one cheap pass
         return
     wrong = ~torch.isfinite(values.detach())  # or finite numbers whose sum overflows
     if wrong.any():
@@ -222,22 +246,39 @@ def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
 
 
 def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
-    """Rows [B, D] divided by their lengths, as ``torch.nn.functional.normalize`` does it.
+    """Rows [B, D] divided by their lengths, of whatever size they are.
 
-    A row that is not finite, or whose length is not, is an error; where values are `unseen`, it
-    becomes NaN.
+    A row without an entry of at least 1e-30 is zero: it becomes 0 and passes no gradient. A row
+    that is not finite is an error; where values are `unseen`, it becomes NaN.
     """
-    lengths: Tensor = torch.norm(features, 2, 1, keepdim=True)
-    divisors = lengths.clamp_min(1e-12)
-    if unseen(features):  # finite numbers over an infinite length would be 0
-        divisors = divisors + 0 * lengths.detach()
-        return features.div(divisors)
-    if lengths.numel() and not math.isfinite(float(lengths.detach().sum())):
+    lengths: Tensor = torch.linalg.vector_norm(features, 2, 1, keepdim=True)
+    if lengths.numel() == 0:
+        return features.div(lengths)
+    if not unseen(features):
+        low, high = (x.item() for x in lengths.detach().aminmax())
+        if _shortest(features.dtype) <= low and high < math.inf:
+            return features.div(lengths)
         check_finite(function, argument, features)
-        wrong = (~torch.isfinite(lengths.detach()[:, 0])).nonzero()
-        if len(wrong):
-            raise ValueError(
-                f"{function}: {argument} must have rows whose length is in the range of "
-                f"{features.dtype}, got an infinite length in row {int(wrong[0])}"
-            )
-    return features.div(divisors)
+    return _of_any_length(features, lengths.detach())
+
+
+def _shortest(dtype: torch.dtype) -> float:
+    """The length above which neither it nor the squares in it lose digits."""
+    return torch.finfo(dtype).tiny if dtype == torch.float16 else 1e-12
+
+
+def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
+    """Rows of length 1; those whose length is out of range are scaled by a power of two first."""
+    if features.shape[1] == 0:
+        return features.div(1)
+    # Not "below infinity": compilers keep more digits than the type has.
+    longest = torch.finfo(features.dtype).max
+    fits = (lengths >= _shortest(features.dtype)) & (lengths <= longest)
+    dtype = accumulation_dtype(features.dtype)
+    largest = torch.linalg.vector_norm(features.detach().to(dtype), math.inf, 1, keepdim=True)
+    zero = largest < ZERO_ROW
+    power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for what is not finite
+    power = power.masked_fill(fits | zero, 1).to(features.dtype)
+    rows = features.div(power)
+    divisors = torch.linalg.vector_norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)
+    return rows.div(divisors).masked_fill(zero, 0)

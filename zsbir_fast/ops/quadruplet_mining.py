@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.ops._checks import (
+    as_count,
     as_labels,
     as_margin,
     as_share,
@@ -145,10 +146,8 @@ def mine_quadruplets(
         raise ValueError(
             f"{name}: sketch_references must be given with sketch_reference_labels, got None"
         )
-    if positive_photos is not None and not 0 <= positive_photos <= len(photos):
-        raise ValueError(
-            f"{name}: positive_photos must be in [0, {len(photos)}], got {positive_photos}"
-        )
+    if positive_photos is not None:
+        positive_photos = as_count(name, "positive_photos", positive_photos, len(photos))
     sketch_labels = as_labels(
         name, "sketch_labels", sketch_labels, len(sketches), "sketches", sketches
     )
@@ -316,7 +315,7 @@ def _within_range(
     inside = valid
     for row, least, count in zip(chosen, lowest, (photos, photos, references), strict=True):
         inside = inside & (row >= least) & (row < count)
-    if not unseen(valid) and bool((valid & ~inside).any()):
+    if not unseen(valid) and not torch.equal(valid, inside):
         anchor = int((valid & ~inside).nonzero()[0])
         raise ValueError(
             f"{name}: quadruplets must name rows that exist where they are valid, anchor {anchor} "

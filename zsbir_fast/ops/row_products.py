@@ -11,6 +11,7 @@ None of the operators is differentiable.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,9 +36,13 @@ def panel_rows(dtype: torch.dtype) -> int:
     return int(_C.panel_bytes) // dtype.itemsize
 
 
-def bfloat16_is_faster(device: torch.device) -> bool:
-    """Whether products of bfloat16 with float32 sums have units of their own on a device."""
-    if device.type == "cuda":
+@cache
+def bfloat16_is_faster(device_type: str) -> bool:
+    """Whether products of bfloat16 with float32 sums have units of their own on a kind of device.
+
+    The answer is kept: to ask a virtual processor takes as long as a small product.
+    """
+    if device_type == "cuda":
         return "dtype" in torch.ops.aten.mm.overloads()  # from torch 2.8 on they may stay float32
     return bool(_C.has_bfloat16_matrix_units()) and torch.backends.mkldnn.is_available()
 

@@ -127,7 +127,7 @@ def _precision_on(device: torch.device) -> Precision:
     bfloat16 where there are matrix units for it. It is asked for by the type of the factors, never
     by a switch, because switches of precision belong to the whole process.
     """
-    return "bfloat16" if bfloat16_is_faster(device) else "float32"
+    return "bfloat16" if bfloat16_is_faster(device.type) else "float32"
 
 
 def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:

@@ -379,20 +379,18 @@ def _all_pairs(
             found = found[which]
         return (found @ rows[:, :, None])[:, :, 0]
 
+    if len(order) == 0:  # part of the graph nevertheless
+        nothing = sum(x[:0].sum() for x in (text, *photo))
+        return rows.new_zeros(0, len(photo[0])) + rows.sum() + nothing
     size = max(1, _CHUNK_ELEMENTS // max(1, len(photo[0]) * rows.shape[1]))
-    parts = [rows.new_zeros(0, len(photo[0]))]
-    for chunk in order.split(size) if len(order) else ():
-        parts.append(
-            checkpoint(
-                scores,
-                rows[chunk],
-                labels[chunk],
-                text,
-                *photo,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        )
+    parts = [
+        # What is pooled is pooled again in the backward pass, if there is one.
+        checkpoint(scores, *given, use_reentrant=False, preserve_rng_state=False)
+        if _needs_gradient(*given[:1], *given[2:])
+        else scores(*given)
+        for chunk in order.split(size)
+        for given in [(rows[chunk], labels[chunk], text, *photo)]
+    ]
     return torch.cat(parts)[order.argsort()]
 
 

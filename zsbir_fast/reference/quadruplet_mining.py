@@ -274,8 +274,10 @@ def quadruplet_hinges(
     """Sum of the hinges of every anchor, [B_s], 0 where it is not valid."""
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
+    # What no hinge compares gets a gradient of zeros, not none.
+    unused = photos[:0].sum() + references[:0].sum()
     if len(sketches) == 0 or len(photos) == 0:
-        return sketches.sum(1) * 0
+        return sketches.sum(1) * 0 + unused
     if len(references) == 0:  # then no valid anchor has a hinge with one
         references = sketches
     left_out = ~quadruplets.valid  # their rows need not exist
@@ -283,7 +285,7 @@ def quadruplet_hinges(
     index = [x.masked_fill(left_out, 0).clamp_min(0) for x in chosen]
     rows = (sketches, photos[index[0]], photos[index[1]], references[index[2]])
     hinges = _hinges(*rows, coefficients, margins, cross_modal_share, distance)
-    return torch.where(quadruplets.valid, hinges, 0.0)
+    return torch.where(quadruplets.valid, hinges, 0.0) + unused
 
 
 def reduce_hinges(

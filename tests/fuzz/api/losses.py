@@ -139,7 +139,7 @@ def triplet_module(draw: Draw) -> Case:
     module = zf.BatchAllTripletLoss(**options)
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        ready = [oracle.normalised(x) if options["normalize"] else x for x in leaves]
+        ready = [oracle.unit(x) if options["normalize"] else x for x in leaves]
         margin = options["margin"] + shift
         if rows is None:
             others = good.get("ref_labels", labels).tolist()
@@ -206,7 +206,7 @@ def contrastive(draw: Draw) -> Case:
     others = labels.tolist()
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        ready = [oracle.normalised(x) for x in leaves]
+        ready = [oracle.unit(x) for x in leaves]
         cosines = ready[0] @ ready[-1].T / temperature
         if len(sides) == 1:
             return _info_nce(cosines, others, skip_self=True)

@@ -46,7 +46,7 @@ def hard_triplet_miner(draw: Draw) -> Case:
     near = nearness("cosine", a, r, unit=True) if unit else rounding(distance, a, r)
     rows, others = (torch.from_numpy(x.values) for x in (a, r))
     if unit:
-        rows, others = oracle.normalised(rows), oracle.normalised(others)
+        rows, others = oracle.unit(rows), oracle.unit(others)
         near = near**0.5 if distance == "euclidean" else near
 
     def check(mined: tuple[Tensor, Tensor, Tensor]) -> str | None:

@@ -21,6 +21,7 @@ PRESETS = (*oracle.COEFFICIENTS, "ramln")
 #: Ways to spoil an argument that leave it good.
 _OPEN = (
     "mine_quadruplets: positive_photos spoilt: zero",
+    "mine_quadruplets: positive_photos spoilt: None",
     "token_weighting: temperature spoilt: infinity",
     "quadruplet_loss: weights spoilt: None",
     "WeightedQuadrupletLoss: weights spoilt: None",

@@ -80,7 +80,7 @@ def _composed(
     }
 
     def right(leaves: Sequence[Tensor], shift: float) -> Tensor:
-        first, second = (oracle.normalised(x) if unit else x for x in leaves)
+        first, second = (oracle.unit(x) if unit else x for x in leaves)
         margins = tuple(m + shift for m in five(options["margins"]))
         return loss_of(first, second, first, chosen, valid, {**parts, "margins": margins})
 

@@ -26,11 +26,6 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Tensor:
     return squared if distance == "squared_euclidean" else _root(squared)
 
 
-def normalised(rows: Tensor) -> Tensor:
-    """What ``normalize=True`` makes of rows: their length is taken as at least 1e-12."""
-    return rows / _root(rows.square().sum(-1, keepdim=True)).clamp_min(1e-12)
-
-
 def unit(rows: Tensor) -> Tensor:
     """Rows of length 1; those without an entry of 1e-30 count as zero and pass no gradient."""
     if rows.shape[-1] == 0:
