@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from zsbir_fast.data import decode
 from zsbir_fast.data.decode import decode_image, is_image
 
 RED, HALF_RED = (255, 0, 0), (255, 0, 0, 128)
@@ -273,3 +274,15 @@ def test_signalling_nans_are_refused_without_a_warning(tmp_path, recwarn):
     with pytest.raises(ValueError, match=r"a\.tif must be .* image, got: pixels that are not fin"):
         decode_image(path)
     assert list(recwarn) == []
+
+
+def test_an_image_that_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_upright", full)
+    with pytest.raises(ValueError, match=r"^decode_image: .*large\.png must fit into memory$"):
+        decode_image(path)

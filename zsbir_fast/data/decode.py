@@ -54,8 +54,9 @@ def decode_image(path: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image, is damaged, or has more pixels than Pillow's limit
-            (``PIL.Image.MAX_IMAGE_PIXELS``, twice); the message names it.
+        ValueError: the file is no image, is damaged, has more pixels than Pillow's limit
+            (``PIL.Image.MAX_IMAGE_PIXELS``, twice), or does not fit into memory; the message names
+            it.
     """
     try:
         with _opened(path) as stream, Image.open(stream, formats=_readable(_FORMATS)) as image:
@@ -63,8 +64,8 @@ def decode_image(path: str | Path) -> Tensor:
         pixels = np.array(rgb_or_grey)
     except FileNotFoundError:
         raise FileNotFoundError(f"decode_image: no such image file: {shortened(path)}") from None
-    except MemoryError:
-        raise
+    except MemoryError as error:  # within Pillow's limit, and still too much for this process
+        raise ValueError(f"decode_image: {shortened(path)} must fit into memory") from error
     except Exception as error:  # Pillow's plug-ins raise almost any type on damaged files
         raise ValueError(
             f"decode_image: {shortened(path)} must be a readable image, got: {_fault(path, error)}"
