@@ -110,3 +110,12 @@ def test_unknown_config_lists_the_shipped_ones(capsys):
     err = capsys.readouterr().err
     assert f"--config must be a file or one of {', '.join(NAMES)}" in err
     assert "(did you mean 'dmwan-sketchy-25.yaml'?)" in err
+
+
+@pytest.mark.parametrize("name", ["data", "optim"])
+def test_a_section_with_nothing_below_it(tmp_path, capsys, name):
+    config = tmp_path / "config.yaml"
+    given = {"data": "method: dmwan\ndata:\n", "optim": "data: {name: qd_caltech}\noptim:\n"}
+    config.write_text(given[name])
+    assert main(["train", "--config", str(config)]) == 2
+    assert f"--{name} must be a group of options, got nothing below" in capsys.readouterr().err

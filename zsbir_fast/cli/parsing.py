@@ -179,6 +179,11 @@ def section(parsed: Any, name: str) -> dict[str, Any]:
 
     Returns:
         Key -> value.
+
+    Raises:
+        ValueError: the section stands in a config with nothing below it.
     """
+    if parsed[name] is None:
+        raise ValueError(f"--{name} must be a group of options, got nothing below it in the config")
     values: dict[str, Any] = parsed[name].as_dict()
     return values
