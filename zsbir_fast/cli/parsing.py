@@ -80,6 +80,21 @@ class Parser(jsonargparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
+    def section(self, parsed: Any, name: str) -> dict[str, Any]:
+        """Return one section of a parsed config as keyword arguments.
+
+        Args:
+            parsed: what :meth:`parse` returned.
+            name: the section, e.g. ``"data"``; one with nothing below it is a wrong argument.
+
+        Returns:
+            Key -> value.
+        """
+        if parsed[name] is None:
+            self.error(f"--{name} must be a group of options, got nothing below it in the config")
+        values: dict[str, Any] = parsed[name].as_dict()
+        return values
+
     def keys(self) -> list[str]:
         """Return every key that can be set, with dots."""
         return [action.dest for action in self._actions if action.dest not in ("help", "config")]
@@ -168,22 +183,3 @@ def with_config_paths(arguments: Sequence[str]) -> list[str]:
         elif argument == "--config" and index + 1 < len(found):
             found[index + 1] = find_config(found[index + 1])
     return found
-
-
-def section(parsed: Any, name: str) -> dict[str, Any]:
-    """Return one section of a parsed config as keyword arguments.
-
-    Args:
-        parsed: what ``Parser.parse_args`` returned.
-        name: the section, e.g. ``"data"``.
-
-    Returns:
-        Key -> value.
-
-    Raises:
-        ValueError: the section stands in a config with nothing below it.
-    """
-    if parsed[name] is None:
-        raise ValueError(f"--{name} must be a group of options, got nothing below it in the config")
-    values: dict[str, Any] = parsed[name].as_dict()
-    return values

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsbir_fast.cli.parsing import Parser, section, shipped_configs
+from zsbir_fast.cli.parsing import Parser, shipped_configs
 
 if TYPE_CHECKING:
     from zsbir_fast.training.config import Settings
@@ -64,10 +64,10 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     parsed = parser.parse(argv)
     settings = Settings(
         method=parsed.method,
-        model=section(parsed, "model"),
-        data=DataConfig(**section(parsed, "data")),
-        optim=OptimConfig(**section(parsed, "optim")),
-        run=RunConfig(**section(parsed, "run")),
+        model=parser.section(parsed, "model"),
+        data=DataConfig(**parser.section(parsed, "data")),
+        optim=OptimConfig(**parser.section(parsed, "optim")),
+        run=RunConfig(**parser.section(parsed, "run")),
     )
     return settings, parsed.resume
 
