@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,6 +124,25 @@ def test_classes_that_the_model_knows_are_an_error_that_names_them(run, tmp_path
         "bee": "no",
         "owl": "yes",
     }
+
+
+def test_names_of_any_script_are_printed_in_any_encoding(run, tmp_path, monkeypatch):
+    for place in ("sketch", "photo"):
+        shutil.copytree(run / "data" / place / "bee", tmp_path / place / "मधुमक्खी")
+        shutil.copytree(run / "data" / place / "fox", tmp_path / place / "fox")
+    stored = json.loads((run / "model" / "model.json").read_text(encoding="utf-8"))
+    stored["classes"][0] = "मधुमक्खी"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text(json.dumps(stored), encoding="utf-8")
+    os.symlink(run / "model" / "model.safetensors", tmp_path / "model" / "model.safetensors")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    argv = ["eval", "--model", str(tmp_path / "model"), "--data.root", str(tmp_path)]
+    argv += ["--data.name", "bees", "--data.unseen", '["मधुमक्खी"]', "--allow-seen"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    sys.stdout.flush()
+    assert rb"trained on ('\u092e" in raw.getvalue()
+    assert "मधुमक्खी" in (tmp_path / "out" / "per_class.csv").read_text(encoding="utf-8")
 
 
 def test_a_zero_shot_result_stays_as_it_was(run, tmp_path):

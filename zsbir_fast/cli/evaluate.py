@@ -116,22 +116,28 @@ def main(argv: Sequence[str]) -> None:
     }
     result = results[row]
     sizes = f"{of_what}{len(pair.queries)} queries, {len(pair.gallery)} gallery items"
-    print_ = sys.stdout.write
-    print_(f"{sizes}\n\n{table_text(result_table('', {row: result}))}\n\n{result.definition}\n")
+    lines = [sizes, table_text(result_table("", {row: result})), result.definition]
     more: dict[str, Any] = {}
     if pair.leak.names:
-        print_(f"\n{pair.leak.note}\n")
+        lines.append(pair.leak.note)
         more.update(zero_shot=False, seen_classes=pair.leak.names)
     if arguments.compare:
         table = compare_definitions(*parts, metric=arguments.metric, ks=ks)
-        print_(f"\nthe same ranking under every definition in use:\n\n{table}\n")
+        lines.append(f"the same ranking under every definition in use:\n\n{table}")
         more["definitions"] = table.to_dict()
     if arguments.out is not None:
         out = Path(os.path.expanduser(arguments.out))
         seconds = round(time.perf_counter() - start, 1)
         write_metrics(out / "metrics.json", results, **more, seconds=seconds)
         write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
-        print_(f"\n{out / 'metrics.json'}\n{out / 'per_class.csv'}\n")
+        lines.append(f"{out / 'metrics.json'}\n{out / 'per_class.csv'}")
+    _print("\n\n".join(lines))
+
+
+def _print(text: str) -> None:
+    """Print names in any script to a terminal or file of any encoding."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def _from_files(arguments: Any) -> tuple[FeaturePair, str]:

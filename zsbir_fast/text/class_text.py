@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from zsbir_fast._words import shown
+from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, fill_prompt
@@ -88,6 +88,7 @@ class ClassText:
         else:
             raise ValueError(
                 f"ClassText: source must be 'glove' or 'open_clip:<model>', got {shown(source)}"
+                f"{did_you_mean(family, ('glove', 'open_clip'))}"
             )
 
     @classmethod
