@@ -234,5 +234,5 @@ def test_a_bank_takes_no_matrix_of_distances():
     )
     assert out.returncode == 0, out.stderr
     mib, valid = json.loads(out.stdout)
-    assert mib < 32
+    assert mib < 40
     assert valid == 2_000
