@@ -119,7 +119,7 @@ __global__ void quadruplet_hinges_kernel(MinedRows<T> m, HingeForm form, Distanc
     d[e] = slope[e] = 0;
     exist = exist && (!m.valid[a] || !uses_edge(form, e) || edge_exists(m, a, e));
   }
-  if (!exist) {  // an error that nobody can raise from here, but that everybody sees
+  if (!exist) {  // a kernel cannot raise an error; a NaN hinge shows in the loss
     hinge = T(NAN);
   } else if (m.valid[a]) {
 #pragma unroll

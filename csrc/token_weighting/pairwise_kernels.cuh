@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
       for (int64_t n = side == kSketch ? row : 0; n < patches; ++n) {
         const int64_t at = pair * patches + n;
         if (side == kPhoto && g.best[at] != row) continue;
-        // Operators may be given any number; who chose nobody passes no gradient.
+        // An operator may be given any number; one that names no token passes no gradient.
         if (g.best[at] < 0 || g.best[at] >= p.side[kPhoto].patches) break;
         const int64_t chosen = partner * other.patches + (side == kSketch ? g.best[at] : n);
         const A x = widen(other.data[chosen * p.width + d]);

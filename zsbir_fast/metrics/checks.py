@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_if_writable
+from zsbir_fast.ops._checks import as_torch_takes_it
 
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
 _EXACT_INTEGERS = 2**53  # the integers that float64 holds one by one
@@ -31,11 +31,7 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{caller}: {name} must have all its values, got a masked array")
     if isinstance(value, np.ndarray):
-        if not value.dtype.isnative:
-            value = value.astype(value.dtype.newbyteorder("="))
-        if any(stride < 0 for stride in value.strides):
-            value = value.copy()
-        value = as_if_writable(value)
+        value = as_torch_takes_it(value)
     try:
         return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -162,11 +162,7 @@ def as_labels(
 def _tensor_of(function: str, argument: str, value: Any) -> Tensor:
     """An array or a sequence of numbers as a tensor on the CPU."""
     if isinstance(value, np.ndarray):
-        if not value.dtype.isnative:
-            value = value.astype(value.dtype.newbyteorder("="))
-        if any(stride < 0 for stride in value.strides):
-            value = value.copy()
-        value = as_if_writable(value)
+        value = as_torch_takes_it(value)
     elif isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(
             f"{function}: {argument} must be integers in a tensor, an array or a list, "
@@ -193,12 +189,17 @@ class _Interface:
         self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
-def as_if_writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array without its mark of being read-only, of which torch would warn.
+def as_torch_takes_it(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array in this machine's byte order, with no negative stride and no mark of read-only.
 
-    What is made of it here is only ever read. To silence the warning would change the filters of
-    the whole process, in which other threads may be at work.
+    Of that mark torch would warn, though what is made of the array here is only ever read. To
+    silence the warning would change the filters of the whole process, in which other threads may be
+    at work.
     """
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
     if array.flags.writeable or array.dtype.hasobject:
         return array
     return np.asarray(_Interface(array))

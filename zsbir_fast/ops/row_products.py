@@ -3,7 +3,7 @@
 A matrix product of the vendor's library sums in an order that changes with the sizes of the
 matrices, the place of a row, the number of threads and switches that anybody may set. Two equal
 photos then get two scores, and a ranking depends on how it was cut. Here a product is one chain of
-fused multiply-adds, the same on the CPU and on CUDA, at the speed of the library.
+fused multiply-adds, the same on the CPU and on CUDA.
 
 None of the operators is differentiable.
 """

@@ -134,7 +134,7 @@ def test_hinges(batch: tuple[Tensor, ...], preset: str, distance: str, reduction
 @pytest.mark.parametrize("row", [-1, 7, 10**8, 2**62])
 @pytest.mark.parametrize("role", range(3))
 def test_rows_that_do_not_exist(row: int, role: int) -> None:
-    """No kernel reads there: the hinge is NaN, which everybody sees, and passes no gradient."""
+    """No kernel reads there: the hinge is NaN, which shows in the loss, and passes no gradient."""
     rows = [torch.rand(n, 3, generator=torch.Generator().manual_seed(n)) for n in (5, 7, 4)]
     index = torch.arange(5)
     chosen = [index, index + 2, index % 4]
@@ -161,7 +161,7 @@ def test_hinges_of_nan_stay_nan(value: float, preset: str) -> None:
     )
     losses = []
     for impl in ("fused", "reference"):
-        with pytest.MonkeyPatch.context() as patch:  # as on CUDA, nobody looks at values
+        with pytest.MonkeyPatch.context() as patch:  # as on CUDA, values are not looked at
             patch.setattr(torch.compiler, "is_compiling", lambda: True)
             options = {"preset": preset, "margins": 5.0, "reduction": "none", "impl": impl}
             losses.append(zf.quadruplet_loss(rows, rows, mined, **options))
