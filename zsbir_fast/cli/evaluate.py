@@ -58,11 +58,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--data.unseen", type=list[str] | None, help="unseen classes, for data of your own"
     )
-    for side in ("sketch", "photo"):
+    for side, images in (("sketch", "sketches"), ("photo", "photos")):
         parser.add_argument(
             f"--data.{side}_folders",
             type=list[str] | None,
-            help=f"folders below the root that hold class folders of {side}s",
+            help=f"folders below the root that hold class folders of {images}",
         )
     parser.add_argument("--data.eval_batch_size", type=int, default=64, help="images per pass")
     parser.add_argument("--data.workers", type=int, default=0, help="processes that load images")

@@ -265,5 +265,6 @@ def check_modality(function: str, modality: str) -> Modality:
 def _with_bar(found: Iterable[Any], total: int, modality: str) -> Iterable[Any]:
     from tqdm.auto import tqdm
 
-    bar: Iterable[Any] = tqdm(found, total=total, desc=f"checking {modality}s", unit="image")
+    what = f"checking images ({modality})"
+    bar: Iterable[Any] = tqdm(found, total=total, desc=what, unit="image")
     return bar
