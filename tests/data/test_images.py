@@ -78,7 +78,7 @@ def test_check_images_passes_good_sets_through(three, capsys):
     assert three.check_images() is three
     assert capsys.readouterr().err == ""
     assert three.check_images(progress=True) is three
-    assert "checking photos: 100%" in capsys.readouterr().err
+    assert "checking images (photo): 100%" in capsys.readouterr().err
 
 
 def test_check_images_names_ten_and_counts_the_rest(tmp_path, draw, image_set):
