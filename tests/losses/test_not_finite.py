@@ -86,6 +86,24 @@ def test_rows_of_any_length_are_normalised(dtype, looked_at, monkeypatch):
     assert torch.allclose(rows.grad[2].double() * huge, want, rtol=0.3 if huge < 1e5 else 2e-2)
 
 
+def in_float32(rows):
+    return torch.nn.functional.normalize(rows.float(), dim=1).to(rows.dtype)
+
+
+def test_parts_of_a_gradient_that_cancel_do_not_overflow():
+    """Rows of one feature have no gradient, however short they are in float16."""
+    generator = torch.Generator().manual_seed(0)
+    sketches = torch.randn(32, 1, generator=generator).half()
+    labels = torch.arange(32) % 3, torch.arange(9) % 3
+    loss = zf.WeightedQuadrupletLoss(
+        mining="all", negatives="triplet", distance="squared_euclidean", reduction="sum"
+    )
+    for scale in (1e-3, 1e-5, 1e-7):
+        photos = (scale * torch.randn(9, 1, generator=generator)).half().requires_grad_()
+        loss(sketches, photos, labels).backward()
+        assert photos.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_ordinary_rows_beside_others_keep_their_bits(dtype):
     generator = torch.Generator().manual_seed(0)
@@ -93,7 +111,7 @@ def test_ordinary_rows_beside_others_keep_their_bits(dtype):
     beside = torch.cat([rows, torch.zeros(1, 33, dtype=dtype)])
     found = []
     for function, x in (
-        (lambda x: torch.nn.functional.normalize(x, dim=1), rows.clone().requires_grad_()),
+        (in_float32, rows.clone().requires_grad_()),
         (lambda x: unit_length("f", "rows", x), rows.clone().requires_grad_()),
         (lambda x: unit_length("f", "rows", x), beside.requires_grad_()),
     ):

@@ -14,6 +14,7 @@ from zsbir_fast.reference.token_weighting import ZERO_ROW, accumulation_dtype
 
 # Below it cosines and logits that are divided by a temperature leave the range of float32.
 SMALLEST_TEMPERATURE = 1e-30
+_SHORTEST = 1e-12  # a row above it loses no digits, nor do the squares in its length
 
 
 def kind_of(value: Any) -> str:
@@ -250,22 +251,21 @@ def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
     """Rows [B, D] divided by their lengths, of whatever size they are.
 
     A row without an entry of at least 1e-30 is zero: it becomes 0 and passes no gradient. A row
-    that is not finite is an error; where values are `unseen`, it becomes NaN.
+    that is not finite is an error; where values are `unseen`, it becomes NaN. Halves are divided in
+    float32: in float16 the parts of a gradient overflow that cancel in the whole.
     """
+    dtype = accumulation_dtype(features.dtype)
+    if dtype != features.dtype:
+        return unit_length(function, argument, features.to(dtype)).to(features.dtype)
     lengths: Tensor = torch.linalg.vector_norm(features, 2, 1, keepdim=True)
     if lengths.numel() == 0:
         return features.div(lengths)
     if not unseen(features):
         low, high = (x.item() for x in lengths.detach().aminmax())
-        if _shortest(features.dtype) <= low and high < math.inf:
+        if low >= _SHORTEST and high < math.inf:
             return features.div(lengths)
         check_finite(function, argument, features)
     return _of_any_length(features, lengths.detach())
-
-
-def _shortest(dtype: torch.dtype) -> float:
-    """The length above which neither it nor the squares in it lose digits."""
-    return torch.finfo(dtype).tiny if dtype == torch.float16 else 1e-12
 
 
 def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
@@ -274,12 +274,11 @@ def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
         return features.div(1)
     # Not "below infinity": compilers keep more digits than the type has.
     longest = torch.finfo(features.dtype).max
-    fits = (lengths >= _shortest(features.dtype)) & (lengths <= longest)
-    dtype = accumulation_dtype(features.dtype)
-    largest = torch.linalg.vector_norm(features.detach().to(dtype), math.inf, 1, keepdim=True)
+    fits = (lengths >= _SHORTEST) & (lengths <= longest)
+    largest = torch.linalg.vector_norm(features.detach(), math.inf, 1, keepdim=True)
     zero = largest < ZERO_ROW
     power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for what is not finite
-    power = power.masked_fill(fits | zero, 1).to(features.dtype)
+    power = power.masked_fill(fits | zero, 1)
     rows = features.div(power)
     divisors = torch.linalg.vector_norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)
     return rows.div(divisors).masked_fill(zero, 0)
