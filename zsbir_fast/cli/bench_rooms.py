@@ -19,7 +19,7 @@ from zsbir_fast.reference import batched_map as map_reference
 from zsbir_fast.reference import token_weighting as token_reference
 from zsbir_fast.reference.definitions import FIXED_COLUMNS, Definition
 from zsbir_fast.report.content import Table
-from zsbir_fast.training.results import table_text
+from zsbir_fast.runs.results import table_text
 
 _REFERENCE_QUERIES = 5  # it works row by row: time a few, they are alike
 _WIDTH = 256  # features D of mining and token weighting

@@ -13,7 +13,7 @@ from zsbir_fast._words import reason
 from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
-    from zsbir_fast.training.features import FeaturePair
+    from zsbir_fast.retrieval.feature_files import FeaturePair
 
 _EXAMPLES = """\
   zsbir eval --model zsbir-quickstart/model
@@ -95,8 +95,8 @@ def main(argv: Sequence[str]) -> None:
 
     from zsbir_fast.metrics.compare import compare_definitions
     from zsbir_fast.metrics.evaluate import evaluate_retrieval
-    from zsbir_fast.training.assess import chance_level, usual_ks
-    from zsbir_fast.training.results import (
+    from zsbir_fast.runs.baselines import chance_level, usual_ks
+    from zsbir_fast.runs.results import (
         result_table,
         table_text,
         write_metrics,
@@ -141,15 +141,15 @@ def _print(text: str) -> None:
 
 
 def _from_files(arguments: Any) -> tuple[FeaturePair, str]:
-    from zsbir_fast.training.features import read_feature_pair
+    from zsbir_fast.retrieval.feature_files import read_feature_pair
 
     return read_feature_pair(arguments.queries, arguments.gallery), ""
 
 
 def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
     from zsbir_fast.data.benchmarks import load_benchmark
-    from zsbir_fast.training.export import load_model
-    from zsbir_fast.training.features import embed_benchmark
+    from zsbir_fast.methods.saving import load_model
+    from zsbir_fast.retrieval.feature_files import embed_benchmark
 
     path = Path(os.path.expanduser(arguments.model))
     model, identity = load_model(path)
@@ -170,7 +170,7 @@ def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
 
 def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
     """Say which benchmark and where: as given, else as in the run that the model lies in."""
-    from zsbir_fast.training.config import PLACES, read_settings
+    from zsbir_fast.runs.settings import PLACES, read_settings
 
     keys = ("name", "root", *PLACES)
     folder = Path(os.path.abspath(model)).parent

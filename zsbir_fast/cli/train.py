@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zsbir_fast.cli.parsing import Parser, shipped_configs
 
 if TYPE_CHECKING:
-    from zsbir_fast.training.config import Settings
+    from zsbir_fast.runs.settings import Settings
 
 _EXAMPLES = """\
   zsbir train --config dmwan-qd_caltech.yaml --run.out runs/mine
@@ -30,8 +30,8 @@ def build_parser() -> Parser:
     Returns:
         The parser.
     """
-    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig
-    from zsbir_fast.training.identity import METHODS, NOT_STORED, model_class
+    from zsbir_fast.methods.identity import METHODS, NOT_STORED, model_class
+    from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig
 
     parser = Parser(
         "train",
@@ -58,7 +58,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     Returns:
         The settings, and whether to resume.
     """
-    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, Settings
+    from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, Settings
 
     parser = build_parser()
     parsed = parser.parse(argv)
@@ -86,10 +86,10 @@ def main(argv: Sequence[str]) -> None:
     """
     settings, resume = parse_settings(argv)
 
-    from zsbir_fast.training.config import check_config
+    from zsbir_fast.runs.resume import RunFinished
+    from zsbir_fast.runs.run_lock import is_writer, lock_run, say_on_stderr
+    from zsbir_fast.runs.settings import check_config
     from zsbir_fast.training.interrupts import TERMINATED
-    from zsbir_fast.training.resume import RunFinished
-    from zsbir_fast.training.run_lock import is_writer, lock_run, say_on_stderr
 
     check_config(settings.data, settings.optim, settings.run)
     out = Path(settings.run.out)
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _how_to_go_on(out: Path) -> str:
-    from zsbir_fast.training.checkpoints import LAST, PREVIOUS
+    from zsbir_fast.methods.checkpoint_files import LAST, PREVIOUS
 
     if not any((out / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS)):
         return " before the first checkpoint; the same command starts anew"
@@ -118,17 +118,17 @@ def _how_to_go_on(out: Path) -> str:
 
 
 def _run(settings: Settings, *, resume: bool) -> None:
-    from zsbir_fast.training.assess import chance_level
-    from zsbir_fast.training.curves import read_curves
-    from zsbir_fast.training.explain import explain_seen_pairs
-    from zsbir_fast.training.fit import evaluate_unseen, train
-    from zsbir_fast.training.results import (
+    from zsbir_fast.runs.baselines import chance_level
+    from zsbir_fast.runs.curves import read_curves
+    from zsbir_fast.runs.explain import explain_seen_pairs
+    from zsbir_fast.runs.results import (
         result_table,
         table_text,
         write_metrics,
         write_per_class,
     )
-    from zsbir_fast.training.run_report import PRETRAINING_NOTE, report_run
+    from zsbir_fast.runs.run_report import PRETRAINING_NOTE, report_run
+    from zsbir_fast.runs.train import evaluate_unseen, train
 
     start = time.perf_counter()
     out = Path(settings.run.out)

@@ -31,7 +31,7 @@ def weighted_pairs(
 
     Args:
         explanation: ``weights``, ``local`` and ``global_`` [B], see
-            :class:`zsbir_fast.models.dmwan.PairExplanation`.
+            :class:`zsbir_fast.methods.dmwan.model.PairExplanation`.
         sketches: B sketches.
         photos: B photos, with the same ``classes``.
         per_group: pairs per group; fewer where the batch is small.

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-from zsbir_fast.training.checkpoints import BEST, LAST
+from zsbir_fast.methods.checkpoint_files import BEST, LAST
 from zsbir_fast.training.streams import derive_seed, seed_everything
 
 _STEP_SEEDS = 1  # keeps these seeds apart from the augmentation's, which have four numbers

@@ -10,7 +10,7 @@ from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.pairs import SketchPhotoPairs
 from zsbir_fast.data.samplers import ClassBalancedBatchSampler
 from zsbir_fast.data.transforms import train_transform
-from zsbir_fast.training.config import DataConfig
+from zsbir_fast.runs.settings import DataConfig
 from zsbir_fast.training.streams import ResumableLoader, RunBatches
 
 

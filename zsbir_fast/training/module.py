@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.training.config import OptimConfig
-from zsbir_fast.training.identity import ModelIdentity
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs.settings import OptimConfig
 
 
 class MethodModel(Protocol):

@@ -17,9 +17,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from zsbir_fast.methods.checkpoint_files import AtomicCheckpointIO
+from zsbir_fast.runs.settings import OptimConfig, RunConfig
 from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
-from zsbir_fast.training.checkpoints import AtomicCheckpointIO
-from zsbir_fast.training.config import OptimConfig, RunConfig
 from zsbir_fast.training.interrupts import InterruptBetweenSteps
 
 Validate = Callable[[pl.Trainer], dict[str, float]]
