@@ -164,6 +164,17 @@ def _require_modest_file(path: Path) -> None:
         raise ValueError(f"--config must be a YAML config, got {path}: {reason(error)}") from error
 
 
+def method_of_config(path: str) -> str | None:
+    """Return the method that a config names, if it does.
+
+    Args:
+        path: a config that ``find_config`` gave; what else is wrong with it is found later.
+    """
+    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    method = stored.get("method") if isinstance(stored, dict) else None
+    return method if isinstance(method, str) else None
+
+
 def with_config_paths(arguments: Sequence[str]) -> list[str]:
     """Replace config names after ``--config`` by paths.
 

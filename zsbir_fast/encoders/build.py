@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zsbir_fast._hub import cached_file, open_clip_source, require_reachable
 from zsbir_fast._words import shown
+from zsbir_fast.data.image_spec import ImageSpec
 from zsbir_fast.encoders.mobilenet_v2 import WIDTH as MOBILENET_WIDTH
 from zsbir_fast.encoders.mobilenet_v2 import MobileNetV2, read_uint8_weights
 from zsbir_fast.encoders.weight_files import is_weight_file, load_weights, read_weight_file
@@ -53,6 +54,11 @@ class Encoder(nn.Module):
         self.image_size = image_size
         self.mean = mean
         self.std = std
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Size and normalisation of the input, as the image transforms take them."""
+        return ImageSpec(self.image_size, self.mean, self.std)
 
     def forward(self, images: Tensor) -> Features:
         """Encode images.

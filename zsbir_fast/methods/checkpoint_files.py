@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 
 from zsbir_fast._files import write_atomically
 from zsbir_fast._words import shortened
@@ -84,23 +82,6 @@ def file_sha256(path: str | Path) -> str:
     """
     with open(path, "rb") as stream:
         return _sha256(stream, Path(path).stat().st_size)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to the disk, written in one step, read without unpickling."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
-    ) -> None:
-        """Write a checkpoint and keep the one before ``last.ckpt``; Lightning calls this."""
-        keep_as = PREVIOUS if Path(path).name == LAST else None
-        write_checkpoint(path, checkpoint, keep_as=keep_as)
-
-    def load_checkpoint(
-        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint with ``weights_only=True``, whatever is asked; Lightning calls this."""
-        return read_checkpoint(path)
 
 
 class _HashedArchive(io.RawIOBase):

@@ -1,34 +1,18 @@
-"""Which model a checkpoint belongs to: the method and the arguments that built it."""
+"""Which model a file belongs to: the method and the arguments that built it."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-
-from zsbir_fast._words import did_you_mean, reason, shortened, shown
+from zsbir_fast._words import shortened, shown
 from zsbir_fast.data.names import listing, same_names
-from zsbir_fast.encoders.weight_files import misfits
-from zsbir_fast.methods.allocation import AllocationLimit
-from zsbir_fast.text.class_text import ClassText
+from zsbir_fast.methods.arguments import flat_arguments, plain_arguments
+from zsbir_fast.methods.registry import method_class
 
-METHODS: dict[str, str] = {"dmwan": "zsbir_fast.methods.dmwan.model:DMWAN"}
-"""Method name -> class of its model."""
-
-NOT_STORED = ("classes", "text")
-"""Constructor arguments that are data, not settings."""
-
-HOW_NOT_WHAT = ("impl",)
-"""Arguments that change how a model is computed, not which model it is."""
-
-FORMAT_VERSION = 1
-
-_SPARE_BYTES = 512 << 20  # beside the weights that a file holds, for what only building needs
+FORMAT_VERSION = 2
+"""Format of the descriptions that are stored beside weights."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +20,7 @@ class ModelIdentity:
     """Method, constructor arguments and classes of a model.
 
     Attributes:
-        method: key of ``METHODS``.
+        method: name of the method.
         arguments: constructor arguments, plain values only.
         classes: names of the classes it was trained on.
         chosen_by: seen classes that were held out and chose its checkpoint.
@@ -68,23 +52,17 @@ class ModelIdentity:
         values that files can hold: the same model always has the same identity.
 
         Args:
-            method: key of ``METHODS``.
-            arguments: constructor arguments without ``classes``.
+            method: name of a method.
+            arguments: constructor arguments; those that are left out keep their defaults.
             classes: class names.
 
         Returns:
             The identity.
 
         Raises:
-            ValueError: no such method.
+            ValueError: no such method, or an argument is unknown or missing.
         """
-        parameters = inspect.signature(model_class(method)).parameters
-        defaults = {
-            name: parameter.default
-            for name, parameter in parameters.items()
-            if name not in NOT_STORED
-        }
-        plain = json.loads(json.dumps({**defaults, **arguments}))
+        plain = plain_arguments(method, method_class(method), arguments)
         return ModelIdentity(method, plain, tuple(classes))
 
     @staticmethod
@@ -114,11 +92,7 @@ class ModelIdentity:
         if not isinstance(arguments, Mapping):
             raise ValueError(f"ModelIdentity: arguments must be an object, got {shown(arguments)}")
         for name, value in arguments.items():
-            if not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
-                raise ValueError(
-                    f"ModelIdentity: argument {shown(name)} must be a plain value or a list of "
-                    f"such, got a {type(value).__name__}"
-                )
+            _require_plain(str(name), value)
         if not isinstance(classes, (list, tuple)) or not classes or not all(map(_is_text, classes)):
             raise ValueError(
                 f"ModelIdentity: classes must be a list of names, got {shown(classes)}"
@@ -156,11 +130,11 @@ class ModelIdentity:
                 f"checkpoint must be of method {self.method!r}, "
                 f"got one of method {shown(other.method)}"
             )
-        keys = [*self.arguments, *(k for k in other.arguments if k not in self.arguments)]
-        for key in keys:
-            if key in HOW_NOT_WHAT:
+        ours, theirs = flat_arguments(self.arguments), flat_arguments(other.arguments)
+        for key in dict.fromkeys([*ours, *theirs]):
+            if key in method_class(self.method).free_arguments:
                 continue
-            mine, its = self.arguments.get(key), other.arguments.get(key)
+            mine, its = ours.get(key), theirs.get(key)
             if mine != its:
                 raise ValueError(
                     f"checkpoint must "
@@ -181,90 +155,20 @@ class ModelIdentity:
             )
 
 
-def model_class(method: str) -> type[nn.Module]:
-    """Return the class of a method's model.
-
-    Args:
-        method: key of ``METHODS``.
-
-    Returns:
-        The class.
-
-    Raises:
-        ValueError: no such method.
-    """
-    if method not in METHODS:
-        raise ValueError(
-            f"model_class: method must be one of {', '.join(METHODS)}, got {shown(method)}"
-            f"{did_you_mean(method, METHODS)}"
-        )
-    module, name = METHODS[method].split(":")
-    found: type[nn.Module] = getattr(importlib.import_module(module), name)
-    return found
-
-
-def build_model(
-    identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None = None
-) -> nn.Module:
-    """Build the model that an identity describes.
-
-    Args:
-        identity: method, arguments and classes.
-        stored: trained weights. With them the model is complete: neither pre-trained weights nor
-            a text encoder are needed, so nothing is looked up or fetched.
-
-    Returns:
-        The model in training mode; with ``stored``, those weights are in it.
-
-    Raises:
-        ValueError: an argument is wrong, or ``stored`` does not fit.
-    """
-    make = model_class(identity.method)
-    if stored is None:
-        return make(identity.classes, **identity.arguments)
-    arguments = {**identity.arguments, "weights": None}
-    if "pair_weighting.tokens" in stored:
-        arguments["text"] = _stored_text(identity.classes, stored)
-    elif arguments.get("weighting", "text") == "text":  # or the text would be fetched
-        raise ValueError("build_model: stored must hold pair_weighting.tokens, got none")
-    held = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-    try:
-        _require_known(make, identity.arguments)
-        with AllocationLimit(4 * held + _SPARE_BYTES):
-            model = make(identity.classes, **arguments)
-    except Exception as error:  # arguments from elsewhere can raise anything
-        raise ValueError(
-            f"build_model: identity must describe the {identity.method} model whose weights are "
-            f"stored, but {reason(error)}"
-        ) from error
-    problems = misfits(model, stored)
-    if problems:
-        raise ValueError(
-            f"build_model: stored must be the weights of this {identity.method} model, got "
-            f"{problems}"
-        )
-    model.load_state_dict(dict(stored))
-    return model
-
-
-def _stored_text(classes: Sequence[str], stored: Mapping[str, Tensor]) -> ClassText:
-    names = [f"pair_weighting.{name}" for name in ("tokens", "mask", "text_global")]
-    absent = [name for name in names if name not in stored]
-    if absent:
-        raise ValueError(f"build_model: stored must hold {', '.join(names)}, but lacks {absent[0]}")
-    tokens, mask, global_ = (stored[name] for name in names)
-    return ClassText.from_tensors(classes, tokens, mask=mask, global_=global_)
-
-
-def _require_known(make: type[nn.Module], arguments: Mapping[str, Any]) -> None:
-    known = inspect.signature(make).parameters.keys() - set(NOT_STORED)
-    unknown = sorted(arguments.keys() - known)
-    if unknown:
-        raise ValueError(f"it has no argument {shown(unknown[0])}")
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _require_plain(name: str, value: Any, *, depth: int = 1) -> None:
+    """Take plain values, lists of them, and one level of objects of these."""
+    if isinstance(value, Mapping) and depth:
+        for key, held in value.items():
+            _require_plain(f"{name}.{key}", held, depth=0)
+    elif not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
+        raise ValueError(
+            f"ModelIdentity: argument {shown(name)} must be a plain value or a list of such, got a "
+            f"{type(value).__name__}"
+        )
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from zsbir_fast._files import write_atomically, write_text
 from zsbir_fast._words import reason
 from zsbir_fast.encoders.weight_files import read_safetensors
+from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.checkpoint_files import file_sha256, read_checkpoint
-from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.contract import Method
+from zsbir_fast.methods.identity import ModelIdentity
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 _LONGEST_DESCRIPTION = 16 << 20
 
 
-def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) -> Path:
+def export_model(model: Method, identity: ModelIdentity, folder: str | Path) -> Path:
     """Write a model for use elsewhere: weights as safetensors, the rest as JSON.
 
     Args:
@@ -48,7 +50,7 @@ def export_model(model: nn.Module, identity: ModelIdentity, folder: str | Path) 
     return target
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, ModelIdentity]:
+def load_model(path: str | Path) -> tuple[Method, ModelIdentity]:
     """Load a finished model, or the model inside a training checkpoint.
 
     Args:

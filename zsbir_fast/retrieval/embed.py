@@ -3,45 +3,85 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from zsbir_fast.data.images import ImageSet
+from zsbir_fast._progress import with_progress
+from zsbir_fast.data.image_spec import ImageSpec
+from zsbir_fast.data.images import ImageSet, Modality
 from zsbir_fast.data.transforms import eval_transform
+from zsbir_fast.methods.contract import Method
 
-Modality = Literal["sketch", "photo"]
 _PLURAL = {"sketch": "sketches", "photo": "photos"}
 Embed = Callable[[Tensor, Modality], Tensor]
 
 
 def embed_images(
-    embed: Embed,
+    model: Method,
     images: ImageSet,
     *,
-    encoder: Any,
     batch_size: int = 64,
     workers: int = 0,
-    device: torch.device | str = "cpu",
-    progress: str | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = False,
 ) -> Tensor:
-    """Embed every image of a set.
+    """Embed every image of a set with a trained model, in evaluation mode.
 
     In an initialised ``torch.distributed`` job each process embeds its share, and all of them
     return the whole.
 
     Args:
-        embed: ``(images [B, 3, H, W], modality) -> [B, D]``, e.g. ``model.embed``.
-        images: the images; their transform is replaced by the encoder's evaluation transform.
-        encoder: gives ``image_size``, ``mean`` and ``std``.
+        model: the model, e.g. from :func:`zsbir_fast.load_model`.
+        images: sketches or photos; their transform is replaced by the model's own.
+        batch_size: images per forward pass.
+        workers: processes that load images; 0 loads in this one.
+        device: where the model is moved to and runs; default: where it is.
+        progress: show progress.
+
+    Returns:
+        float32 [n, D] on the CPU, row i for image i.
+
+    Raises:
+        ValueError: ``images`` is empty.
+    """
+    where = next(model.parameters()).device if device is None else torch.device(device)
+    with evaluating(model.to(where)):
+        return embed_with(
+            model.embed,
+            images,
+            spec=model.image_spec(),
+            batch_size=batch_size,
+            workers=workers,
+            device=where,
+            progress=f"embedding {_PLURAL[images.modality]}" if progress else None,
+        )
+
+
+def embed_with(
+    embed: Embed,
+    images: ImageSet,
+    *,
+    spec: ImageSpec,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> Tensor:
+    """Embed every image of a set with a function, as :func:`embed_images` does with a model.
+
+    Args:
+        embed: ``(images [B, 3, H, W], modality) -> [B, D]``.
+        images: the images; their transform is replaced by the evaluation transform of ``spec``.
+        spec: size and normalisation of the images.
         batch_size: images per call of ``embed``.
         workers: processes that load images.
         device: where the images are sent.
-        progress: text of a progress bar; None shows none.
+        progress: what the shown progress says; None shows none.
 
     Returns:
         float32 [n, D] on the CPU, row i for image i.
@@ -51,10 +91,7 @@ def embed_images(
     """
     if len(images) == 0:
         raise ValueError("embed_images: images must hold at least one image, got none")
-    transform = eval_transform(
-        encoder.image_size, mean=encoder.mean, std=encoder.std, modality=images.modality
-    )
-    prepared = images.with_transform(transform)
+    prepared = images.with_transform(eval_transform(*spec, modality=images.modality))
     rank, world = _place()
     share = Subset(prepared, range(rank, len(prepared), world))
     loader: DataLoader[Any] = DataLoader(
@@ -63,48 +100,17 @@ def embed_images(
         num_workers=workers,
         generator=torch.Generator(),  # so that starting it draws nothing from the global one
     )
+    batches = with_progress(loader, len(loader), progress, unit="batches") if progress else loader
     rows: list[Tensor] = []
     with torch.inference_mode():
-        for batch, _ in _with_bar(loader, progress):
+        for batch, _ in batches:
             rows.append(embed(batch.to(device), images.modality).float().cpu())
     mine = torch.cat(rows) if rows else torch.empty(0)
     return mine if world == 1 else _join_shares(mine, len(prepared), device)
 
 
-def embed_pair(
-    model: Any, sketches: ImageSet, photos: ImageSet, *, progress: bool = False, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """Embed sketches and photos with a trained model, in evaluation mode.
-
-    Args:
-        model: gives ``embed`` and ``encoder``.
-        sketches: the queries.
-        photos: the gallery.
-        progress: show progress bars.
-        options: ``batch_size``, ``workers`` and ``device`` of ``embed_images``.
-
-    Returns:
-        float32 [Q, D] and [G, D] on the CPU.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    with evaluating(model):
-        queries, gallery = (
-            embed_images(
-                model.embed,
-                images,
-                encoder=model.encoder,
-                progress=f"embedding {_PLURAL[images.modality]}" if progress else None,
-                **options,
-            )
-            for images in (sketches, photos)
-        )
-    return queries, gallery
-
-
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Any:
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put a model into evaluation mode, and every part of it back as it was.
 
     Args:
@@ -126,14 +132,6 @@ def _place() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def _with_bar(loader: DataLoader[Any], progress: str | None) -> Any:
-    if progress is None:
-        return loader
-    from tqdm.auto import tqdm
-
-    return tqdm(loader, desc=progress, unit="batch", leave=False)
 
 
 def _join_shares(mine: Tensor, total: int, device: torch.device | str) -> Tensor:

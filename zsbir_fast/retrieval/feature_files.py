@@ -1,4 +1,4 @@
-"""Embeddings to evaluate: from two files, or from a stored model and a benchmark."""
+"""Embeddings of any origin, from two files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zsbir_fast._words import shortened
-from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.names import by_plain_name, plain_name
 from zsbir_fast.data.npz_files import read_npz
-from zsbir_fast.methods.identity import ModelIdentity
-from zsbir_fast.retrieval.embed import embed_pair
-from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
 
 _KEYS = ("embeddings", "labels")
 _FUNCTION = "read_feature_pair"
@@ -35,8 +31,6 @@ class FeaturePair:
         query_labels: int64 [Q].
         gallery_labels: int64 [G].
         names: label -> its name.
-        leak: classes that the model was trained on or chosen by; none in a zero-shot test, and
-            where the model is not known.
     """
 
     queries: Tensor
@@ -44,50 +38,6 @@ class FeaturePair:
     query_labels: Tensor
     gallery_labels: Tensor
     names: dict[int, str]
-    leak: Leak = NO_LEAK
-
-
-def embed_benchmark(
-    model: Any,
-    identity: ModelIdentity,
-    benchmark: Benchmark,
-    *,
-    allow_seen: bool = False,
-    **options: Any,
-) -> FeaturePair:
-    """Embed the unseen classes of a benchmark with a stored model.
-
-    Args:
-        model: the model, as ``load_model`` gives it.
-        identity: what it is, from there, too.
-        benchmark: its test sketches are the queries, its test photos the gallery.
-        allow_seen: do so on classes that the model was trained on, too; ``leak`` of the result
-            names them.
-        options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
-
-    Returns:
-        The embeddings.
-
-    Raises:
-        ValueError: the model was trained on some of the unseen classes, or its checkpoint was
-            chosen by them.
-    """
-    leak = check_unseen(
-        "embed_benchmark",
-        benchmark.unseen,
-        trained=identity.classes,
-        chosen_by=identity.chosen_by,
-        allow_seen=allow_seen,
-    )
-    queries, gallery = embed_pair(model, benchmark.test_sketches, benchmark.test_photos, **options)
-    return FeaturePair(
-        queries=queries,
-        gallery=gallery,
-        query_labels=benchmark.test_sketches.labels,
-        gallery_labels=benchmark.test_photos.labels,
-        names=dict(enumerate(benchmark.unseen)),
-        leak=leak,
-    )
 
 
 def read_feature_pair(queries: str | Path, gallery: str | Path) -> FeaturePair:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zsbir_fast.data.benchmarks import Benchmark
+from zsbir_fast.data.image_spec import ImageSpec
 from zsbir_fast.data.images import ImageSet
 from zsbir_fast.data.transforms import eval_transform
-from zsbir_fast.methods.dmwan.model import PairExplanation
+from zsbir_fast.methods.contract import Method
+from zsbir_fast.report.explanation import PairExplanation
 from zsbir_fast.retrieval.embed import evaluating
 
 
@@ -31,29 +32,25 @@ class ExplainedPairs:
 
 
 def explain_seen_pairs(
-    model: Any,
+    model: Method,
     benchmark: Benchmark,
     *,
     pairs: int = 48,
     seed: int = 0,
-    device: torch.device | str = "cpu",
 ) -> ExplainedPairs | None:
     """Weigh a sketch and a photo of every class that the model was trained on.
 
     Only seen classes have text. They are those of training, so nothing is measured here.
 
     Args:
-        model: gives ``classes``, ``encoder`` and ``explain_pairs``, as DM-WAN does.
+        model: the method.
         benchmark: gives the training images.
-        pairs: of more classes, so many that are evenly spread.
+        pairs: most pairs to take; of more classes, those that are evenly spread.
         seed: fixes which image of a class is taken.
-        device: where the model is.
 
     Returns:
         The batch and its explanation; None if the model explains nothing.
     """
-    if not hasattr(model, "explain_pairs"):
-        return None
     modalities = [
         images.of_classes(model.classes)
         for images in (benchmark.train_sketches, benchmark.train_photos)
@@ -63,15 +60,17 @@ def explain_seen_pairs(
     labels = present[spread]
     generator = torch.Generator().manual_seed(seed)
     sketches, photos = (_one_per_class(images, labels, generator) for images in modalities)
+    device = next(model.parameters()).device
+    spec = model.image_spec()
     with evaluating(model), torch.inference_mode():
-        weights, local, global_, answers = model.explain_pairs(
-            _batch(sketches, model.encoder).to(device),
-            _batch(photos, model.encoder).to(device),
+        explanation = model.explain(
+            _batch(sketches, spec).to(device),
+            _batch(photos, spec).to(device),
             labels.to(device),
         )
-    on_cpu = answers._replace(sketch=answers.sketch.cpu(), photo=answers.photo.cpu())
-    explanation = PairExplanation(weights.cpu(), local.cpu(), global_.cpu(), on_cpu)
-    return ExplainedPairs(sketches, photos, explanation)
+    if explanation is None:
+        return None
+    return ExplainedPairs(sketches, photos, explanation.cpu())
 
 
 def _one_per_class(images: ImageSet, labels: Tensor, generator: torch.Generator) -> ImageSet:
@@ -82,9 +81,6 @@ def _one_per_class(images: ImageSet, labels: Tensor, generator: torch.Generator)
     return images.subset(rows)
 
 
-def _batch(images: ImageSet, encoder: Any) -> Tensor:
-    transform = eval_transform(
-        encoder.image_size, mean=encoder.mean, std=encoder.std, modality=images.modality
-    )
-    prepared = images.with_transform(transform)
+def _batch(images: ImageSet, spec: ImageSpec) -> Tensor:
+    prepared = images.with_transform(eval_transform(*spec, modality=images.modality))
     return torch.stack([prepared[i][0] for i in range(len(prepared))])

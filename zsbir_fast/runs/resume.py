@@ -198,7 +198,7 @@ def _read(path: Path) -> Begun:
     stored = read_checkpoint(path)
     callbacks = stored.get("callbacks")
     state = callbacks.get("ValidateAndSave") if isinstance(callbacks, dict) else None
-    course, steps = stored.get("course"), stored.get("global_step")
+    course, steps = stored.get("course"), stored.get("steps")
     if not (
         isinstance(state, dict)
         and isinstance(state.get("best_step"), int)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.report.attention import attention_pairs, weighted_pairs
-from zsbir_fast.report.content import Curve, PerClass, WeightedPair
+from zsbir_fast.report.content import Curve, PerClass, RetrievalRow, WeightedPair
 from zsbir_fast.report.html import write_report
 from zsbir_fast.report.retrieval import retrieval_rows
 from zsbir_fast.runs.curves import Points
 from zsbir_fast.runs.explain import ExplainedPairs
+from zsbir_fast.runs.outcome import Outcome, table_name
 from zsbir_fast.runs.results import result_table
-from zsbir_fast.runs.train import Embedded
 
 PRETRAINING_NOTE = (
     "The encoder starts from weights pre-trained on ImageNet, which holds photos of some of the "
@@ -25,93 +23,81 @@ PRETRAINING_NOTE = (
 )
 
 _IN_WORDS = (
-    "Every sketch ranks all photos by cosine similarity; a photo is right if it shows the class of "
-    "the sketch, and there are R right ones. Average precision: go down the ranking, note at every "
-    "right photo which share of the photos so far was right, add these up and divide by R. mAP@all "
-    "is the mean over the sketches. mAP@k stops after k photos and still divides by R, so even a "
-    "perfect ranking stays below 1 where R exceeds k. Prec@k is the share of right photos among "
-    "the first k. All are fractions, not percent. Other papers divide differently: zsbir eval "
-    "--compare shows the same ranking under their definitions."
+    "A photo is right if it shows the class of the query, and there are R right ones. Average "
+    "precision: go down the ranking, note at every right photo which share of the photos so far "
+    "was right, add these up and divide by R. mAP@all is the mean over the queries. mAP@k stops "
+    "after k photos and still divides by R, so even a perfect ranking stays below 1 where R "
+    "exceeds k. Prec@k is the share of right photos among the first k. All are fractions, not "
+    "percent. Other papers divide differently: zsbir eval --compare shows the same ranking "
+    "under their definitions."
 )
 
 
-def report_run(
-    path: str | Path,
-    benchmark: Benchmark,
-    results: Mapping[str, RetrievalResult],
-    trained: Embedded,
-    *,
-    title: str,
-    lead: str,
-    curves: Mapping[str, Points],
-    settings: Mapping[str, Any],
-    notes: Sequence[str] = (),
-    baseline: str = "",
-    explained: ExplainedPairs | None = None,
-) -> Path:
-    """Write the report of a trained model on the unseen classes of a benchmark.
+def write_run_report(path: str | Path, outcome: Outcome) -> Path:
+    """Write the report of a command.
 
     Args:
         path: the HTML file.
-        benchmark: gives the test images and the names of the unseen classes.
-        results: row name -> result, for the table; must hold ``"trained"``.
-        trained: embeddings and result of the trained model.
-        title: title of the page.
-        lead: a sentence under the title.
-        curves: logged numbers by name, as ``read_curves`` gives them.
-        settings: what was run.
-        notes: caveats.
-        baseline: row of ``results`` that the bars per class are compared with; none if empty.
-        explained: pairs of seen classes with their weights and patches, from
-            ``explain_seen_pairs``; None leaves these sections out.
+        outcome: what it has to say; pictures of retrieved photos where the images are known.
 
     Returns:
         The path written.
     """
-    names = dict(enumerate(benchmark.unseen))
-    leaked = len(trained.leak.names)
+    embedded, result = outcome.embedded, outcome.result
+    leaked = len(embedded.leak.names)
     known = f", {leaked} of them known to the model" if leaked else ""
-    kind = "Retrieval, not zero-shot," if leaked else "Zero-shot retrieval"
-    by_class = sorted(trained.result.per_class.items(), key=lambda item: -item[1]["map"])
+    table = outcome.table
+    highlight = list(table)[-1]
     return write_report(
         path,
-        title=title,
-        lead=lead,
+        title=outcome.title,
+        lead=outcome.lead,
         tables=[
             result_table(
-                f"{kind} on {benchmark.name}: {len(trained.queries)} sketches, "
-                f"{len(trained.gallery)} photos, {len(names)} unseen classes{known}",
-                results,
-                highlight="trained",
+                f"{outcome.of_what}: {len(embedded.queries)} queries, {len(embedded.gallery)} "
+                f"photos, {len(embedded.names)} classes{known}",
+                table,
+                highlight=highlight,
             )
         ],
-        retrieval=retrieval_rows(
-            trained.result.ap,
-            trained.queries,
-            trained.gallery,
-            benchmark.test_sketches,
-            benchmark.test_photos,
-        ),
+        retrieval=_retrieval(outcome),
         per_class=[
             PerClass(
-                title="Per unseen class",
-                values={names[label]: values["map"] for label, values in by_class},
-                baseline={
-                    names[label]: values["map"]
-                    for label, values in results[baseline].per_class.items()
-                }
-                if baseline
+                title="Per class",
+                values=_by_class(result, embedded.names),
+                baseline=_by_class(outcome.results[outcome.baseline], embedded.names)
+                if outcome.baseline
                 else {},
-                value_name="mAP@all of the trained model",
-                baseline_name=baseline,
+                value_name=f"mAP@all, {highlight}",
+                baseline_name=table_name(outcome.baseline),
             )
         ],
-        curves=training_curves(curves),
-        **_explanation(explained),
-        definition=f"{_IN_WORDS} In short: {trained.result.definition}.",
-        settings=settings,
+        curves=training_curves(outcome.curves),
+        **_explanation(outcome.explained),
+        definition=f"Every query ranks all photos by {embedded.ranker.name}. {_IN_WORDS} In "
+        f"short: {result.definition}.",
+        settings=outcome.settings,
         versions=versions(),
-        notes=[*filter(None, [trained.leak.note]), *notes],
+        notes=[*filter(None, [embedded.leak.note]), *outcome.notes],
+    )
+
+
+def _by_class(result: RetrievalResult, names: Mapping[int, str]) -> dict[str, float]:
+    best_first = sorted(result.per_class.items(), key=lambda item: -item[1]["map"])
+    return {names[label]: values["map"] for label, values in best_first}
+
+
+def _retrieval(outcome: Outcome) -> list[RetrievalRow]:
+    embedded = outcome.embedded
+    if embedded.sketches is None or embedded.photos is None:
+        return []
+    return retrieval_rows(
+        outcome.result.ap,
+        embedded.queries,
+        embedded.gallery,
+        embedded.sketches,
+        embedded.photos,
+        ranker=embedded.ranker,
     )
 
 

@@ -1,70 +1,59 @@
-"""Train one model on one benchmark: from typed settings to a folder with everything in it."""
+"""A whole training run: fit, test once on unseen classes, write the results."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
-import torch
-from torch import Tensor, nn
-
-from zsbir_fast._files import remove_leftovers
-from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
-from zsbir_fast.data.images import ImageSet
-from zsbir_fast.data.names import listing, same_names
-from zsbir_fast.methods.checkpoint_files import BEST, LAST, PREVIOUS, read_checkpoint
-from zsbir_fast.methods.identity import ModelIdentity, build_model
-from zsbir_fast.methods.saving import export_model
-from zsbir_fast.metrics.evaluate import evaluate_retrieval
+from zsbir_fast.data.benchmarks import Benchmark
+from zsbir_fast.methods.arguments import typed_arguments
+from zsbir_fast.methods.contract import Method
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.methods.registry import method_class
 from zsbir_fast.metrics.result import RetrievalResult
-from zsbir_fast.retrieval.embed import embed_pair
-from zsbir_fast.runs.baselines import usual_ks
-from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
-from zsbir_fast.runs.resume import (
-    Begun,
-    course_of,
-    find_begun,
-    put_damaged_aside,
-    require_possible_length,
-    require_same_course,
-    require_unfinished,
-)
-from zsbir_fast.runs.run_lock import Say, is_writer, lock_run, say_on_stderr
-from zsbir_fast.runs.settings import RunConfig, Settings, check_config, write_settings
-from zsbir_fast.training.data_module import SeenClasses
-from zsbir_fast.training.module import RetrievalModule
-from zsbir_fast.training.streams import derive_seed, seed_everything
-from zsbir_fast.training.trainer import Fitted, Validate, keep_freed_memory, run_trainer
+from zsbir_fast.runs.baselines import baseline_results
+from zsbir_fast.runs.curves import read_curves
+from zsbir_fast.runs.explain import explain_seen_pairs
+from zsbir_fast.runs.finish import write_outcome
+from zsbir_fast.runs.fit import TrainedModel, fit
+from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.run_lock import Say, lock_run, say_on_stderr
+from zsbir_fast.runs.run_report import PRETRAINING_NOTE
+from zsbir_fast.runs.settings import Settings
+from zsbir_fast.runs.unseen import embed_unseen
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Test images of a benchmark as a model sees them.
+class TrainedRun:
+    """A finished run.
 
     Attributes:
-        queries: sketches, float32 [Q, D].
-        gallery: photos, float32 [G, D].
-        result: evaluation under the protocol ``standard``, cosine.
-        leak: classes of the test that the model was trained on; none in a zero-shot test.
+        model: the chosen model in evaluation mode, on the device it was trained on.
+        identity: what it is.
+        benchmark: the benchmark.
+        outcome: its results and what the report shows.
+        is_first: whether this process is the one that wrote the files.
     """
 
-    queries: Tensor
-    gallery: Tensor
-    result: RetrievalResult
-    leak: Leak = NO_LEAK
+    model: Method
+    identity: ModelIdentity
+    benchmark: Benchmark
+    outcome: Outcome
+    is_first: bool
+
+    @property
+    def result(self) -> RetrievalResult:
+        """The result of the trained model on the unseen classes."""
+        return self.outcome.result
 
 
-def train(
-    settings: Settings, *, resume: bool = False, say: Say = say_on_stderr
-) -> tuple[nn.Module, Benchmark, Fitted]:
-    """Train on seen classes, choose by held-out seen classes, export the chosen model.
+def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -> TrainedRun:
+    """Train a method, test it once on the unseen classes, and write everything into one folder.
 
-    Writes below ``settings.run.out``: ``config.yaml``, ``checkpoints/last.ckpt`` and
-    ``best.ckpt``, ``logs/``, ``tensorboard/`` if installed, ``model/``. The folder is locked
-    meanwhile.
+    Writes below ``settings.run.out``: ``config.yaml``, ``checkpoints/``, ``logs/``, ``model/``,
+    ``metrics.json``, ``per_class.csv`` and ``report.html``. It is what ``zsbir train`` does.
 
     Args:
         settings: the whole config.
@@ -72,8 +61,7 @@ def train(
         say: gets a line where something unusual was found in the folder.
 
     Returns:
-        The chosen model on the device it was trained on, the whole benchmark, and how training
-        went.
+        The model and its results.
 
     Raises:
         ValueError: a setting is out of range or differs from those the run was begun with, the
@@ -82,154 +70,99 @@ def train(
         RunFinished: the run has done all steps and its results are written.
         RuntimeError: another process runs in the folder.
     """
-    check_config(settings.data, settings.optim, settings.run)
-    checkpoints = Path(settings.run.out) / "checkpoints"
-    if resume and not checkpoints.is_dir():  # before a folder is made for the lock
-        find_begun(settings.run.out, say=say)
-    with lock_run(settings.run.out, say=say):
-        begun = find_begun(settings.run.out, say=say) if resume else None
-        if begun is None:
-            _require_new(checkpoints)
-        return _train(settings, begun)
-
-
-def _train(settings: Settings, begun: Begun | None) -> tuple[nn.Module, Benchmark, Fitted]:
-    data, optim, run = settings.data, settings.optim, settings.run
-    benchmark = load_benchmark(data.name, data.root, **data.places())
-    seen, held_out = benchmark, None
-    if data.validation_classes:
-        seen, held_out = benchmark.hold_out(classes=data.validation_classes, seed=run.seed)
-    identity = replace(
-        ModelIdentity.of(settings.method, settings.model, seen.seen),
-        chosen_by=() if held_out is None else held_out.unseen,
-        benchmark=data.name,
-    )
-    if begun is not None:
-        require_same_course(settings, begun)
-        identity.require_same(begun.identity)
-        require_unfinished(settings, begun)
-        require_possible_length(settings, begun)
-    keep_freed_memory()
-    seed_everything(derive_seed(run.seed))
-    model: Any = build_model(identity)
-    module = RetrievalModule(
-        model, optim, identity, total_steps=run.total_steps, course=course_of(settings)
-    )
-    if begun is not None and begun.steps == run.total_steps:
-        fitted = _take_finished(module, begun, run)
-    else:
-        datamodule = SeenClasses(
-            seen,
-            data,
-            model.encoder,
-            epoch_batches=run.steps_per_epoch * optim.accumulate,
-            epochs=run.epochs,
-            seed=run.seed,
+    start = time.perf_counter()
+    out = Path(settings.run.out)
+    if resume and not out.is_dir():  # before a folder is made for the lock
+        raise FileNotFoundError(f"train: run.out must hold a run to resume, but {out} is missing")
+    with lock_run(out, say=say):
+        trained = fit(settings, resume=resume, say=say)
+        benchmark, fitted = trained.benchmark, trained.fitted
+        lead = (
+            f"Trained for {fitted.steps} steps on {len(benchmark.seen)} seen classes; the unseen "
+            "ones were looked at once, after training."
         )
-        _prepare_folder(settings, begun)
-        fitted = run_trainer(
-            module,
-            datamodule,
-            optim,
-            run,
-            validate=_validation(model, held_out, settings) if held_out is not None else None,
-            resume_from=None if begun is None else begun.path,
+        outcome = outcome_of(
+            trained,
+            settings,
+            title=f"{settings.method} on {benchmark.name}",
+            lead=lead,
+            baselines=untrained_results(settings, benchmark, trained),
         )
-    if held_out is not None:
-        _load_weights(module, Path(run.out) / "checkpoints" / BEST)
-    if fitted.is_first:
-        export_model(model, identity, Path(run.out) / "model")
-    return model.to(fitted.device).eval(), benchmark, fitted
+        if fitted.is_first:
+            facts = {
+                "steps": fitted.steps,
+                "best_step": fitted.best_step,
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+            write_outcome(out, outcome, **facts)
+    return TrainedRun(trained.model, trained.identity, benchmark, outcome, fitted.is_first)
 
 
-def evaluate_unseen(
-    model: Any,
-    sketches: ImageSet,
-    photos: ImageSet,
-    *,
-    allow_seen: bool = False,
-    **options: Any,
-) -> Embedded:
-    """Search the photos by the sketches and evaluate under the protocol ``standard``.
+def untrained_results(
+    settings: Settings, benchmark: Benchmark, trained: TrainedModel | None = None
+) -> dict[str, RetrievalResult]:
+    """Evaluate what a method starts from: chance, and the encoder before training if it has one.
 
     Args:
-        model: gives ``embed`` and ``encoder``, and, in ``classes``, what it was trained on.
-        sketches: the queries.
-        photos: the gallery.
-        allow_seen: evaluate on classes that the model was trained on, too; ``leak`` of the result
-            names them.
-        options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_pair``.
+        settings: the config; the method and its encoder.
+        benchmark: the images.
+        trained: says on which device to run and whether to show progress; None: before training,
+            on the CPU.
 
     Returns:
-        Embeddings and result.
-
-    Raises:
-        ValueError: sketches and photos have other classes, the model was trained on some of them,
-            a set is empty, or no query has a relevant photo.
+        Row -> result.
     """
-    if not same_names(sketches.classes, photos.classes):
-        raise ValueError(
-            "evaluate_unseen: sketches and photos must have the same classes, got "
-            f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"
-        )
-    trained = getattr(model, "classes", ())
-    leak = check_unseen("evaluate_unseen", photos.classes, trained=trained, allow_seen=allow_seen)
-    queries, gallery = embed_pair(model, sketches, photos, **options)
-    labels = (sketches.labels, photos.labels)
-    result = evaluate_retrieval(queries, gallery, *labels, ks=usual_ks(len(gallery)))
-    return Embedded(queries, gallery, result, leak)
-
-
-def _validation(model: Any, held_out: Benchmark, settings: Settings) -> Validate:
-    """Zero-shot retrieval on held-out seen classes; the unseen ones are left alone."""
-
-    def validate(trainer: pl.Trainer) -> dict[str, float]:
-        start = time.perf_counter()
-        with trainer.precision_plugin.forward_context():
-            result = evaluate_unseen(
-                model,
-                held_out.test_sketches,
-                held_out.test_photos,
-                batch_size=settings.data.eval_batch_size,
-                workers=settings.data.workers,
-                device=trainer.strategy.root_device,
-            ).result
-        return {"val/map": result.map, "val/seconds": time.perf_counter() - start}
-
-    return validate
-
-
-def _require_new(checkpoints: Path) -> None:
-    if any((checkpoints / name).exists() for name in (LAST, PREVIOUS)):
-        raise ValueError(
-            f"train: run.out must be a new folder, got {checkpoints.parent}, which holds a run; "
-            "add --resume to go on with it, or choose another --run.out"
-        )
-
-
-def _prepare_folder(settings: Settings, begun: Begun | None) -> None:
-    """Clear away what a killed run left half written, and write the config."""
-    if is_writer():
-        if begun is not None:
-            put_damaged_aside(begun)
-        out = Path(settings.run.out)
-        for folder in (out, out / "checkpoints", out / "model"):
-            remove_leftovers(folder)
-        write_settings(out / "config.yaml", settings)
-
-
-def _take_finished(module: RetrievalModule, begun: Begun, run: RunConfig) -> Fitted:
-    """A run that was stopped between its last step and its results: only these are missing."""
-    _load_weights(module, begun.path)
-    gpu = run.accelerator != "cpu" and torch.cuda.is_available()
-    return Fitted(
-        steps=begun.steps,
-        best=begun.best,
-        best_step=begun.best_step,
-        device=torch.device("cuda" if gpu else "cpu"),
-        is_first=is_writer(),
+    make = method_class(settings.method)
+    encoder = make.pretrained_encoder(typed_arguments(settings.method, make, settings.model))
+    return baseline_results(
+        encoder,
+        benchmark,
+        device="cpu" if trained is None else trained.fitted.device,
+        batch_size=settings.data.eval_batch_size,
+        workers=settings.data.workers,
+        progress=settings.run.progress and (trained is None or trained.fitted.is_first),
     )
 
 
-def _load_weights(module: RetrievalModule, path: Path) -> None:
-    module.load_state_dict(read_checkpoint(path)["state_dict"])
+def outcome_of(
+    trained: TrainedModel,
+    settings: Settings,
+    *,
+    title: str,
+    lead: str,
+    baselines: Mapping[str, RetrievalResult],
+) -> Outcome:
+    """Search the unseen classes with a trained model, and gather all that the report shows.
+
+    Args:
+        trained: the model.
+        settings: what it was trained with.
+        title: title of the report.
+        lead: a sentence under it.
+        baselines: rows that stand before the trained model's.
+
+    Returns:
+        The outcome.
+    """
+    benchmark, fitted = trained.benchmark, trained.fitted
+    embedded = embed_unseen(
+        trained.model,
+        benchmark,
+        chosen_by=trained.identity.chosen_by,
+        batch_size=settings.data.eval_batch_size,
+        workers=settings.data.workers,
+        device=fitted.device,
+        progress=settings.run.progress and fitted.is_first,
+    )
+    return Outcome(
+        title=title,
+        lead=lead,
+        of_what=f"Zero-shot retrieval on {benchmark.name}",
+        results={**baselines, "trained": embedded.evaluate()},
+        embedded=embedded,
+        baseline="raw" if "raw" in baselines else "",
+        curves=read_curves(Path(settings.run.out) / "logs"),
+        settings=settings.flat(),
+        notes=[PRETRAINING_NOTE],
+        explained=explain_seen_pairs(trained.model, benchmark) if fitted.is_first else None,
+    )

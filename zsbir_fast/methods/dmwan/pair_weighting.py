@@ -16,6 +16,7 @@ from zsbir_fast.ops.token_weighting import (
     token_weighting,
 )
 from zsbir_fast.reference.token_weighting import Beta, safe_cosine, unit_rows
+from zsbir_fast.report.explanation import PatchAnswers
 
 if TYPE_CHECKING:
     from zsbir_fast.text.class_text import ClassText
@@ -33,21 +34,6 @@ class PairAlignment(NamedTuple):
     local: Tensor
     global_: Tensor
     pooled: tuple[tuple[Tensor, Tensor], ...]
-
-
-class PatchAnswers(NamedTuple):
-    """What a pair's score looked at, for pictures.
-
-    Attributes:
-        words: B lists of words, one per row of the attention that means something.
-        sketch: float [B, L, N_s], share of its attention that a word gives to each patch of the
-            sketch; the rows of ``words`` sum to 1.
-        photo: float [B, L, N_i], the same for the photo.
-    """
-
-    words: list[list[str]]
-    sketch: Tensor
-    photo: Tensor
 
 
 class TextWeighting(nn.Module):
