@@ -23,8 +23,7 @@ from zsbir_fast.models.pair_weighting import (
     TextWeighting,
 )
 from zsbir_fast.models.regularisers import DomainMeans, FrozenCopy
-from zsbir_fast.ops._checks import check_choice
-from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._checks import Impl, check_choice
 from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
 from zsbir_fast.reference.quadruplet_mining import Negative, Positive, Preset
