@@ -28,8 +28,8 @@ _PUBLIC = {
     "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
     "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
     "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
-    "batch_all_triplet_loss": "zsbir_fast.ops.batch_all",
-    "batch_all_quadruplet_loss": "zsbir_fast.ops.batch_all",
+    "batch_all_triplet_loss": "zsbir_fast.ops.quadruplet_mining",
+    "batch_all_quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
     "token_weighting": "zsbir_fast.ops.token_weighting",
     "pairwise_token_score": "zsbir_fast.ops.token_weighting",
     "alignment_weights": "zsbir_fast.ops.token_weighting",
@@ -73,9 +73,11 @@ if TYPE_CHECKING:
     from zsbir_fast.metrics.protocols import Protocol as Protocol
     from zsbir_fast.metrics.result import RetrievalResult as RetrievalResult
     from zsbir_fast.metrics.torchmetrics_adapter import RetrievalMetric as RetrievalMetric
-    from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss as batch_all_quadruplet_loss
-    from zsbir_fast.ops.batch_all import batch_all_triplet_loss as batch_all_triplet_loss
     from zsbir_fast.ops.quadruplet_mining import Quadruplets as Quadruplets
+    from zsbir_fast.ops.quadruplet_mining import (
+        batch_all_quadruplet_loss as batch_all_quadruplet_loss,
+    )
+    from zsbir_fast.ops.quadruplet_mining import batch_all_triplet_loss as batch_all_triplet_loss
     from zsbir_fast.ops.quadruplet_mining import mine_quadruplets as mine_quadruplets
     from zsbir_fast.ops.quadruplet_mining import quadruplet_loss as quadruplet_loss
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights

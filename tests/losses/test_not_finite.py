@@ -12,7 +12,7 @@ from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_l
 from zsbir_fast.losses.classification import CosineClassifier
 from zsbir_fast.methods.regularisers import DomainMeans
 from zsbir_fast.ops._checks import unit_length
-from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
+from zsbir_fast.ops.quadruplet_mining.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 
 INF, NAN = float("inf"), float("nan")

@@ -13,8 +13,8 @@ from zsbir_fast.cli.parsing import find_config
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods.dmwan.model import DMWAN
 from zsbir_fast.methods.saving import load_model
-from zsbir_fast.runs.settings import read_settings
 from zsbir_fast.runs import quickstart, train
+from zsbir_fast.runs.settings import read_settings
 
 SMALL = [
     "--config=dmwan-qd_caltech",

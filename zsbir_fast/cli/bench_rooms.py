@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast.metrics.evaluate import evaluate_ranking
-from zsbir_fast.ops import batch_all
 from zsbir_fast.ops import quadruplet_mining as mining
 from zsbir_fast.ops import token_weighting as tokens
-from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._checks import Impl
+from zsbir_fast.ops.quadruplet_mining import batch_all
 from zsbir_fast.reference import batched_map as map_reference
 from zsbir_fast.reference import token_weighting as token_reference
 from zsbir_fast.reference.definitions import FIXED_COLUMNS, Definition

@@ -24,7 +24,7 @@ from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
 from zsbir_fast.methods.dmwan.pair_weighting import PairAlignment, PatchWeighting, TextWeighting
 from zsbir_fast.methods.regularisers import DomainMeans, FrozenCopy
-from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
 from zsbir_fast.report.explanation import PairExplanation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast.encoders.build import Features
-from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.token_weighting import (
     TokenWeighting,
     pairwise_token_score,

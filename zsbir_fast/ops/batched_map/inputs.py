@@ -69,11 +69,13 @@ def check_scores(op: str, scores: Tensor, query_class: Tensor, gallery: GalleryC
 
 
 def check_float(op: str, name: str, tensor: Tensor) -> None:
+    """Raise unless the tensor is of a type that the kernels compare."""
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{op}: {name} must be float32 or float64, got {tensor.dtype}")
 
 
 def check_ks(op: str, ks: Sequence[int]) -> None:
+    """Raise unless every cut-off is positive."""
     for k in ks:
         if k < 1:
             raise ValueError(f"{op}: every k of ks must be at least 1, got {k}")
@@ -145,12 +147,14 @@ class RelevantInput:
 
 
 def check_offsets(op: str, name: str, offsets: Tensor, end: int) -> None:
+    """Raise unless the offsets ascend from 0 to ``end``."""
     bounds = [int(offsets[0]), int(offsets[-1])]
     if bounds != [0, end] or bool((offsets[1:] < offsets[:-1]).any()):
         raise ValueError(f"{op}: {name} must ascend from 0 to {end}, got {offsets.tolist()[:5]}...")
 
 
 def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None:
+    """Raise unless all values are in [low, high]."""
     if values.numel() == 0:
         return
     least, most = (int(x) for x in torch.aminmax(values))
@@ -193,6 +197,7 @@ def cut_offs(ks: Sequence[int], device: torch.device) -> Tensor:
 
 
 def definition_struct(definition: Sequence[int], ks: Tensor) -> _C.Definition:
+    """The codes and cut-offs as the kernels read them; ``ks`` must outlive the struct."""
     ap, normaliser, precision, ties = definition
     return _C.Definition(
         ap=ap,

@@ -8,7 +8,13 @@ import re
 import pytest
 import torch
 
-from zsbir_fast.ops import hinge_rows, pair_distances, probes, quadruplet_hinges, select_pairs
+from zsbir_fast.ops.quadruplet_mining import (
+    hinge_rows,
+    pair_distances,
+    probes,
+    quadruplet_hinges,
+    select_pairs,
+)
 
 MODULES = (hinge_rows, pair_distances, probes, quadruplet_hinges, select_pairs)
 SKETCHES, PHOTOS, WIDTH = 5, 7, 3

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from zsbir_fast.ops import _pairwise_native  # noqa: F401  # registers its operators
-from zsbir_fast.ops import _token_weighting_native as native
 from zsbir_fast.ops._checks import (
+    Impl,
     as_share,
     as_temperature,
     check_choice,
@@ -19,8 +18,9 @@ from zsbir_fast.ops._checks import (
     check_tensor,
 )
 from zsbir_fast.ops._library import refuse_transforms
-from zsbir_fast.ops._quadruplet_inputs import Impl
-from zsbir_fast.ops._token_weighting_inputs import (
+from zsbir_fast.ops.token_weighting import operators as native
+from zsbir_fast.ops.token_weighting import pairwise_operators  # noqa: F401  # registers them
+from zsbir_fast.ops.token_weighting.inputs import (
     check_pairwise,
     check_text_global,
     check_token_weighting,

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss, batch_all_triplet_loss
+from zsbir_fast.ops.quadruplet_mining import batch_all_quadruplet_loss, batch_all_triplet_loss
 
 NAN = torch.full((6, 4), float("nan"))
 ERRORS = [

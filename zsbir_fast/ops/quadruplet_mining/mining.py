@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops.select_pairs import Choice, Selected, Selection, select_pairs
+from zsbir_fast.ops.quadruplet_mining.select_pairs import Choice, Selected, Selection, select_pairs
 from zsbir_fast.reference.quadruplet_mining import (
     Distance,
     Negative,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.ops._checks import (
+    Impl,
     as_count,
     as_labels,
     as_margin,
@@ -19,9 +20,7 @@ from zsbir_fast.ops._checks import (
     unseen,
 )
 from zsbir_fast.ops._library import refuse_transforms
-from zsbir_fast.ops._mining import Batch, MiningOptions, mine
-from zsbir_fast.ops._quadruplet_inputs import (
-    Impl,
+from zsbir_fast.ops.quadruplet_mining.inputs import (
     check_beside,
     check_features,
     check_paired,
@@ -29,8 +28,9 @@ from zsbir_fast.ops._quadruplet_inputs import (
     check_weights,
     five_numbers,
 )
-from zsbir_fast.ops.pair_distances import kernel_rows
-from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
+from zsbir_fast.ops.quadruplet_mining.mining import Batch, MiningOptions, mine
+from zsbir_fast.ops.quadruplet_mining.pair_distances import kernel_rows
+from zsbir_fast.ops.quadruplet_mining.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 from zsbir_fast.reference.quadruplet_mining import (
     MARGINS,

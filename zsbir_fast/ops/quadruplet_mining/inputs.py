@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from zsbir_fast.ops._checks import (
     unseen,
 )
 from zsbir_fast.reference.quadruplet_mining import Five
-
-Impl = Literal["fused", "reference"]
 
 
 def five_numbers(

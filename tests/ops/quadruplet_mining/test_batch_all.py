@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast import _C
-from zsbir_fast.ops import hinge_rows, probes
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss, batch_all_triplet_loss
+from zsbir_fast.ops.quadruplet_mining import (
+    batch_all_quadruplet_loss,
+    batch_all_triplet_loss,
+    hinge_rows,
+    probes,
+)
 from zsbir_fast.reference.quadruplet_mining import PRESETS
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]

@@ -24,7 +24,7 @@ from zsbir_fast.ops._library import (
     refuse_second_derivatives,
     register,
 )
-from zsbir_fast.ops._token_weighting_inputs import (
+from zsbir_fast.ops.token_weighting.inputs import (
     Inputs,
     check_operator,
 )
@@ -61,6 +61,7 @@ def call(name: str, device: torch.device, *arguments: Any) -> None:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """The type as ``_C`` calls it."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast import _C
-from zsbir_fast.ops import pair_distances as ops
-from zsbir_fast.ops.pair_distances import kernel_rows, pair_distances
+from zsbir_fast.ops.quadruplet_mining import pair_distances as ops
+from zsbir_fast.ops.quadruplet_mining.pair_distances import kernel_rows, pair_distances
 from zsbir_fast.reference import quadruplet_mining as reference
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]

@@ -10,12 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_labels, as_margin, check_choice, unseen
+from zsbir_fast.ops._checks import Impl, as_labels, as_margin, check_choice, unseen
 from zsbir_fast.ops._library import refuse_transforms
-from zsbir_fast.ops._quadruplet_inputs import Impl, check_features, five_numbers
-from zsbir_fast.ops.hinge_rows import HingeSums, hinge_rows, union_counts
-from zsbir_fast.ops.pair_distances import half_as_float, kernel_rows, pair_distances
-from zsbir_fast.ops.probes import count_probe_union, probe_sum
+from zsbir_fast.ops.quadruplet_mining.hinge_rows import HingeSums, hinge_rows, union_counts
+from zsbir_fast.ops.quadruplet_mining.inputs import check_features, five_numbers
+from zsbir_fast.ops.quadruplet_mining.pair_distances import (
+    half_as_float,
+    kernel_rows,
+    pair_distances,
+)
+from zsbir_fast.ops.quadruplet_mining.probes import count_probe_union, probe_sum
 from zsbir_fast.reference import batch_all as reference
 from zsbir_fast.reference.quadruplet_mining import (
     MARGINS,

@@ -7,8 +7,12 @@ import torch
 from torch.autograd import forward_ad
 
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss, batch_all_triplet_loss
-from zsbir_fast.ops.quadruplet_mining import mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops.quadruplet_mining import (
+    batch_all_quadruplet_loss,
+    batch_all_triplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
 
 # torch's own, where forward-mode differentiation is first used.
 pytestmark = pytest.mark.filterwarnings(

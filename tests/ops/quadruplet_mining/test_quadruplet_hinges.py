@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast import _C
-from zsbir_fast.ops import quadruplet_hinges as ops
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops.quadruplet_mining import quadruplet_hinges as ops
 from zsbir_fast.reference.quadruplet_mining import PRESETS
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]

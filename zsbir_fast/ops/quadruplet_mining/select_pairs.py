@@ -24,7 +24,7 @@ from zsbir_fast.ops._library import (
     current_stream,
     register,
 )
-from zsbir_fast.ops.pair_distances import (
+from zsbir_fast.ops.quadruplet_mining.pair_distances import (
     CODES,
     check_distance,
     check_kernel_rows,

@@ -17,8 +17,15 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._batched_map_inputs import GalleryClasses as GalleryClasses
-from zsbir_fast.ops._batched_map_inputs import (
+from zsbir_fast.ops._library import (
+    LIB,
+    as_kernel_input,
+    check_one_device,
+    current_stream,
+    register,
+)
+from zsbir_fast.ops.batched_map.inputs import (
+    GalleryClasses,
     RelevantInput,
     ScoresInput,
     check_counts,
@@ -29,13 +36,6 @@ from zsbir_fast.ops._batched_map_inputs import (
     check_scores,
     cut_offs,
     definition_struct,
-)
-from zsbir_fast.ops._library import (
-    LIB,
-    as_kernel_input,
-    check_one_device,
-    current_stream,
-    register,
 )
 from zsbir_fast.reference import batched_map as reference
 from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS, Definition

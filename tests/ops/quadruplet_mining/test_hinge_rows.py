@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast import _C
-from zsbir_fast.ops import hinge_rows as ops
-from zsbir_fast.ops.hinge_rows import hinge_rows, union_counts
+from zsbir_fast.ops.quadruplet_mining import hinge_rows as ops
+from zsbir_fast.ops.quadruplet_mining.hinge_rows import hinge_rows, union_counts
 
 LEVELS = ["baseline", "avx2", "avx512"]
 LEVELS = LEVELS[: LEVELS.index(_C.simd_level()) + 1]

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsbir_fast.ops import probes as ops
-from zsbir_fast.ops.probes import count_probe_union, probe_sum
+from zsbir_fast.ops.quadruplet_mining import probes as ops
+from zsbir_fast.ops.quadruplet_mining.probes import count_probe_union, probe_sum
 
 DTYPES = [torch.float32, torch.float64]
 

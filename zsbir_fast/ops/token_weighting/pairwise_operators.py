@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zsbir_fast import _C
 from zsbir_fast.ops._library import LIB, address, refuse_second_derivatives, register
-from zsbir_fast.ops._token_weighting_inputs import check_pairwise, check_pairwise_saved
-from zsbir_fast.ops._token_weighting_native import call, dtype_name
+from zsbir_fast.ops.token_weighting.inputs import check_pairwise, check_pairwise_saved
+from zsbir_fast.ops.token_weighting.operators import call, dtype_name
 from zsbir_fast.reference import token_weighting_gradients as gradients
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 

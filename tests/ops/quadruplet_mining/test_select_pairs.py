@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast import _C
-from zsbir_fast.ops import select_pairs as ops
-from zsbir_fast.ops.pair_distances import CODES, kernel_rows, pair_distances
-from zsbir_fast.ops.select_pairs import select_pairs
+from zsbir_fast.ops.quadruplet_mining import select_pairs as ops
+from zsbir_fast.ops.quadruplet_mining.pair_distances import CODES, kernel_rows, pair_distances
+from zsbir_fast.ops.quadruplet_mining.select_pairs import select_pairs
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]
 LEVELS = ["baseline", "avx2", "avx512"]
