@@ -27,7 +27,7 @@ class CosineClassifier(nn.Module):
     Source: normalised softmax, Wang et al., arXiv 1704.06369.
     """
 
-    def __init__(self, width: int, classes: int, *, temperature: float = 0.05) -> None:
+    def __init__(self, *, width: int, classes: int, temperature: float = 0.05) -> None:
         super().__init__()
         for argument, count in (("width", width), ("classes", classes)):
             if count < 1:

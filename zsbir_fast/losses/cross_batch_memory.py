@@ -34,7 +34,7 @@ class FeatureBank(nn.Module):
     _features: Tensor
     _labels: Tensor
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
         if size < 1 or width < 1:
             raise ValueError(
@@ -117,10 +117,10 @@ class CrossBatchMemory(nn.Module):
     processes. It is part of the state dict: a resumed run goes on exactly.
 
     Args:
-        loss: the loss; its ``mining`` must not be ``"all"``.
+        loss: the loss; its ``negative`` must not be ``"all"``.
         size: past features of each modality, 1 to 65,536.
         width: feature width D.
-        positives: past features may be positives, too, not only negatives; not with
+        past_positives: past features may be positives, too, not only negatives; not with
             ``positive="paired"``.
         warm_up: so many batches are only remembered, and compared with themselves alone: early
             features drift too fast to be worth comparing with.
@@ -141,10 +141,10 @@ class CrossBatchMemory(nn.Module):
     def __init__(
         self,
         loss: WeightedQuadrupletLoss,
+        *,
         size: int,
         width: int,
-        *,
-        positives: bool = False,
+        past_positives: bool = False,
         warm_up: int = 0,
     ) -> None:
         super().__init__()
@@ -159,16 +159,16 @@ class CrossBatchMemory(nn.Module):
             raise ValueError(f"{_NAME}: width must be at least 1, got {width}")
         if warm_up < 0:
             raise ValueError(f"{_NAME}: warm_up must not be negative, got {warm_up}")
-        if loss.mining == "all":
-            raise ValueError(f"{_NAME}: loss must mine its negatives, got one with mining='all'")
-        if positives and loss.positive == "paired":
-            raise ValueError(f"{_NAME}: positives must be False for a loss of given pairs")
+        if loss.negative == "all":
+            raise ValueError(f"{_NAME}: loss must mine its negatives, got one with negative='all'")
+        if past_positives and loss.positive == "paired":
+            raise ValueError(f"{_NAME}: past_positives must be False for a loss of given pairs")
         self.loss = loss
         self.width = width
-        self.positives = positives
+        self.past_positives = past_positives
         self.warm_up = warm_up
-        self.sketches = FeatureBank(size, width)
-        self.photos = FeatureBank(size, width)
+        self.sketches = FeatureBank(size=size, width=width)
+        self.photos = FeatureBank(size=size, width=width)
         self._batches = 0
 
     def forward(
@@ -202,7 +202,7 @@ class CrossBatchMemory(nn.Module):
             self.sketches.labels,
             self.photos.features,
             self.photos.labels,
-            self.positives,
+            self.past_positives,
         )
 
     def remember(self, batch: JoinedBatch) -> None:

@@ -121,14 +121,14 @@ class BatchAllTripletLoss(nn.Module):
         anchors = self._prepare(embeddings, "embeddings")
         references = anchors if ref_emb is None else self._prepare(references, "ref_emb")
         if indices is None:
-            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+            return self._all(anchors, labels, references, reference_labels, exclude_self=False)
         if len(indices) == 3:
             return self._given(anchors, references, indices)
         order = _all_but_own(labels, reference_labels, indices)
         if order is None:
-            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+            return self._all(anchors, labels, references, reference_labels, exclude_self=False)
         return self._all(
-            anchors, labels, references[order], reference_labels[order], skip_self=True
+            anchors, labels, references[order], reference_labels[order], exclude_self=True
         )
 
     def _of_the_joined_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class BatchAllTripletLoss(nn.Module):
         )
         labels = _labels_of(name, "embeddings", embeddings, "labels", labels)
         features = self._prepare(share.join(embeddings), "embeddings")
-        return self._all(features, share.join(labels), None, None, skip_self=True)
+        return self._all(features, share.join(labels), None, None, exclude_self=True)
 
     def _prepare(self, features: Tensor, argument: str) -> Tensor:
         return (
@@ -156,7 +156,7 @@ class BatchAllTripletLoss(nn.Module):
         references: Tensor | None,
         reference_labels: Tensor | None,
         *,
-        skip_self: bool,
+        exclude_self: bool,
     ) -> Tensor:
         return batch_all_triplet_loss(
             anchors,
@@ -166,7 +166,7 @@ class BatchAllTripletLoss(nn.Module):
             margin=self.margin,
             distance=self.distance,
             reduction=self.reduction,
-            skip_self=skip_self,
+            exclude_self=exclude_self,
             impl=self.impl,
         )
 

@@ -179,8 +179,8 @@ class DMWAN(nn.Module):
         self.weight_temperature = weight_temperature
         self.detach_weights = detach_weights
         self.quadruplet_loss = WeightedQuadrupletLoss(
-            mining=negative,
-            negatives=preset,
+            negative=negative,
+            preset=preset,
             positive=positive,
             margins=margins,
             symmetric=symmetric,
@@ -189,10 +189,14 @@ class DMWAN(nn.Module):
         if memory < 0:
             raise ValueError(f"DMWAN: memory must not be negative, got {memory}")
         self.memory = (
-            CrossBatchMemory(self.quadruplet_loss, memory, self.encoder.width) if memory else None
+            CrossBatchMemory(self.quadruplet_loss, size=memory, width=self.encoder.width)
+            if memory
+            else None
         )
         self.classifier = (
-            CosineClassifier(self.encoder.width, len(classes), temperature=cls_temperature)
+            CosineClassifier(
+                width=self.encoder.width, classes=len(classes), temperature=cls_temperature
+            )
             if lambda_cls
             else None
         )
