@@ -73,6 +73,7 @@ def test_without_positives_the_loss_is_zero_with_a_finite_gradient(rows):
 def test_classifier_is_a_cross_entropy_of_scaled_cosines():
     torch.manual_seed(0)
     classifier = CosineClassifier(width=3, classes=4, temperature=0.5)
+    assert repr(classifier) == "CosineClassifier(width=3, classes=4, temperature=0.5)"
     x = torch.randn(5, 3)
     logits = torch.stack(
         [torch.cosine_similarity(x, w.expand_as(x)) for w in classifier.weight], dim=1

@@ -169,6 +169,23 @@ def test_wrong_arguments_are_named(options, arguments, message):
         zf.CrossBatchMemory(loss, **{"size": 10, "width": 4, **arguments})
 
 
+def test_size_and_width_cannot_be_swapped_by_their_order():
+    loss = zf.WeightedQuadrupletLoss()
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 4 were given"):
+        zf.CrossBatchMemory(loss, 128, 1024)
+    with pytest.raises(TypeError, match="takes 1 positional argument but 3 were given"):
+        FeatureBank(128, 1024)
+
+
+def test_the_memory_shows_its_options_and_how_full_it_is():
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=10, width=4, warm_up=1)
+    memory.sketches.add(torch.randn(3, 4), torch.arange(3))
+    lines = [line.strip() for line in repr(memory).splitlines()]
+    assert lines[1] == "size=10, width=4, past_positives=False, warm_up=1"
+    assert lines[2].startswith("(loss): WeightedQuadrupletLoss(negative='hardest', preset=")
+    assert lines[3] == "(sketches): FeatureBank(size=10, width=4, filled=3)"
+
+
 def test_another_width_is_named():
     memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=10, width=4)
     features = torch.zeros(2, 3)

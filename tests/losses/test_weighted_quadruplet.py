@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
@@ -196,6 +197,67 @@ def test_both_implementations_agree():
         torch.testing.assert_close(losses[0](s, p, labels), losses[1](s, p, labels))
 
 
+OF_THE_OP = {  # arguments of the operators that are no option of the loss
+    *("sketches", "photos", "sketch_labels", "photo_labels", "quadruplets", "weights"),
+    *("paired", "uniforms", "sketch_references", "sketch_reference_labels", "positive_photos"),
+    *("margin", "distinct_negatives"),  # follow from the margins and from the hinges
+}
+
+
+@pytest.mark.parametrize("op", [mine_quadruplets, quadruplet_loss, batch_all_quadruplet_loss])
+def test_every_option_of_the_operators_is_an_option_of_the_loss(op):
+    options = set(inspect.signature(WeightedQuadrupletLoss).parameters)
+    assert set(inspect.signature(op).parameters) - OF_THE_OP <= options
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "sketch_negative"),
+    [
+        ((1.0, 0.0, 0.0, 0.5, 0.0), "none"),
+        ((1.0, 0.5, 0.5, 0.0, 0.0), "anchor"),
+        ((1.0, 0.0, 2.0, 0.0, 0.0), "positive"),
+        ((0.5, 0.0, 0.0, 0.0, 2.0), "anchor"),
+    ],
+)
+def test_coefficients_replace_those_of_the_preset(coefficients, sketch_negative):
+    s, p, labels, _ = batch()
+    module = WeightedQuadrupletLoss(preset="ramln", coefficients=coefficients, margins=0.8)
+    assert module.sketch_negative == sketch_negative
+    unit = F.normalize(s, dim=1), F.normalize(p, dim=1)
+    distinct = coefficients[4] > 0
+    mined = mine_quadruplets(
+        *unit, labels, labels, sketch_negative=sketch_negative, distinct_negatives=distinct
+    )
+    given = {"coefficients": coefficients, "margins": 0.8}
+    torch.testing.assert_close(module(s, p, labels), quadruplet_loss(*unit, mined, **given))
+    every = WeightedQuadrupletLoss(negative="all", preset="ramln", **given)
+    expected = batch_all_quadruplet_loss(*unit, labels, labels, reduction="mean", **given)
+    torch.testing.assert_close(every(s, p, labels), expected)
+
+
+def test_the_loss_shows_its_options():
+    module = WeightedQuadrupletLoss(coefficients=(1, 0, 2, 0, 0), margins=0.2, distance="cosine")
+    assert repr(module) == (
+        "WeightedQuadrupletLoss(negative='hardest', preset='domain_balanced', positive='hardest', "
+        "sketch_negative='positive', coefficients=(1, 0, 2, 0, 0), margins=0.2, "
+        "cross_modal_share=0.5, distance='cosine', normalize=True, symmetric=False, "
+        "reduction='mean', gather='auto', impl='fused')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mining": "hardest"}, "mining"),
+        ({"negatives": "triplet"}, "negatives"),
+        ({"margin": 0.2}, "margin"),
+    ],
+)
+def test_another_name_of_an_option_is_refused(options, message):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{message}'"):
+        WeightedQuadrupletLoss(**options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -204,6 +266,15 @@ def test_both_implementations_agree():
         ({"positive": "any"}, "positive must be one of hardest, .* got 'any'"),
         ({"sketch_negative": "x"}, "sketch_negative must be one of anchor, .* got 'x'"),
         ({"sketch_negative": "none"}, "sketch_negative must be 'anchor' or 'positive' for preset"),
+        (
+            {"sketch_negative": "none", "preset": "triplet", "coefficients": (1, 1, 0, 0, 0)},
+            r"sketch_negative must be .* for coefficients=\(1, 1, 0, 0, 0\), got 'none'",
+        ),
+        ({"coefficients": (1, 2)}, r"coefficients must be five finite numbers, .* got \(1, 2\)"),
+        (
+            {"negative": "all", "reduction": "mean_nonzero", "coefficients": (1, 1, 0, 0, 1)},
+            "reduction must be 'mean' or 'sum' for negative='all' where h5 meets h2 or h3, got",
+        ),
         ({"distance": "l1"}, "distance must be one of euclidean, .* got 'l1'"),
         ({"reduction": "max"}, "reduction must be one of mean, .* got 'max'"),
         ({"gather": "all"}, "gather must be one of auto, off, got 'all'"),

@@ -91,6 +91,12 @@ def test_gradients_are_not_kept(retrieval):
 Q, Y = torch.ones(2, 3), torch.tensor([1, 2])
 
 
+def test_the_metric_shows_its_options():
+    text = repr(zf.RetrievalMetric(metric="dot", ks=5))
+    assert text.startswith("RetrievalMetric(metric='dot', protocol=Protocol(name='standard'")
+    assert text.endswith("ks=(5,))")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

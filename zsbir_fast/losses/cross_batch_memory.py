@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import Bank, Integers, JoinedBatch, Labels
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.ops._checks import (
@@ -41,9 +42,14 @@ class FeatureBank(nn.Module):
                 f"FeatureBank: size and width must be at least 1, got {size} and {width}"
             )
         self.size = size
+        self.width = width
         self.register_buffer("_features", torch.zeros(size, width))
         self.register_buffer("_labels", torch.full((size,), -1))
         self._written = 0  # on the host, so that no step waits for a GPU
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for ``repr``."""
+        return f"{options_of(self)}, filled={len(self)}"
 
     def __len__(self) -> int:
         """Return how many rows are filled."""
@@ -75,11 +81,13 @@ class FeatureBank(nn.Module):
                 finite.
             TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
-        name, width = "FeatureBank", self._features.shape[1]
+        name = "FeatureBank"
         check_feature_shape(name, "features", features)
         check_has_values(name, "features", features)
-        if features.shape[1] != width:
-            raise ValueError(f"{name}: features must be [B, {width}], got {tuple(features.shape)}")
+        if features.shape[1] != self.width:
+            raise ValueError(
+                f"{name}: features must be [B, {self.width}], got {tuple(features.shape)}"
+            )
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         check_finite(name, "features", features)
         if len(features) and unseen(features):
@@ -164,12 +172,17 @@ class CrossBatchMemory(nn.Module):
         if past_positives and loss.positive == "paired":
             raise ValueError(f"{_NAME}: past_positives must be False for a loss of given pairs")
         self.loss = loss
+        self.size = size
         self.width = width
         self.past_positives = past_positives
         self.warm_up = warm_up
         self.sketches = FeatureBank(size=size, width=width)
         self.photos = FeatureBank(size=size, width=width)
         self._batches = 0
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None = None

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
     as_labels,
@@ -22,13 +23,12 @@ from zsbir_fast.ops._checks import (
     unseen,
 )
 from zsbir_fast.ops._quadruplet_inputs import Impl, check_feature_shape
-from zsbir_fast.ops.batch_all import batch_all_triplet_loss
+from zsbir_fast.ops.batch_all import ScalarReduction, batch_all_triplet_loss
 from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
 from zsbir_fast.reference.quadruplet_mining import Distance
 
 IndicesTuple = tuple[Tensor, ...]
 MinerNegative = Literal["hardest", "semihard"]
-LossReduction = Literal["mean_nonzero", "mean", "sum"]
 
 
 class BatchAllTripletLoss(nn.Module):
@@ -61,7 +61,7 @@ class BatchAllTripletLoss(nn.Module):
         margin: float = 0.05,
         distance: Distance = "euclidean",
         normalize: bool = True,
-        reduction: LossReduction = "mean_nonzero",
+        reduction: ScalarReduction = "mean_nonzero",
         gather: Gather = "auto",
         process_group: ProcessGroup = None,
         impl: Impl = "fused",
@@ -69,16 +69,20 @@ class BatchAllTripletLoss(nn.Module):
         super().__init__()
         name = "BatchAllTripletLoss"
         check_choice(name, "distance", distance, Distance)
-        check_choice(name, "reduction", reduction, LossReduction)
+        check_choice(name, "reduction", reduction, ScalarReduction)
         check_choice(name, "gather", gather, Gather)
         check_choice(name, "impl", impl, Impl)
         self.margin = as_margin(name, margin)
         self.distance: Distance = distance
         self.normalize = normalize
-        self.reduction: LossReduction = reduction
+        self.reduction: ScalarReduction = reduction
         self.gather: Gather = gather
         self.process_group = process_group
         self.impl: Impl = impl
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self,
@@ -228,6 +232,10 @@ class HardTripletMiner(nn.Module):
         self.normalize = normalize
         self.margin = as_margin(name, margin)
         self.impl: Impl = impl
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     @torch.no_grad()
     def forward(

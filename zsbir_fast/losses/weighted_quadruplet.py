@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import (
     Bank,
     JoinedBatch,
@@ -19,6 +19,12 @@ from zsbir_fast.losses.batches import (
     split_labels,
 )
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, process_count, share_rows, shared_seed
+from zsbir_fast.losses.quadruplet_options import (
+    LossNegative,
+    check_reduction,
+    hinges_of,
+    sketch_negative_for,
+)
 from zsbir_fast.ops._checks import as_share, check_choice, unit_length
 from zsbir_fast.ops._quadruplet_inputs import Impl, five_numbers
 from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
@@ -26,18 +32,13 @@ from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quad
 from zsbir_fast.reference.quadruplet_mining import (
     MARGINS,
     Distance,
-    Negative,
     Positive,
     Preset,
     Reduction,
     SketchNegative,
 )
 
-LossNegative = Literal[Negative, "all"]
-
 _NAME = "WeightedQuadrupletLoss"
-# Where the negative sketch is looked for, if not near the anchor.
-_USUAL_SKETCH: dict[str, SketchNegative] = {"triplet": "none", "cross_symmetric": "positive"}
 
 
 class WeightedQuadrupletLoss(nn.Module):
@@ -56,9 +57,10 @@ class WeightedQuadrupletLoss(nn.Module):
         positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i. Not
             used with ``negative="all"``.
         sketch_negative: the negative sketch is the one nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; ``"none"``, for ``"triplet"``, which has no such hinge. Default:
-            none for ``"triplet"``, the positive for ``"cross_symmetric"``, else the anchor. Not
-            used with ``negative="all"``.
+            ``"positive"`` photo; ``"none"`` where no hinge has one, as in ``"triplet"``. Default:
+            none there, the positive where h3 takes part without h2, as in ``"cross_symmetric"``,
+            else the anchor. Not used with ``negative="all"``.
+        coefficients: five factors of the hinges h1 to h5, which replace those of ``preset``.
         margins: one margin or five; default: those of the preset (0.3, and 0.15 for h5). The
             first one also bounds the semi-hard negatives.
         cross_modal_share: of the preset ``"ramln"``.
@@ -85,6 +87,7 @@ class WeightedQuadrupletLoss(nn.Module):
         preset: Preset = "domain_balanced",
         positive: Positive = "hardest",
         sketch_negative: SketchNegative | None = None,
+        coefficients: Sequence[float] | None = None,
         margins: float | Sequence[float] | None = None,
         cross_modal_share: float = 0.5,
         distance: Distance = "euclidean",
@@ -105,36 +108,34 @@ class WeightedQuadrupletLoss(nn.Module):
         check_choice(_NAME, "reduction", reduction, Reduction)
         check_choice(_NAME, "gather", gather, Gather)
         check_choice(_NAME, "impl", impl, Impl)
-        cross_modal_share = as_share(_NAME, "cross_modal_share", cross_modal_share)
-        if sketch_negative == "none" and preset != "triplet":
-            raise ValueError(
-                f"{_NAME}: sketch_negative must be 'anchor' or 'positive' for "
-                f"preset={preset!r}, got 'none'"
-            )
-        if negative == "all" and preset == "ramln":
-            raise ValueError(f"{_NAME}: preset must not be 'ramln' for negative='all'")
-        if reduction == "none" and (symmetric or negative == "all"):
-            other = "symmetric=True" if symmetric else "negative='all'"
-            raise ValueError(
-                f"{_NAME}: reduction must be 'mean', 'mean_nonzero' or 'sum' for {other}, "
-                "got 'none'"
-            )
         five_numbers(_NAME, "margins", margins, MARGINS)
-        self.negative = negative
-        self.preset = preset
-        self.positive = positive
-        self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
-            preset, "anchor"
-        )
+        self.negative: LossNegative = negative
+        self.preset: Preset = preset
+        self.positive: Positive = positive
+        self.sketch_negative = sketch_negative_for(_NAME, sketch_negative, preset, coefficients)
+        self.coefficients = coefficients
         self.margins = margins
-        self.cross_modal_share = cross_modal_share
-        self.distance = distance
+        self.cross_modal_share = as_share(_NAME, "cross_modal_share", cross_modal_share)
+        self.distance: Distance = distance
         self.normalize = normalize
         self.symmetric = symmetric
         self.reduction: Reduction = reduction
         self.gather: Gather = gather
         self.process_group = process_group
         self.impl: Impl = impl
+        check_reduction(
+            _NAME,
+            reduction,
+            negative=negative,
+            symmetric=symmetric,
+            preset=preset,
+            coefficients=coefficients,
+        )
+        self._distinct_negatives = hinges_of(_NAME, preset, coefficients)[4]  # for h5
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self,
@@ -357,7 +358,7 @@ class WeightedQuadrupletLoss(nn.Module):
             uniforms=self._uniforms(count, device)
             if self.negative == "distance_weighted"
             else None,
-            distinct_negatives=self.preset == "chen2017",
+            distinct_negatives=self._distinct_negatives,
             sketch_references=anchor.pool if anchor.banked else None,
             sketch_reference_labels=anchor.pool_labels if anchor.banked else None,
             positive_photos=None if past_positives else others,
@@ -384,6 +385,7 @@ class WeightedQuadrupletLoss(nn.Module):
             Quadruplets(positive, negative, sketch_negative, quadruplets.valid),
             weights=weights,
             preset=self.preset,
+            coefficients=self.coefficients,
             margins=self.margins,
             cross_modal_share=self.cross_modal_share,
             distance=self.distance,
@@ -404,6 +406,7 @@ class WeightedQuadrupletLoss(nn.Module):
                 anchor_labels,
                 other_labels,
                 preset=self.preset,
+                coefficients=self.coefficients,
                 margins=self.margins,
                 distance=self.distance,
                 reduction=self.reduction,

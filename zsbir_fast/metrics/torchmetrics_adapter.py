@@ -18,6 +18,7 @@ except ImportError as error:
         "zsbir_fast.RetrievalMetric needs torchmetrics: pip install 'zsbir-fast[torchmetrics]'"
     ) from error
 
+from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import check_ks, check_labels, check_matrix
 from zsbir_fast.metrics.evaluate import check_options, evaluate_retrieval
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
@@ -81,6 +82,10 @@ class RetrievalMetric(_TorchMetric):
         self.ks = check_ks("RetrievalMetric", ks, sys.maxsize, stacklevel=3)
         for state in itertools.chain(*_SIDES):
             self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def update(
         self,

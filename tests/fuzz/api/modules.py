@@ -73,8 +73,6 @@ def _composed(
     unit, distance = options["normalize"], options["distance"]
     parts = {
         **options,
-        "preset": options["preset"],
-        "coefficients": None,
         "cross_modal_share": 0.5,
         "weights": good.get("weights"),
     }
@@ -153,6 +151,7 @@ def _module_options(draw: Draw) -> dict[str, Any]:
         "negative": draw.one(("hardest", "semihard", "distance_weighted", "all")),
         "preset": draw.one(PRESETS),
         "positive": draw.one(("hardest", "easiest", "semihard", "paired")),
+        "coefficients": draw.one((None, None, tuple(draw.rng.integers(0, 3, 5).tolist()))),
         "margins": draw.one((None, 0.1, tuple(draw.rng.random(5).tolist()))),
         "distance": draw.one(DISTANCES),
         "normalize": draw.chance(0.7),
@@ -160,11 +159,20 @@ def _module_options(draw: Draw) -> dict[str, Any]:
         "reduction": draw.one(("mean", "mean_nonzero", "sum", "none")),
         "impl": draw.one(IMPLS),
     }
-    if options["negative"] == "all" and options["preset"] == "ramln":
+    every = options["negative"] == "all"
+    if every and options["preset"] == "ramln" and options["coefficients"] is None:
         options["preset"] = "full"
-    if options["reduction"] == "none" and (options["symmetric"] or options["negative"] == "all"):
+    _, h2, h3, _, h5 = _coefficients(options)
+    if every and h5 and (h2 or h3) and options["reduction"] == "mean_nonzero":
+        options["reduction"] = "mean"
+    if options["reduction"] == "none" and (options["symmetric"] or every):
         options["reduction"] = "mean"
     return options
+
+
+def _coefficients(options: dict[str, Any]) -> tuple[float, ...]:
+    given: tuple[float, ...] | None = options["coefficients"]
+    return given or oracle.COEFFICIENTS.get(options["preset"], (1.0, 1.0, 0.0, 0.0, 0.0))
 
 
 def _finite_case(
@@ -207,5 +215,5 @@ def _finite_case(
 
 
 def _allowed(options: dict[str, Any]) -> bool:
-    h5 = options["preset"] == "chen2017"
+    h5 = _coefficients(options)[4] > 0
     return not (h5 and options["negative"] == "all" and options["reduction"] == "mean_nonzero")
