@@ -43,7 +43,7 @@ def test_groups_hold_every_trainable_parameter_once():
 
 def test_banks_are_not_sent_around():
     model = Model()
-    model.bank = FeatureBank(4, 2)
+    model.bank = FeatureBank(size=4, width=2)
     model.register_buffer("mean", torch.zeros(1))
     module = RetrievalModule(model, OPTIM, ModelIdentity("dmwan", {}, ()), total_steps=1)
     ignored = set(module._ddp_params_and_buffers_to_ignore)

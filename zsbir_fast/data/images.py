@@ -21,6 +21,7 @@ from zsbir_fast.data.names import (
     check_distinct,
     listing,
     plain_name,
+    spoken_name,
     with_nearest,
 )
 
@@ -71,6 +72,16 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self.transform = transform
         self._cache: dict[Path, Tensor] | None = {} if cache else None
         self._check()
+
+    def __repr__(self) -> str:
+        """Tell how many images of which classes there are."""
+        names = listing(map(spoken_name, self.classes), limit=3)
+        return f"ImageSet({self.size_in_words()} of {len(self.classes):,} classes: {names})"
+
+    def size_in_words(self) -> str:
+        """Return the number of images and what they are, e.g. ``"1,500 sketches"``."""
+        several = "sketches" if self.modality == "sketch" else "photos"
+        return f"{len(self):,} {self.modality if len(self) == 1 else several}"
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast._progress import with_progress
+from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import (
     check_finite,
     check_ks,
@@ -133,6 +134,9 @@ class RetrievalEvaluator:
     def _forget_preparation(self) -> None:
         self._grouped: GroupedLabels | None = None
         self._prepared: PreparedGallery | None = None
+
+    def __repr__(self) -> str:
+        return f"RetrievalEvaluator({options_of(self)}, gallery={len(self)})"
 
     def __len__(self) -> int:
         """Gallery items that this process holds."""

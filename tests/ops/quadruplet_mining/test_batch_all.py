@@ -53,7 +53,7 @@ def triplets(s, p, ls, lp, *, mode="cross", **options):
     """Of the sketches alone, or of sketches against photos, or where photo i is sketch i."""
     if mode == "alone":
         return batch_all_triplet_loss(s, ls, **options)
-    return batch_all_triplet_loss(s, ls, p, lp, skip_self=mode == "skip", **options)
+    return batch_all_triplet_loss(s, ls, p, lp, exclude_self=mode == "skip", **options)
 
 
 def loss_and_gradients(call, case, **options):

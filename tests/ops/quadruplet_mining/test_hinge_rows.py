@@ -38,19 +38,21 @@ class Case:
             for low, n in ((4, rows), (0, shape))
         ]
 
-    def arguments(self, margin=0.5, skip_self=False, weighted=False):
+    def arguments(self, margin=0.5, exclude_self=False, weighted=False):
         weights = self.weights if weighted else (None, None)
-        return (self.thresholds, self.values, *self.labels, *weights, margin, skip_self)
+        return (self.thresholds, self.values, *self.labels, *weights, margin, exclude_self)
 
 
-def loop(thresholds, values, row_labels, labels, value_labels, row_w, value_w, margin, skip_self):
+def loop(
+    thresholds, values, row_labels, labels, value_labels, row_w, value_w, margin, exclude_self
+):
     """Sums, active weights and both derivatives from all pairs of columns."""
     given = thresholds if values is None else values
     sums, active = [0.0] * len(thresholds), [0.0] * len(thresholds)
     by_threshold, by_value = (torch.zeros_like(x) for x in (thresholds, given))
     for r, row in enumerate(thresholds.tolist()):
         for t, threshold in enumerate(row):
-            if labels[t] != row_labels[r] or (skip_self and t == r):
+            if labels[t] != row_labels[r] or (exclude_self and t == r):
                 continue
             for v, value in enumerate(given[r].tolist()):
                 if value_labels[v] == row_labels[r] or not threshold + margin > value:
@@ -75,7 +77,7 @@ def loop(thresholds, values, row_labels, labels, value_labels, row_w, value_w, m
     st.fixed_dictionaries(
         {
             "margin": st.sampled_from([0.0, 0.25, 3.0]),
-            "skip_self": st.booleans(),
+            "exclude_self": st.booleans(),
             "weighted": st.booleans(),
         }
     ),
@@ -133,7 +135,7 @@ def test_gradients(generator):
         "row_weights": torch.tensor([5, 4, 3, 2], dtype=torch.int32),
         "value_weights": torch.tensor([0, 1, 2, 0, 1, 2], dtype=torch.int32),
     }
-    for options in ({}, weights, {"skip_self": True}):
+    for options in ({}, weights, {"exclude_self": True}):
 
         def sums(t, v, options=options):
             return hinge_rows(t, v, *labels, margin=0.3, **options).sums
@@ -143,7 +145,7 @@ def test_gradients(generator):
         assert torch.autograd.gradgradcheck(sums, (thresholds, values))
     same = labels[0], labels[1], labels[1]
     assert torch.autograd.gradcheck(
-        lambda t: hinge_rows(t, None, *same, margin=0.3, skip_self=True).sums, (thresholds,)
+        lambda t: hinge_rows(t, None, *same, margin=0.3, exclude_self=True).sums, (thresholds,)
     )
     found = hinge_rows(thresholds, values, *labels, margin=0.3)
     assert found.sums.requires_grad

@@ -34,7 +34,7 @@ def mined_loss(s, p, ls, lp, *, preset, **options):
 
 
 def module_loss(s, p, ls, lp, *, preset):
-    return WeightedQuadrupletLoss(negatives=preset, symmetric=True)(s, p, (ls, lp))
+    return WeightedQuadrupletLoss(preset=preset, symmetric=True)(s, p, (ls, lp))
 
 
 def all_quadruplets(s, p, ls, lp, *, preset):

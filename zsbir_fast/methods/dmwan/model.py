@@ -94,15 +94,14 @@ class DMWAN(Method):
         self.pair_weighting = _pair_weighting(self.classes, width, weighting, text, impl)
         options = {**vars(loss), "impl": impl}
         memory = options.pop("memory")
-        options["mining"], options["negatives"] = (
-            options.pop("negative"),
-            options.pop("preset"),
-        )  # TODO
-        del options["coefficients"]
         self.quadruplet_loss = WeightedQuadrupletLoss(**options)
-        self.memory = CrossBatchMemory(self.quadruplet_loss, memory, width) if memory else None
+        self.memory = (
+            CrossBatchMemory(self.quadruplet_loss, size=memory, width=width) if memory else None
+        )
         self.classifier = (
-            CosineClassifier(width, len(self.classes), temperature=terms.cls_temperature)
+            CosineClassifier(
+                width=width, classes=len(self.classes), temperature=terms.cls_temperature
+            )
             if terms.cls
             else None
         )

@@ -48,7 +48,7 @@ def batch_all_triplet_loss(
     margin: float = 0.2,
     distance: Distance = "euclidean",
     reduction: Reduction = "mean_nonzero",
-    skip_self: bool = False,
+    exclude_self: bool = False,
     impl: Impl = "fused",
 ) -> Tensor:
     """All triplets of a batch: ``[d(a, p) - d(a, n) + margin]+`` for every positive and negative.
@@ -64,7 +64,7 @@ def batch_all_triplet_loss(
         reduction: ``"mean_nonzero"`` over triplets above 0, ``"mean"`` over all triplets,
             ``"sum"``, or ``"none"``: [A], the sum of each anchor's triplets. A mean over nothing
             is 0.
-        skip_self: reference i is anchor i itself, for i < A: never its positive.
+        exclude_self: reference i is anchor i itself, for i < A: never its positive.
         impl: ``"fused"``: the kernels, O(A R log) work. ``"reference"``: plain PyTorch, O(A R^2).
 
     Returns:
@@ -82,7 +82,7 @@ def batch_all_triplet_loss(
     name = "batch_all_triplet_loss"
     itself = references is None
     if references is None:
-        references, skip_self = anchors, True
+        references, exclude_self = anchors, True
         if reference_labels is not None:
             raise ValueError(f"{name}: references must be given with reference_labels, got None")
     elif reference_labels is None:
@@ -108,7 +108,7 @@ def batch_all_triplet_loss(
         anchors, references = half_as_float(anchors), half_as_float(references)
         distances = reference_distances(anchors, references, distance)
         sums, nonzero, valid = reference.triplet_terms(
-            distances, labels, reference_labels, margin=margin, skip_self=skip_self
+            distances, labels, reference_labels, margin=margin, exclude_self=exclude_self
         )
     else:
         rows = kernel_rows(anchors, distance)
@@ -121,9 +121,9 @@ def batch_all_triplet_loss(
             reference_labels,
             reference_labels,
             margin=margin,
-            skip_self=skip_self,
+            exclude_self=exclude_self,
         )
-        valid = _triplets(labels, reference_labels, skip_self)
+        valid = _triplets(labels, reference_labels, exclude_self)
     sums = _nan_unless_finite(sums, distances)
     if reduction == "none":
         return sums.to(distances.dtype)
@@ -142,11 +142,11 @@ def _nan_unless_finite(sums: Tensor, *distances: Tensor | None) -> Tensor:
     return sums
 
 
-def _triplets(labels: Tensor, reference_labels: Tensor, skip_self: bool) -> Tensor:
+def _triplets(labels: Tensor, reference_labels: Tensor, exclude_self: bool) -> Tensor:
     """How many triplets there are of each anchor."""
     positives = _count_equal(labels, reference_labels)
     negatives = len(reference_labels) - positives
-    if skip_self:
+    if exclude_self:
         shared = min(len(labels), len(reference_labels))
         own = labels[:shared] == reference_labels[:shared]
         positives = torch.cat([positives[:shared] - own.long(), positives[shared:]])

@@ -44,7 +44,7 @@ def hinge_rows(
     value_labels: Tensor,
     *,
     margin: float,
-    skip_self: bool = False,
+    exclude_self: bool = False,
     row_weights: Tensor | None = None,
     value_weights: Tensor | None = None,
 ) -> HingeSums:
@@ -58,7 +58,7 @@ def hinge_rows(
         threshold_labels: int64 [T].
         value_labels: int64 [X].
         margin: Added to the thresholds, in their dtype.
-        skip_self: Column r of row r is no threshold.
+        exclude_self: Column r of row r is no threshold.
         row_weights: int32 [R], with ``value_weights``: term (r, x) counts ``row_weights[r] -
             value_weights[x]`` times.
         value_weights: int32 [X].
@@ -74,7 +74,7 @@ def hinge_rows(
         row_weights,
         value_weights,
         margin,
-        skip_self,
+        exclude_self,
     )
     return HingeSums(*out[:3])
 
@@ -112,8 +112,8 @@ def union_counts(
 
 LIB.define(
     "hinge_rows(Tensor thresholds, Tensor? values, Tensor row_labels, Tensor threshold_labels, "
-    "Tensor value_labels, Tensor? row_weights, Tensor? value_weights, float margin, bool skip_self)"
-    " -> (Tensor, Tensor, Tensor, Tensor)"
+    "Tensor value_labels, Tensor? row_weights, Tensor? value_weights, float margin, "
+    "bool exclude_self) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 LIB.define(
     "union_counts(Tensor pairs, Tensor first, Tensor second, Tensor row_labels, "
@@ -180,7 +180,7 @@ def _native(
     row_weights: Tensor | None,
     value_weights: Tensor | None,
     margin: float,
-    skip_self: bool,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     labels_and_weights = (row_labels, threshold_labels, value_labels, row_weights, value_weights)
     thresholds, own_values, labels, weights = _checked(
@@ -204,7 +204,7 @@ def _native(
         row_weights=address(weights[0]),
         value_weights=address(weights[1]),
         margin=margin,
-        skip_self=skip_self,
+        exclude_self=exclude_self,
     )
     out = (sums.data_ptr(), active.data_ptr(), by_threshold.data_ptr())
     arguments = (is_double(thresholds), struct, *out, 0 if values is None else by_value.data_ptr())
@@ -224,11 +224,11 @@ def _reference(
     row_weights: Tensor | None,
     value_weights: Tensor | None,
     margin: float,
-    skip_self: bool,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = thresholds if values is None else values
     own = row_labels[:, None] == threshold_labels[None, :]
-    if skip_self:
+    if exclude_self:
         own = own & ~torch.eye(*own.shape, dtype=torch.bool, device=own.device)
     weights = (row_labels[:, None] != value_labels[None, :]).double()
     if row_weights is not None and value_weights is not None:
@@ -258,9 +258,9 @@ def _fake(
     row_weights: Tensor | None,
     value_weights: Tensor | None,
     margin: float,
-    skip_self: bool,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    del skip_self
+    del exclude_self
     labels_and_weights = (row_labels, threshold_labels, value_labels, row_weights, value_weights)
     _checked(thresholds, values, labels_and_weights, margin)
     sums = thresholds.new_empty(len(thresholds), dtype=torch.float64)
