@@ -74,19 +74,19 @@ def test_progress_counts_batches_whatever_the_number_of_optimizers(tmp_path, sma
 
 def test_the_gradient_is_clipped_per_optimizer(tmp_path, small_run, monkeypatch):
     norms = []
-    step = torch.optim.SGD.step
+    clip = MethodModule.on_before_optimizer_step
 
-    def note(self, *args, **kw):
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
+    def note(self, optimizer):
+        clip(self, optimizer)
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
-        return step(self, *args, **kw)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", note)
+    monkeypatch.setattr(MethodModule, "on_before_optimizer_step", note)
     small_run(tmp_path / "clipped", two=True, gradient_clip=0.25)
-    assert len(norms) == 8
+    assert len(norms) == 12 + 8
     assert max(norms) == pytest.approx(0.25, rel=1e-4)
     small_run(tmp_path / "free", two=True, gradient_clip=0.0)
-    assert max(norms[8:]) > 1
+    assert max(norms[20:]) > 1
 
 
 def test_learning_rates_of_all_optimizers_follow_the_schedule(tmp_path, small_run, monkeypatch):
@@ -108,22 +108,18 @@ def test_learning_rates_of_all_optimizers_follow_the_schedule(tmp_path, small_ru
 @pytest.mark.parametrize(
     ("per_optimizer", "text"),
     [
-        ([], "for each of the 1 optimizers, at least one of them not None, got 0, 0 of them None"),
-        (
-            [None],
-            "for each of the 1 optimizers, at least one of them not None, got 1, 1 of them None",
-        ),
-        ([torch.zeros(()), None], "for each of the 1 optimizers, .* got 2, 1 of them None"),
+        ([], "got 0, 0 of them None"),
+        ([None], "got 1, 1 of them None"),
+        ([torch.zeros(()), None], "got 2, 1 of them None"),
     ],
 )
-def test_losses_that_do_not_fit_the_optimizers(
-    tmp_path, small_run, monkeypatch, per_optimizer, text
-):
+def test_losses_that_do_not_fit(tmp_path, small_run, monkeypatch, per_optimizer, text):
     def losses(self, batch, at):
         return Losses(per_optimizer)
 
     monkeypatch.setattr(small_run.net, "losses", losses)
-    with pytest.raises(ValueError, match=f"training_step: losses must give one loss {text}"):
+    text = f"one loss for each of the 1 optimizers, at least one of them not None, {text}"
+    with pytest.raises(ValueError, match=f"training_step: losses must give {text}"):
         small_run(tmp_path)
 
 
