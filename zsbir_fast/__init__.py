@@ -13,44 +13,50 @@ from zsbir_fast._native import require_native
 
 __version__ = "0.1.0"
 
-# The public API: name -> module that defines it.
+# The public API: group -> name -> module that defines it. docs/api.md has the same groups.
 _PUBLIC = {
-    # ranking metrics
-    "evaluate_retrieval": "zsbir_fast.metrics.evaluate",
-    "evaluate_ranking": "zsbir_fast.metrics.evaluate",
-    "RetrievalResult": "zsbir_fast.metrics.result",
-    "RetrievalEvaluator": "zsbir_fast.metrics.evaluator",
-    "RetrievalMetric": "zsbir_fast.metrics.torchmetrics_adapter",
-    "compare_definitions": "zsbir_fast.metrics.compare",
-    "Protocol": "zsbir_fast.metrics.protocols",
-    "PROTOCOLS": "zsbir_fast.metrics.protocols",
-    # mining, losses and weighting
-    "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
-    "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
-    "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
-    "batch_all_triplet_loss": "zsbir_fast.ops.batch_all",
-    "batch_all_quadruplet_loss": "zsbir_fast.ops.batch_all",
-    "token_weighting": "zsbir_fast.ops.token_weighting",
-    "pairwise_token_score": "zsbir_fast.ops.token_weighting",
-    "alignment_weights": "zsbir_fast.ops.token_weighting",
-    "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
-    "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
-    "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
-    "HardTripletMiner": "zsbir_fast.losses.metric_learning",
-    "gather_with_gradient": "zsbir_fast.losses.gathering",
-    "gather_labels": "zsbir_fast.losses.gathering",
-    # data and text
-    "load_benchmark": "zsbir_fast.data.benchmarks",
-    "load_split": "zsbir_fast.data.splits",
-    "ClassText": "zsbir_fast.text.class_text",
-    # models
-    "build_encoder": "zsbir_fast.models.encoders",
-    "DMWAN": "zsbir_fast.models.dmwan",
-    # report
-    "write_report": "zsbir_fast.report.html",
+    "Ranking metrics": {
+        "evaluate_retrieval": "zsbir_fast.metrics.evaluate",
+        "evaluate_ranking": "zsbir_fast.metrics.evaluate",
+        "RetrievalResult": "zsbir_fast.metrics.result",
+        "RetrievalEvaluator": "zsbir_fast.metrics.evaluator",
+        "RetrievalMetric": "zsbir_fast.metrics.torchmetrics_adapter",
+        "compare_definitions": "zsbir_fast.metrics.compare",
+        "Protocol": "zsbir_fast.metrics.protocols",
+        "PROTOCOLS": "zsbir_fast.metrics.protocols",
+    },
+    "Mining, losses and weighting": {
+        "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
+        "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
+        "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
+        "batch_all_triplet_loss": "zsbir_fast.ops.batch_all",
+        "batch_all_quadruplet_loss": "zsbir_fast.ops.batch_all",
+        "token_weighting": "zsbir_fast.ops.token_weighting",
+        "pairwise_token_score": "zsbir_fast.ops.token_weighting",
+        "alignment_weights": "zsbir_fast.ops.token_weighting",
+        "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
+        "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
+        "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
+        "HardTripletMiner": "zsbir_fast.losses.metric_learning",
+        "gather_with_gradient": "zsbir_fast.losses.gathering",
+        "gather_labels": "zsbir_fast.losses.gathering",
+    },
+    "Data and text": {
+        "load_benchmark": "zsbir_fast.data.benchmarks",
+        "load_split": "zsbir_fast.data.splits",
+        "ClassText": "zsbir_fast.text.class_text",
+    },
+    "Models": {
+        "build_encoder": "zsbir_fast.models.encoders",
+        "DMWAN": "zsbir_fast.models.dmwan",
+    },
+    "Reports": {
+        "write_report": "zsbir_fast.report.html",
+    },
 }
+_MODULES = {name: module for names in _PUBLIC.values() for name, module in names.items()}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from zsbir_fast.data.benchmarks import load_benchmark as load_benchmark
@@ -87,10 +93,12 @@ if TYPE_CHECKING:
 require_native()
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'zsbir_fast' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module 'zsbir_fast' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import (
     as_count,
     as_labels,
@@ -50,8 +51,8 @@ __all__ = ["Quadruplets", "mine_quadruplets", "quadruplet_loss"]
 def mine_quadruplets(
     sketches: Tensor,
     photos: Tensor,
-    sketch_labels: Tensor,
-    photo_labels: Tensor,
+    sketch_labels: Integers,
+    photo_labels: Integers,
     *,
     positive: Positive = "hardest",
     negative: Negative = "hardest",
@@ -62,7 +63,7 @@ def mine_quadruplets(
     uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
     sketch_references: Tensor | None = None,
-    sketch_reference_labels: Tensor | None = None,
+    sketch_reference_labels: Integers | None = None,
     positive_photos: int | None = None,
     impl: Impl = "fused",
 ) -> Quadruplets:
