@@ -307,7 +307,7 @@ def _within_range(
     """Count anchors as invalid whose rows do not exist, so that no kernel reads beyond its input.
 
     Raises:
-        ValueError: A valid anchor names a row that does not exist; on CUDA, where looking would
+        ValueError: a valid anchor names a row that does not exist; on CUDA, where looking would
             wait for the GPU, and in compiled code, such an anchor is left out instead.
     """
     positive, photo_negative, sketch_negative, valid = quadruplets
