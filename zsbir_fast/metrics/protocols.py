@@ -101,6 +101,7 @@ class Protocol:
         )
 
 
+# The presets by name; docs/metrics.md says whose code each of them follows.
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
