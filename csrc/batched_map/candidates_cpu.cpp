@@ -14,7 +14,7 @@ namespace zsbir::batched_map {
 
 namespace {
 
-// Plain C++: a compaction without branches (whether a column counts is a coin toss that the branch
+// Plain C++: a compaction without branches (whether a column counts is a coin toss, which a branch
 // predictor would lose), then the bucket numbers in a loop that the compiler vectorises.
 template <class T>
 inline __attribute__((always_inline)) void select_plain(const T* scores, const int32_t* classes,
@@ -50,8 +50,8 @@ __attribute__((target("avx2"))) void select_avx2(const T* scores, const int32_t*
   select_plain(scores, classes, columns, filter, out);
 }
 
-// 16 columns at a time. The compaction goes through a register (compress, then a plain store): the
-// compressing store is slow on AMD.
+// Takes 16 columns at a time. The compaction goes through a register (compress, then a plain
+// store), because the compressing store is slow on AMD.
 __attribute__((target("avx512f,avx512vl"))) void select_avx512(const float* scores,
                                                                const int32_t* classes,
                                                                int32_t columns,

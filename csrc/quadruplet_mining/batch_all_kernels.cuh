@@ -10,7 +10,7 @@ namespace zsbir::quadruplet_mining {
 
 using Counter = unsigned long long;  // what 64-bit atomics take
 
-// How many of the ascending keys are below x, or not above it.
+// The number of ascending keys that are below x, or not above it.
 template <class T>
 __device__ __forceinline__ int64_t keys_below(const T* keys, int64_t count, T x, bool or_equal) {
   int64_t first = 0;
@@ -29,7 +29,7 @@ __device__ __forceinline__ int64_t keys_below(const T* keys, int64_t count, T x,
 
 constexpr int32_t kHingeThreads = 256;
 
-// Thresholds of a row are taken kCapacity at a time (a power of two): one pass over the values
+// kCapacity thresholds of a row (a power of two) are taken at a time: one pass over the values
 // each.
 template <class T, int32_t kCapacity>
 struct HingeRowShared {
@@ -48,7 +48,7 @@ struct HingeRow {
   HingeRowShared<T, kCapacity>& s;
   int32_t taken, total;  // thresholds in shared memory; thresholds of the row
 
-  // The own columns number `first` to `first + kCapacity`, in ascending order.
+  // Gathers the row's own columns number `first` to `first + kCapacity`, in ascending order.
   __device__ void gather(int32_t first) {
     total = 0;
     int32_t turn = 0;
@@ -159,8 +159,7 @@ __global__ void __launch_bounds__(kHingeThreads, 4)
     row.gather(first);
     row.sort();
     sum += row.stream(first == 0, out_v);
-    __syncthreads();  // every value is counted, and both matrices are written, before the counts
-                      // are
+    __syncthreads();  // values are counted and both matrices written before the counts are written
     sum += row.write_counts(out_t, counted);
     first += kCapacity;  // gather() waits for all threads before it replaces a key
   } while (first < row.total);

@@ -1,27 +1,28 @@
-// token_weighting on CUDA: words attend over the patches of a sketch and of a photo, the cosines of
-// what they gather score the pair; forward and backward.
+// token_weighting on CUDA: words attend over the patches of a sketch and of a photo, and the
+// cosines of the rows that they pool score the pair; forward and backward.
 //
 // In / out     text S[C,L,D], mask, labels, keys S[B,N,D], values S[B,N,V] of both sides -> scores
-//              A[B], statistics A[5,B,L], pooled rows A[B,L,V] if kept; gradients:
-//              token_weighting.h
+//              A[B], statistics A[5,B,L], pooled rows A[B,L,V] if kept; gradients: see
+//              token_weighting.h.
 // Algorithm    forward_kernel: a tile of valid words against the patches, kTile at a time, with a
 //              running maximum and sum (online softmax: Milakov & Gimelshein, arXiv 1805.02867).
 //              The backward pass computes attention anew from its logarithmic sums (FlashAttention,
 //              arXiv 2205.14135): words_kernel for the gradient of the text, patches_kernel for
 //              those of keys and values; class_sums_kernel adds up the text's over the pairs.
-// Work         per pair and side 4 L N D flop forward, 14 L N D backward (each of the two backward
-//              kernels forms logits and their slopes); L counts valid words only
-// Memory       keys and values are read once per tile of words forward, mostly from L2 after the
-//              first; nothing of size [B,L,N]
+// Work         Per pair and side 4 L N D flop forward, 14 L N D backward (each of the two backward
+//              kernels forms logits and their slopes); L counts valid words only.
+// Memory       Keys and values are read once per tile of words forward, mostly from L2 after the
+//              first. Nothing has the size [B,L,N].
 // Mapping      forward and words_kernel: a block per (pair, tile of R valid words), sketch and
-//              photo one after the other, so that pooled rows stay in shared memory;
-//              patches_kernel: a block per (pair, side, tile of patches). Products of rows: a warp
-//              takes 32 / R patches, its lanes the width; sums over patches: a thread owns columns
-// Numerics     sums in A = float, or double; the softmax subtracts the maximum
-// Determinism  bitwise: every sum has one owner and one order; no atomics
-// Limits       R (2 D + V) or more values of A in shared memory: token_weighting_cuda.cu chooses R;
-//              blocks < 2^31; blockDim.x a multiple of 32; a label out of range is a text without
-//              words
+//              photo one after the other, so that pooled rows stay in shared memory.
+//              patches_kernel: a block per (pair, side, tile of patches). In products of rows a
+//              warp takes 32 / R patches and its lanes the width; in sums over patches a thread
+//              owns columns.
+// Numerics     Sums are in A = float, or double; the softmax subtracts the maximum.
+// Determinism  Bitwise: every sum has one owner and one order; no atomics.
+// Limits       R (2 D + V) or more values of A in shared memory, for which token_weighting_cuda.cu
+//              chooses R; blocks < 2^31; blockDim.x a multiple of 32. A label out of range is a
+//              text without words.
 #pragma once
 #include <cstdint>
 
@@ -29,8 +30,7 @@
 
 namespace zsbir::token_weighting {
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 template <class A, int32_t R>
 struct ForwardShared {
@@ -165,8 +165,7 @@ __global__ void scores_kernel(Problem<S> p, Forward<Accumulate<S>> out) {
   out.scores[pair] = score;
 }
 
-// --- backward
-// -------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 // A tile of words of a pair, as both backward kernels need it.
 template <class A, int32_t R>

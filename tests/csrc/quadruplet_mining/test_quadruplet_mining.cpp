@@ -39,8 +39,8 @@ bool close(const std::vector<T>& a, const std::vector<T>& b) {
   return true;
 }
 
-// Sketches, photos and labels; `steps` rounds to multiples of 1/2, which makes ties. Vectors are as
-// long as they must be, so that AddressSanitizer sees their ends.
+// Sketches, photos and labels; `steps` rounds to multiples of 1/2, which makes ties. Vectors have
+// no spare room, so that AddressSanitizer sees their ends.
 template <class T>
 struct Batch {
   int64_t sketches, photos, width;
