@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_batched_map --quick``   a minute, the main rivals at QuickDraw size
 ``python -m benchmarks.bench_batched_map --full --out benchmarks/results/batched_map_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/batched_map_cpu.md``   every row, to the records and a page
 
 One evaluation is mAP@all, mAP@100, mAP@200, P@100 and P@200 of n queries, from embeddings and
 labels. Times are microseconds per query.

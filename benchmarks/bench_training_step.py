@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_training_step --quick``   under a minute, the bundled encoder
 ``python -m benchmarks.bench_training_step --full --out benchmarks/results/training_step_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/training_step_cpu.md``   every row, to the records and a page
 
 A step is forward, backward, gradient clipping and AdamW on synthetic images. The floor is the same
 for the encoder alone, with the mean of its features as the loss. Times are milliseconds per step.

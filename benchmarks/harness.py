@@ -27,9 +27,10 @@ from benchmarks.machine import (
     wait_for_idle_cores,
 )
 from benchmarks.processes import call_apart
-from benchmarks.records import Result, Row, quantile, read_records, update_tables, write_records
+from benchmarks.records import Result, Row, document, quantile, read_records, write_records
 from benchmarks.records import report as text_report
 from benchmarks.suite import Provider, Settings, Suite
+from zsbir_fast._files import write_text
 
 # --- one measurement, in a process of its own --------------------------------------------------
 
@@ -276,7 +277,7 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list providers and end")
     parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.csv and STEM.json")
     parser.add_argument(
-        "--docs", type=Path, metavar="FILE.md", help="renew the tables in this document"
+        "--docs", type=Path, metavar="FILE.md", help="write the tables of the run to this page"
     )
     parser.add_argument(
         "--show", type=Path, metavar="FILE.json", help="print a former run, measure nothing"
@@ -330,5 +331,6 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     if args.out:
         write_records(result, args.out)
     if args.docs:
-        update_tables(args.docs, result, titles, suite.ours, suite.layout)
+        page = document(result, titles, suite.ours, suite.module, suite.layout)
+        write_text(args.docs, page)
     return int(bool(result.failed))

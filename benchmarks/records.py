@@ -138,6 +138,7 @@ _REST = (
     ("% limit", lambda row, unit: f"{row.pct_of_limit:.0f}" if row.pct_of_limit else ""),
     ("max err", lambda row, unit: f"{row.max_err:.0e}"),
 )
+_DEVICE = {"cpu": "CPU", "cuda": "GPU"}
 PER_ITEM = Layout(
     (
         _METHOD,
@@ -208,35 +209,39 @@ def report(
     return "\n\n".join(blocks)
 
 
-def update_tables(
-    document: Path,
+def document(
     result: Result,
     titles: Mapping[str, str],
     ours: str,
+    module: str,
     layout: Layout = PER_ITEM,
-) -> None:
-    """Renew what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in a document.
+) -> str:
+    """A Markdown page of a run: machine, a table for each case, verdicts, what was left out.
 
-    Names: ``OP.DEVICE.CASE`` for a table, ``OP.DEVICE.verdicts``, ``OP.DEVICE.machine``.
-
-    Raises:
-        ValueError: The document has no such place for one of the tables.
+    A part with nothing in it is not printed.
     """
-    text = document.read_text()
-    prefix = f"{result.rows[0].op}.{result.rows[0].device}"
-    blocks = {"machine": machine(result.facts), "verdicts": bullets(result.verdicts)}
+    devices = " and ".join(dict.fromkeys(_DEVICE.get(r.device, r.device) for r in result.rows))
+    op = " ".join(dict.fromkeys(row.op for row in result.rows))
+    blocks = [
+        f"# Measurements of {op} on the {devices}",
+        f"`python -m {module} --docs` writes this page. `docs/performance_notes.md` says how the "
+        "rows are measured.",
+        machine(result.facts),
+    ]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
         lines = markdown(table(rows, ours, layout), layout)
-        blocks[case] = f"**{titles.get(case, case)}**\n\n{lines}"
-    for name, block in blocks.items():
-        begin, end = f"<!-- begin {prefix}.{name} -->", f"<!-- end {prefix}.{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"update_tables: {document} must hold {begin} ... {end}, got none")
-        text = f"{before}{begin}\n{block}\n{end}{after}"
-    write_text(document, text)
+        blocks.append(f"## {titles.get(case, case)}\n\n{lines}")
+    if any(row.disturbed for row in result.rows):
+        blocks.append("(!) Other processes took more than 0.2 core during this row.")
+    for heading, lines in (
+        ("Verdicts", result.verdicts),
+        ("Rows that could not run", result.skipped),
+        ("Rows that failed", result.failed),
+    ):
+        if lines:
+            blocks.append(f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(blocks) + "\n"
 
 
 def machine(facts: Mapping[str, Any]) -> str:
@@ -254,8 +259,3 @@ def machine(facts: Mapping[str, Any]) -> str:
 
 def _gpu(facts: Mapping[str, Any]) -> list[str]:
     return [f"{facts['gpu']}, driver {facts.get('driver', 'unknown')}, CUDA {facts.get('cuda')}"]
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """A list for a document."""
-    return "\n".join(f"- {line}" for line in lines)
