@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,23 @@ def test_committed_page_is_that_of_its_record(record):
     titles = {name: case.title for name, case in suite.cases.items()}
     page = document(result, titles, suite.ours, module, suite.layout)
     assert record.with_suffix(".md").read_text() == page
+
+
+def test_numbers_of_the_documentation_are_those_of_the_records():
+    text = (RESULTS.parents[1] / "docs" / "performance.md").read_text()
+    rows = re.findall(r"^\| \*\*([\d.,]+) .*\.\./benchmarks/results/(\w+\.md)\) \|$", text, re.M)
+    assert len(rows) == 6
+    for number, page in rows:
+        assert f"| {number} |" in (RESULTS / page).read_text()
+    cells = set(re.findall(r"(?<=\| )[^|]+(?= \|)", "".join(map(Path.read_text, _pages()))))
+    measured = re.findall(r"([\d.,]+\d) (?:us|ms|MiB)\b", text.partition("## How to repeat")[0])
+    for number in measured:
+        assert number in cells | {"20"}, f"{number} stands in no page of benchmarks/results"
+    assert len(measured) > 20
+
+
+def _pages():
+    return sorted(RESULTS.glob("*.md"))
 
 
 def test_busy_cores_disturb_rows_of_the_cpu_alone():
