@@ -109,7 +109,7 @@ def _counting(data: RetrievalData, device: str) -> Prepared:
 
 
 def _from_scores(data: RetrievalData, device: str) -> Prepared:
-    """What a user calls with a matrix of scores in any order of the gallery, checks included."""
+    """The call of a user with a matrix of scores in any order of the gallery, with its checks."""
     import zsbir_fast as zf
 
     queries, gallery, query_labels, gallery_labels = peers.tensors(data, device)

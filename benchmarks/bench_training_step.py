@@ -197,7 +197,7 @@ def _error(provider: Provider, case: Case, result: Tensor) -> float:
 
 
 def _finish(result: Result) -> None:
-    """Share of the encoder's time, and what the kernels save of the rest of the step."""
+    """The share of the encoder's time, and the kernels' saving in the rest of the step."""
     rows = rows_by_name(result)
     share_limits(result, {case: r.p50_us for (case, name), r in rows.items() if name == "encoder"})
     for case in dict.fromkeys(row.case for row in result.rows):

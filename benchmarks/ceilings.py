@@ -1,4 +1,4 @@
-"""What this machine gives at most, and what a call costs: the numbers that others are judged by.
+"""The most that this machine gives, and the cost of a call: numbers that others are judged by.
 
 ``python -m benchmarks.ceilings --device cuda --out ceilings``   a few seconds
 ``python -m benchmarks.ceilings --show ceilings.json``   print a former run

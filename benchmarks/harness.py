@@ -1,4 +1,4 @@
-"""Check, time and record: what every ``bench_<room>.py`` shares.
+"""Check, time and record: the code that every ``bench_<room>.py`` shares.
 
 Each measurement runs in a process of its own (a clean fork of a server that has only imported
 torch), so that peak memory and thread pools of one provider do not touch the next. A provider's
@@ -140,9 +140,9 @@ def run_suite(
     how: Settings,
     keep: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """Measure ``names`` on ``cases``; stderr tells what is under way.
+    """Measure ``names`` on ``cases``; stderr names the row under way.
 
-    ``keep`` is called with every new row, so that a run that is killed leaves what it has.
+    ``keep`` is called with every new row, so that a run that is killed leaves its finished rows.
     """
     owners = metadata.packages_distributions()
     modules = {m.split(".")[0] for p in suite.providers.values() for m in p.requires}

@@ -1,4 +1,4 @@
-"""The main kernels once each, for ``ncu``, and a table of what it saw.
+"""The main kernels once each, for ``ncu``, and a table of its numbers.
 
 ``ncu ... python -m benchmarks.kernel_profile --run``   a launch or two of every main kernel
 ``python -m benchmarks.kernel_profile --show FILE.csv``   of ``ncu --import ... --page raw --csv``
@@ -115,7 +115,7 @@ EXTRA = (
 
 
 def read_launches(lines: Sequence[str]) -> list[dict[str, str]]:
-    """The launches of ``ncu --page raw --csv``; what comes before its header is left out."""
+    """The launches of ``ncu --page raw --csv``; the lines before its header are left out."""
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     rows = list(csv.DictReader(lines[start:]))
     return [row for row in rows if (row.get("ID") or "").isdigit()]  # the row of units has none

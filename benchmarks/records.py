@@ -47,13 +47,13 @@ class Row:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other processes took what it needed; a GPU hardly notices busy cores."""
+        """Whether other processes took its cores; a GPU hardly notices busy cores."""
         return self.device == "cpu" and self.other_load > 0.2
 
 
 @dataclass
 class Result:
-    """What a run leaves: facts of the machine, rows, skipped and failed providers, verdicts."""
+    """The result of a run: facts of the machine, rows, skipped and failed providers, verdicts."""
 
     facts: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
@@ -193,7 +193,7 @@ def report(
     module: str,
     layout: Layout = PER_ITEM,
 ) -> str:
-    """What a run prints: machine, a table for each case, verdicts, what was skipped and why."""
+    """The output of a run: machine, a table for each case, verdicts, skipped rows with reasons."""
     blocks = [machine(result.facts)]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
@@ -216,7 +216,7 @@ def document(
     module: str,
     layout: Layout = PER_ITEM,
 ) -> str:
-    """A Markdown page of a run: machine, a table for each case, verdicts, what was left out.
+    """A Markdown page of a run: machine, a table for each case, verdicts, skipped and failed rows.
 
     A part with nothing in it is not printed.
     """

@@ -1,4 +1,4 @@
-"""What a bench is made of: providers (its rows), settings, and the suite that holds them."""
+"""The parts of a bench: providers (its rows), settings, and the suite that holds them."""
 
 from __future__ import annotations
 

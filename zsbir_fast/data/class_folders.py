@@ -241,7 +241,7 @@ def _given(root: Path, what: str, name: str, wanted: set[str] | None) -> ClassFo
 
 
 def _choose(root: Path, what: str, fitting: list[tuple[str, ClassFolders]]) -> ClassFolders:
-    """Take the first folder that fits, joined with its counterpart; name what is left out."""
+    """Take the first folder that fits, joined with its counterpart; name those left out."""
     taken = [fitting[0]]
     left = []
     for name, folders in fitting[1:]:

@@ -82,7 +82,7 @@ def is_image(path: str | Path) -> bool:
         path: the file, of any name.
 
     Returns:
-        Whether it is. What follows behind the header is not looked at.
+        Whether it is. The bytes behind the header are not looked at.
     """
     try:
         with _opened(path) as stream, Image.open(stream, formats=_readable(_SIGNED)):

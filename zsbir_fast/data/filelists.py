@@ -20,7 +20,7 @@ _MOST_DIGITS = 18  # of a label: what int64 holds
 
 
 class FileList(NamedTuple):
-    """What a list of images says.
+    """The content of a list of images.
 
     Attributes:
         paths: as written in the file.

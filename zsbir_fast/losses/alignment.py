@@ -57,7 +57,7 @@ def alignment_loss(
 def supervised_contrastive_loss(
     features: Tensor, labels: Tensor, *, temperature: float = 0.1
 ) -> Tensor:
-    """Supervised contrastive loss of a set of features, whatever their modality.
+    """Supervised contrastive loss of a set of features of any modality.
 
     Args:
         features: [B, D] float, L2-normalised here.

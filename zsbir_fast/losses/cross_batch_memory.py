@@ -122,8 +122,8 @@ class CrossBatchMemory(nn.Module):
         width: feature width D.
         positives: past features may be positives, too, not only negatives; not with
             ``positive="paired"``.
-        warm_up: so many batches are only remembered, and compared with themselves alone: early
-            features drift too fast to be worth comparing with.
+        warm_up: number of first batches that are remembered, but compared with themselves alone:
+            early features drift too fast to be worth comparing with.
 
     Raises:
         ValueError: a number is out of range, or the options do not go together.
@@ -194,7 +194,7 @@ class CrossBatchMemory(nn.Module):
         return loss[batch.own] if self.loss.reduction == "none" else loss
 
     def bank(self) -> Bank | None:
-        """Return what is remembered, or None while warming up or empty."""
+        """Return the remembered features, or None while warming up or empty."""
         if self._batches < self.warm_up or not len(self.photos) or not len(self.sketches):
             return None
         return Bank(

@@ -40,7 +40,7 @@ class Share(NamedTuple):
 
     @classmethod
     def alone(cls, rows: int) -> Share:
-        """The share of a process that joins nobody."""
+        """The share of a process that joins no other."""
         return cls((rows,), 0, None)
 
     @property
@@ -152,7 +152,7 @@ def share_rows(
         return tuple(Share.alone(len(x)) for x in rows.values())
     problem = _problem_of(check_all)
     entries = [int(problem is not None)]
-    for x in rows.values():  # of a wrong batch nobody will look at them
+    for x in rows.values():  # those of a wrong batch are not looked at
         if problem is not None:
             entries += [0, 0]
         else:

@@ -82,7 +82,7 @@ def evaluate_retrieval(
         TypeError: On labels or ks that are not integers, or input that is no array of numbers.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
-    copy of the gallery and one workspace, whatever Q is.
+    copy of the gallery and one workspace, for any Q.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -135,7 +135,7 @@ def evaluate_ranking(
         gallery_ids: Integers, [G].
 
     Returns:
-        The result, bit-identical whatever the number of threads, and for any split of the rows.
+        The result, bit-identical for any number of threads and for any split of the rows.
 
     Raises:
         ValueError: On mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an

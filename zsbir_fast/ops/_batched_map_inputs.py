@@ -1,4 +1,4 @@
-"""What the kernels of ``batched_map`` are given: checked tensors, their addresses in structs."""
+"""The inputs of the kernels of ``batched_map``: checked tensors, their addresses in structs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _SHORTEST = 1e-12  # a row above it loses no digits, nor do the squares in its l
 
 
 def kind_of(value: Any) -> str:
-    """What a value that is no tensor is called in an error."""
+    """The words of an error for a value that is no tensor."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
     return "None" if value is None else type(value).__name__
@@ -105,7 +105,7 @@ def as_temperature(function: str, value: Any, argument: str = "temperature") -> 
 
     Raises:
         TypeError: It is no real number.
-        ValueError: It is not positive, infinite, or so small that what it divides overflows.
+        ValueError: It is not positive, infinite, or so small that a quotient overflows.
     """
     temperature = as_number(function, argument, value)
     if not temperature > 0:
@@ -231,7 +231,7 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
 def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
     """The loss; NaN, with gradients of NaN, if it or an input that was `unseen` is not finite.
 
-    So a step is seen and skipped, by a ``GradScaler`` for instance, and nobody waits for a GPU.
+    A ``GradScaler``, for instance, sees such a step and skips it, without a wait for a GPU.
     """
     if not unseen(loss):  # then the inputs were not, either
         plain = loss.detach()
@@ -243,12 +243,12 @@ def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
     largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in (loss, *given)]
     zero = torch.stack([0 * x.to(loss.dtype) for x in largest]).sum()  # or NaN
     carrier = next((x for x in given if x.requires_grad), given[0])
-    # One element is enough: what is behind it gets NaN.
+    # One element is enough: the tensors that it was computed from get gradients of NaN.
     return loss + zero * carrier[(0,) * carrier.ndim].to(loss.dtype)
 
 
 def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
-    """Rows [B, D] divided by their lengths, of whatever size they are.
+    """Rows [B, D] of any size divided by their lengths.
 
     A row without an entry of at least 1e-30 is zero: it becomes 0 and passes no gradient. A row
     that is not finite is an error; where values are `unseen`, it becomes NaN. Halves are divided in

@@ -1,4 +1,4 @@
-"""The torch operator library ``zsbir`` and what every room's op file needs from it."""
+"""The torch operator library ``zsbir``, and the functions that every room's op file needs."""
 
 from __future__ import annotations
 
@@ -161,10 +161,10 @@ def as_kernel_input(
 
 
 def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors have so many dimensions.
+    """Raise unless all tensors have this number of dimensions.
 
     Raises:
-        ValueError: Naming the first that has not.
+        ValueError: Naming the first that has another number.
     """
     for name, tensor in tensors.items():
         if tensor is not None and tensor.ndim != dimensions:
@@ -174,7 +174,7 @@ def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None
 
 
 def check_enum(op: str, name: str, value: int, count: int) -> None:
-    """Raise unless the number is one of a C++ enum of so many entries."""
+    """Raise unless the number is one of a C++ enum of ``count`` entries."""
     if not 0 <= value < count:
         raise ValueError(f"{op}: {name} must be in [0, {count}), got {value}")
 

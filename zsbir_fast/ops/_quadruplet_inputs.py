@@ -1,4 +1,4 @@
-"""What the mining and the losses over quadruplets check before any kernel runs."""
+"""The checks of mining and of the losses over quadruplets before any kernel runs."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def _token_weighting_native(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 class _Saved:
-    """What a forward pass left, and the gradients of its results, checked."""
+    """The results that a forward pass left, and their gradients, checked."""
 
     def __init__(
         self,

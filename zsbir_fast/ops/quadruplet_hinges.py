@@ -125,7 +125,7 @@ class _Mined:
         return _C.MinedRows(**rows, **indices)
 
     def of_anchors(self, name: str, x: Tensor, dtype: torch.dtype, *columns: int) -> Tensor:
-        """One entry or row of so many columns for every anchor."""
+        """One entry, or one row of ``columns``, for every anchor."""
         return as_kernel_input(self.op, name, x, dtype, (self.count, *columns))
 
     def run(self, *arguments: Any) -> None:

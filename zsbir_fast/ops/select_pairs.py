@@ -1,6 +1,6 @@
 """The nearest and farthest references of every anchor, by class, without a matrix of distances.
 
-A matrix product, by blocks of anchors, says which references may be chosen; the kernel then sums
+A matrix product, by blocks of anchors, tells which references may be chosen; the kernel then sums
 the distances of those alone, about one for each choice. So the cost is that of the product, and the
 choices are exact and the same however the product was rounded: by another library, in bfloat16, or
 by blocks of another size.
@@ -40,13 +40,13 @@ Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_oth
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
 _WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
-_SUM = 32  # a summed distance takes about as long as the float32 products of so many references
+_SUM = 32  # a summed distance takes about as long as the float32 products of 32 references
 _MOST_REFERENCES = 2**31 - 1  # their rows are 32-bit numbers in the kernels
 _LEAST_ANCHORS = 64  # at a time: a product of fewer rows takes longer for each
 
 
 class Selected(NamedTuple):
-    """What was chosen for every anchor.
+    """The choice of every anchor.
 
     Attributes:
         index: int64 [A], row of the reference; -1: none.
@@ -163,7 +163,7 @@ class _Estimates:
 
     With u half the spacing of numbers near 1:
 
-    - a product of D terms errs by at most D u |a| |b|, whatever the order of its sums (Higham,
+    - a product of D terms errs by at most D u |a| |b| in any order of its sums (Higham,
       Accuracy and Stability of Numerical Algorithms, section 3.1), and by more where factors or the
       product are rounded and matrix units cut sums off; it counts twice in |a|^2 + |b|^2 - 2 a.b;
     - the chain that is the distance errs by (D + 4) u of itself, at most 2 (|a|^2 + |b|^2); for

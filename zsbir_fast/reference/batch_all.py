@@ -17,7 +17,7 @@ from zsbir_fast.reference.quadruplet_mining import Five
 
 
 class TermSums(NamedTuple):
-    """What every reduction of a batch-all loss is made of.
+    """The sums that every reduction of a batch-all loss is made of.
 
     Attributes:
         total: float64 scalar, sum of all hinges with their coefficients.

@@ -21,7 +21,7 @@ ZERO_ROW = 1e-30
 
 
 class TokenWeighting(NamedTuple):
-    """Scores of the pairs, and what they were computed from.
+    """Scores of the pairs, and the tensors that they were computed from.
 
     Attributes:
         scores: [B] local score of each pair, in [-1, 1].

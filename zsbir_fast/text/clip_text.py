@@ -15,7 +15,7 @@ from zsbir_fast._words import reason, shown
 
 
 class ClipTokens(NamedTuple):
-    """What a text encoder makes of some sentences.
+    """The features that a text encoder computes from some sentences.
 
     Attributes:
         tokens: float32 [C, L, D], zero where ``mask`` is False.

@@ -73,7 +73,7 @@ def name_tokens(name: str, sentences: Sequence[str], *, max_tokens: int) -> Name
     Args:
         name: class name.
         sentences: its description, may be empty.
-        max_tokens: at most so many rows; the words that occur most often are kept.
+        max_tokens: the largest number of rows; the words that occur most often are kept.
 
     Returns:
         The vectors.
