@@ -39,7 +39,7 @@ def check_has_values(function: str, argument: str, value: Tensor) -> None:
 
 
 def check_device(function: str, argument: str, tensor: Tensor, first: str, other: Tensor) -> None:
-    """The kernels take addresses: all must be where ``other``, called ``first``, is."""
+    """Raise unless the tensor is where ``other``, called ``first``, is: kernels take addresses."""
     if tensor.device != other.device:
         raise ValueError(
             f"{function}: {argument} must be on {other.device} like {first}, got {tensor.device}"
@@ -128,7 +128,7 @@ def check_choice(function: str, argument: str, value: Any, choices: Any) -> None
 def as_labels(
     function: str, argument: str, labels: Any, count: int, first: str, features: Tensor
 ) -> Tensor:
-    """Labels as int64 [count], where ``features``, called ``first``, are.
+    """Labels as int64 [count], on the device of ``features``, called ``first``.
 
     Args:
         function: Named in errors.
@@ -182,7 +182,7 @@ def _tensor_of(function: str, argument: str, value: Any) -> Tensor:
 
 
 class _Interface:
-    """Somebody's memory as NumPy sees it; keeps its owner alive."""
+    """The memory of another object as NumPy sees it; keeps that object alive."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._owner = array
@@ -193,9 +193,9 @@ class _Interface:
 def as_torch_takes_it(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array in this machine's byte order, with no negative stride and no mark of read-only.
 
-    Of that mark torch would warn, though what is made of the array here is only ever read. To
-    silence the warning would change the filters of the whole process, in which other threads may be
-    at work.
+    torch would warn of that mark, though the tensor that is made of the array here is only read.
+    Silencing the warning would change the filters of the whole process, in which other threads may
+    be at work.
     """
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -219,7 +219,7 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
     """Raise naming the first row that is not finite; nothing is looked at where it is `unseen`."""
     if unseen(values) or values.numel() == 0:
         return
-    if math.isfinite(values.detach().sum().item()):  # nothing else would be: one cheap pass
+    if math.isfinite(values.detach().sum().item()):  # a finite sum has finite terms: one cheap pass
         return
     wrong = ~torch.isfinite(values.detach())  # or finite numbers whose sum overflows
     if wrong.any():
@@ -233,7 +233,7 @@ def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
 
     A ``GradScaler``, for instance, sees such a step and skips it, without a wait for a GPU.
     """
-    if not unseen(loss):  # then the inputs were not, either
+    if not unseen(loss):  # the inputs were not unseen then, either
         plain = loss.detach()
         if math.isfinite(float(plain if plain.ndim == 0 else plain.sum())):
             return loss
@@ -277,7 +277,7 @@ def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
     fits = (lengths >= _SHORTEST) & (lengths <= longest)
     largest = torch.linalg.vector_norm(features.detach(), math.inf, 1, keepdim=True)
     zero = largest < ZERO_ROW
-    power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for what is not finite
+    power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for rows that are not finite
     power = power.masked_fill(fits | zero, 1)
     rows = features.div(power)
     divisors = torch.linalg.vector_norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)

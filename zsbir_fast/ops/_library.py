@@ -34,7 +34,7 @@ def why_not_native(device: torch.device) -> str | None:
 
 
 def notice_fallback(op: str, reference: _Function) -> _Function:
-    """The reference as the operator of devices without a kernel, saying so once.
+    """The reference as the operator of devices without a kernel; it says so once.
 
     ``ZSBIR_STRICT=1`` turns the notice into an error: tests and benchmarks on a GPU set it.
     """
@@ -80,7 +80,7 @@ def register(
 
 
 def _only_dense(op: str, function: _Function) -> _Function:
-    """The function, after a look at what torch lets through: None for a tensor, sparse tensors."""
+    """The function with a check of inputs that torch lets through: None, sparse tensors."""
 
     @cache
     def tensors() -> list[tuple[int, str, bool]]:

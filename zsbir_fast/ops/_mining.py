@@ -1,4 +1,4 @@
-"""Mining by ``select_pairs``: one pass for what no choice precedes, one more for each that does."""
+"""Mining by ``select_pairs``: one pass for the first choices, one for each that depends on them."""
 
 from __future__ import annotations
 

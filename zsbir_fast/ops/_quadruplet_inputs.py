@@ -101,7 +101,7 @@ def check_beside(
     features: Tensor,
     dtype: torch.dtype = torch.int64,
 ) -> None:
-    """Raise unless there is one entry for every row of ``features``, called ``first``, there."""
+    """Raise unless every row of ``features``, called ``first``, has one entry on its device."""
     check_rows(function, argument, rows, len(features), dtype)
     check_device(function, argument, rows, first, features)
 

@@ -1,4 +1,4 @@
-"""Distances of all pairs of rows, exact and differentiable: what batch-all losses start from."""
+"""Distances of all pairs of rows, exact and differentiable: the basis of batch-all losses."""
 
 from __future__ import annotations
 

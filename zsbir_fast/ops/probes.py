@@ -94,7 +94,7 @@ class _Thresholds(NamedTuple):
 
 
 def _shapes_are_fixed(tensor: Tensor) -> bool:
-    """Whether no shape may depend on values: a GPU would have to be waited for."""
+    """Whether no shape may depend on values, because the CPU would wait for a GPU."""
     return tensor.is_cuda
 
 

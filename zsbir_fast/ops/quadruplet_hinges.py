@@ -65,7 +65,7 @@ def quadruplet_hinges(
         )
     needs_references = cross_modal_share is not None or any(coefficients[k] for k in (1, 2, 4))
     if references is sketches and not needs_references:
-        references = sketches.detach()[:0]  # no gradient of zeros to make and to add
+        references = sketches.detach()[:0]  # so that no gradient of zeros is made
     hinges: Tensor = torch.ops.zsbir.quadruplet_hinges(
         *(kernel_rows(x, distance) for x in (sketches, photos, references)),
         *quadruplets,

@@ -237,7 +237,7 @@ def quadruplet_loss(
         reduction: ``"mean"`` over valid anchors, ``"mean_nonzero"`` over valid anchors whose
             hinges are not all 0, ``"sum"``, or ``"none"``, [B_s] with 0 for invalid anchors.
             A mean over nothing is 0.
-        sketch_references: [M, D] float, what ``quadruplets.sketch_negative`` counts in; default:
+        sketch_references: [M, D] float, whose rows ``quadruplets.sketch_negative`` names; default:
             ``sketches``.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
 

@@ -122,10 +122,10 @@ LIB.define(
 
 
 def _precision_on(device: torch.device) -> Precision:
-    """The fastest product: results are exact with any, and few pairs more are looked at.
+    """The precision of the fastest product; the results are exact with any.
 
-    bfloat16 where there are matrix units for it. It is asked for by the type of the factors, never
-    by a switch, because switches of precision belong to the whole process.
+    It is bfloat16 where there are matrix units for that. The type of the factors asks for it, never
+    a switch, because switches of precision belong to the whole process.
     """
     return "bfloat16" if bfloat16_is_faster(device.type) else "float32"
 
@@ -138,7 +138,7 @@ def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:
         out.copy_(torch.mm(left, right.mT))
 
 
-# By how much two factors, and on the CPU their product, may be wrong together: bfloat16 rounds to
+# The error that two factors, and on the CPU their product, may have together: bfloat16 rounds to
 # eight bits.
 _ROUNDED: dict[Precision, float] = {"float32": 0, "bfloat16": 2**-8 + 2**-9 + 2**-15}
 
@@ -187,7 +187,7 @@ class _Estimates:
         single = anchors.dtype == torch.float32
         self.precision: Precision = _precision_on(anchors.device) if single else "float32"
         self._right: tuple[Precision, Tensor] | None = None  # the references as products take them
-        # 1.25: for terms of second order. tiny: for what underflows.
+        # 1.25 allows for terms of second order, tiny for underflow.
         self.norm_error = 1.25 * ((width if self._cosine else 3 * width) + 40) * self._unit
         self.tiny = 8 * (width + 1) * info.tiny
 

@@ -93,22 +93,23 @@ def token_weighting(
 ) -> Tensor | TokenWeighting:
     """Score sketch-photo pairs by the words of their class.
 
-    Every text token of the pair's class attends over the patches of the sketch and, apart, of the
-    photo; the two pooled rows of one word are compared by cosine; the score is the weighted mean
-    over the words. The global aggregation block is the case L = 1 with the whole text's feature.
+    Every text token of the pair's class attends over the patches of the sketch and, separately, of
+    the photo; the two pooled rows of one word are compared by cosine; the score is the weighted
+    mean over the words. The global aggregation block is the case L = 1 with the whole text's
+    feature.
 
     Values that are not finite are not looked for: the pair's score is NaN. A pair whose class has
-    no valid text token scores 0 and passes no gradient; so does a word
-    whose pooled row is zero (no entry of at least 1e-30). Finite inputs give finite results as long
-    as the products of text and keys fit the floating-point range. float16 and bfloat16 are
-    accumulated in float32, which is also the dtype of the results; gradients have the dtypes of the
-    inputs. Under autocast all float32 and half inputs are first cast to the autocast dtype, as for
+    no valid text token scores 0 and passes no gradient; so does a word whose pooled row is zero (no
+    entry of at least 1e-30). Finite inputs give finite results as long as the products of text and
+    keys fit the floating-point range. float16 and bfloat16 are accumulated in float32, which is
+    also the dtype of the results; gradients have the dtypes of the inputs. Under autocast all
+    float32 and half inputs are first cast to the autocast dtype, as for
     ``torch.nn.functional.scaled_dot_product_attention``.
 
-    Differentiable once, by text, ``text_global``, keys and values, through scores, pooled rows and
-    attention maps; deterministic, also in the number of threads. Padding costs nothing, and the
-    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and
-    ``torch.func`` transforms need ``impl="reference"``.
+    Scores, pooled rows and attention maps are differentiable once, by text, ``text_global``, keys
+    and values. Results do not depend on the number of threads. Padding costs nothing, and the
+    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and ``torch.func``
+    transforms need ``impl="reference"``.
 
     Args:
         text: [C, L, D] float, token features of each class's text, as queries.
