@@ -1,4 +1,4 @@
-"""Exact mAP of whole test sets: ours against bare products and against what users would pick.
+"""Exact mAP of whole test sets: ours against bare products and against users' usual choices.
 
 ``python -m benchmarks.bench_batched_map --quick``   a minute, the main rivals at QuickDraw size
 ``python -m benchmarks.bench_batched_map --full --out benchmarks/results/batched_map_cpu

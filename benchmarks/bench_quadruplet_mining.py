@@ -1,4 +1,4 @@
-"""Mining and triplet or quadruplet losses: ours against bare distances and what users would pick.
+"""Mining and triplet or quadruplet losses: ours against bare distances and users' usual choices.
 
 ``python -m benchmarks.bench_quadruplet_mining --quick``   a minute, the main rivals at B = 1,024
 ``python -m benchmarks.bench_quadruplet_mining --full --out benchmarks/results/quadruplet_mining_cpu

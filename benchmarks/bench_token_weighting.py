@@ -1,4 +1,4 @@
-"""Token weighting: ours against the memory floor and against what users would write.
+"""Token weighting: ours against the memory floor and against code that users would write.
 
 ``python -m benchmarks.bench_token_weighting --quick``   a minute, mixed lengths
 ``python -m benchmarks.bench_token_weighting --full --out benchmarks/results/token_weighting_cpu

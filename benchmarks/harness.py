@@ -2,7 +2,7 @@
 
 Each measurement runs in a process of its own (a clean fork of a server that has only imported
 torch), so that peak memory and thread pools of one provider do not touch the next. A provider's
-result is checked before anything is timed. Kept are the median and the p20-p80 spread over repeats.
+result is checked before anything is timed. A row has the median and the p20-p80 spread of repeats.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def choose_n(time_call: Callable[[int], float], start: int, limit: int, call_s: 
     """How many items make a call that takes ``call_s`` seconds above its fixed cost.
 
     The fixed cost (building an index, say) is left out, so that it is spread over as many items as
-    it would be in use. Found by growing from ``start``; the answer is at most ``limit``.
+    it would be in use. The number grows from ``start``, up to ``limit`` at most.
     """
     n = min(start, limit)
     seconds = time_call(n)

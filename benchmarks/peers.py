@@ -132,7 +132,7 @@ def _copy(data: RetrievalData, device: str) -> Prepared:
     return Prepared(run)
 
 
-# --- what users write themselves -----------------------------------------------------------------
+# --- rivals that users write themselves ----------------------------------------------------------
 
 
 class Sums:

@@ -89,7 +89,7 @@ class RetrievalData:
 
     @classmethod
     def load(cls, case: Case, folder: Path) -> RetrievalData:
-        """What ``save`` wrote."""
+        """The arrays that ``save`` wrote."""
         return cls(case, *(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS))
 
 

@@ -15,8 +15,9 @@ def alignment_loss(
 ) -> Tensor:
     """InfoNCE between sketch and photo features in both directions.
 
-    All photos of a sketch's class are its positives (classes repeat within a batch): the mean of
-    their log-probabilities among all photos of the batch; and the same with the roles exchanged.
+    All photos of a sketch's class are its positives (classes repeat within a batch). The loss takes
+    the mean of their log-probabilities among all photos of the batch, and the same with the roles
+    exchanged.
 
     Args:
         sketches: [B, D] float, L2-normalised here.
@@ -85,7 +86,7 @@ def supervised_contrastive_loss(
 
 
 def _cosines(function: str, **features: Tensor) -> Tensor:
-    """Of all rows of the first with all of the last, in float32 at least."""
+    """Cosines of all rows of the first with all of the last, in float32 at least."""
     unit = [
         unit_length(function, name, x.to(accumulation_dtype(x.dtype)))
         for name, x in features.items()

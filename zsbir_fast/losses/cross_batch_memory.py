@@ -213,7 +213,7 @@ class CrossBatchMemory(nn.Module):
         """
         if not self.training:
             return
-        # Ready to be compared, so that no step has to normalise a large memory again.
+        # The rows are kept ready, so that no step has to normalise a large memory again.
         self.sketches.add(self.loss.prepare(batch.sketches.detach()), batch.sketch_labels)
         self.photos.add(self.loss.prepare(batch.photos.detach()), batch.photo_labels)
         self._batches += 1

@@ -3,8 +3,8 @@
 Every process joins the batches and computes the whole loss. In the backward pass the gradients of
 all processes are summed and each takes the part of its own rows. ``DistributedDataParallel`` then
 averages over the W processes, so W equal losses come to exactly the gradient that one process
-would have on the joined batch. Because it is the true sum, it is right, too, where the processes'
-losses differ (their mean is what is minimised).
+would have on the joined batch. Because the sum is a true one, the gradient is right, too, where the
+processes' losses differ: their mean is minimised.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ class RetrievalEvaluator:
     def _evaluate_shards(
         self, gallery: ShardedGallery, asked: _Asked, ks: tuple[int, ...]
     ) -> RetrievalResult:
-        """In two passes over the shards of all processes, block of queries by block."""
+        """Evaluate in two passes over the shards of all processes, by blocks of queries."""
         classes = gallery.labels.classes_of(asked.labels)
         rows = empty_rows(len(asked.rows), ks)
         for block in progress_over(gallery.query_blocks(classes), self.progress, "evaluate"):

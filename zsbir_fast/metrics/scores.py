@@ -131,7 +131,7 @@ def _in_range(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows, and their squared lengths in float64, for directions alone.
 
     Rows so small or large that products would leave the range of floats are scaled by a power of
-    two, which changes no digit. Which, depends on the row alone.
+    two, which depends on the row alone and changes no digit.
     """
     squares = row_squares(rows)
     limit = 2.0 ** _SQUARES_IN_RANGE[rows.dtype]

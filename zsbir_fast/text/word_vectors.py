@@ -1,4 +1,4 @@
-"""The bundled GloVe vectors of class names, and what stands in where a name has none."""
+"""The bundled GloVe vectors of class names, and the stand-ins for names that have none."""
 
 from __future__ import annotations
 
