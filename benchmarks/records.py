@@ -138,7 +138,6 @@ _REST = (
     ("% limit", lambda row, unit: f"{row.pct_of_limit:.0f}" if row.pct_of_limit else ""),
     ("max err", lambda row, unit: f"{row.max_err:.0e}"),
 )
-_DEVICE = {"cpu": "CPU", "cuda": "GPU"}
 PER_ITEM = Layout(
     (
         _METHOD,
@@ -220,10 +219,9 @@ def document(
 
     A part with nothing in it is not printed.
     """
-    devices = " and ".join(dict.fromkeys(_DEVICE.get(r.device, r.device) for r in result.rows))
-    op = " ".join(dict.fromkeys(row.op for row in result.rows))
+    op, device = module.rpartition("bench_")[2], "GPU" if "gpu" in result.facts else "CPU"
     blocks = [
-        f"# Measurements of {op} on the {devices}",
+        f"# Measurements of {op} on the {device}",
         f"`python -m {module} --docs` writes this page. `docs/performance_notes.md` says how the "
         "rows are measured.",
         machine(result.facts),

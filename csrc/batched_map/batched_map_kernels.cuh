@@ -43,7 +43,7 @@ constexpr int32_t kRankCountsBlocksPerSm = 3;
 constexpr int32_t kRankCountsBlocksPerSm = 2;
 #endif
 
-// 16 bytes of a row, and as many classes.
+// 16 bytes of a row, and the classes of its columns.
 template <class T>
 struct Pack;
 template <>
@@ -80,7 +80,7 @@ struct Pack<double> {
   }
 };
 
-// What a block keeps in shared memory, for up to `capacity` relevant items at a time.
+// The shared memory of a block, for up to `capacity` relevant items at a time.
 template <class T, int32_t capacity>
 struct RankCountsShared {
   static_assert(capacity >= 1 && capacity <= 32767, "entry holds a slot and a flag in 16 bits");
@@ -313,7 +313,7 @@ struct Slice {
   static constexpr int32_t kInFlight = 2;  // 1,536 threads x 32 B: twice what hides HBM latency
 };
 
-// grid (Q, slices); dynamic shared memory: a RankCountsShared<T, capacity>.
+// The grid is (Q, slices), the dynamic shared memory a RankCountsShared<T, capacity>.
 template <class T, int32_t capacity>
 __global__ void __launch_bounds__(kRankCountsThreads, kRankCountsBlocksPerSm)
     rank_counts_kernel(Scores<T> scores, Relevant<T> relevant, int32_t* counts,
@@ -345,7 +345,7 @@ __global__ void __launch_bounds__(kRankCountsThreads, kRankCountsBlocksPerSm)
   }
 }
 
-// One thread per query.
+// A thread takes a query.
 template <class T>
 __global__ void ranking_metrics_kernel(int64_t queries, Relevant<T> relevant, const int32_t* counts,
                                        Definition definition, double* out) {

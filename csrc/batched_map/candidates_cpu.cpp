@@ -74,7 +74,7 @@ __attribute__((target("avx512f,avx512vl"))) void select_avx512(const float* scor
       keep = _mm512_mask_cmpneq_epi32_mask(keep, _mm512_maskz_loadu_epi32(keep, classes + i), own);
     }
     const __m512 kept = _mm512_maskz_compress_ps(keep, key);
-    // The second operand of max is what a NaN (overflow times zero) turns into.
+    // A NaN (overflow times zero) turns into the second operand of max.
     const __m512 scaled =
         _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(kept, lowest), scale), _mm512_setzero_ps());
     _mm512_storeu_ps(out.key + size, kept);

@@ -78,7 +78,7 @@ ZSBIR_HD double precision_sum(const QueryCounts<T>& q, int64_t hits, ApKind ap, 
   return sum;
 }
 
-// What the first k items of a ranking give; k < 0 stands for the whole gallery.
+// The counts of the first k items of a ranking; k < 0 stands for the whole gallery.
 struct Prefix {
   double precision_sum;  // numerator of AP@k
   double hits;           // relevant items among them (an expectation under grouped and expected)

@@ -25,7 +25,8 @@
 
 namespace zsbir {
 
-// Only what is compiled for sm_80 or newer can run the kernels; launchers ask for this capability.
+// Only code that is compiled for sm_80 or newer can run the kernels; launchers ask for this
+// capability.
 constexpr int32_t kMmaCapability = 8;
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

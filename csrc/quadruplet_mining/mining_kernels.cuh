@@ -196,7 +196,7 @@ class AnchorMiner {
   Candidate<T> best_[kChoices];
 };
 
-// grid: one block per anchor of `estimates`.
+// The grid has one block per anchor of `estimates`.
 template <class T>
 __global__ void select_kernel(Rows<T> anchors, Rows<T> references, SelectFilter<T> filter,
                               Estimates<T> estimates, Distance distance, int32_t wanted,

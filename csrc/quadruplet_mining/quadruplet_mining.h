@@ -176,7 +176,7 @@ struct Probes {
   const double* by_class_sums;   // [count] sum of by_class[i:end of its class]
   const int64_t* class_offsets;  // [classes + 1] into by_class
   const int64_t* count;          // number of thresholds; device memory on CUDA
-  int64_t capacity;              // entries of the arrays; what is behind the thresholds is +inf
+  int64_t capacity;              // entries of the arrays; those behind the thresholds are +inf
 };
 
 // sums [rows]; by_value [rows, columns], never positive; hits and class_hits [capacity + 1], both

@@ -73,7 +73,7 @@ struct DistanceTile {
   }
 };
 
-// grid (tiles of b, tiles of a).
+// The grid is (tiles of b, tiles of a).
 template <class T, int32_t kSide>
 __global__ void __launch_bounds__(kSide* kSide)
     pair_distances_kernel(Rows<T> a, Rows<T> b, Distance distance, T* out) {
@@ -105,7 +105,7 @@ __device__ __forceinline__ const T* corner(const MinedRows<T>& m, int64_t anchor
   return m.references.data + m.sketch_negative[anchor] * width;
 }
 
-// One warp per anchor; lanes stride over the width.
+// A warp takes an anchor; its lanes stride over the width.
 template <class T>
 __global__ void quadruplet_hinges_kernel(MinedRows<T> m, HingeForm form, Distance distance,
                                          T* hinges, T* slopes) {
@@ -161,9 +161,9 @@ __device__ void add_terms(const MinedRows<T>& m, Distance distance, const T* slo
   }
 }
 
-// One block per row of sketches, then of photos, then of references, where their gradient is
-// wanted. A block looks through all anchors for its row and adds the terms in their order, without
-// float atomics and without a list.
+// A block takes a row of sketches, then of photos, then of references, where their gradient is
+// wanted. It looks through all anchors for its row and adds the terms in their order, without float
+// atomics and without a list.
 template <class T>
 __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance distance,
                                                   const T* slopes, const T* upstream,

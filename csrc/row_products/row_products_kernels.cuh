@@ -78,7 +78,7 @@ struct ProductTile {
   }
 };
 
-// grid (tiles of right, tiles of left).
+// The grid is (tiles of right, tiles of left).
 template <class T, int32_t kSide>
 __global__ void __launch_bounds__(kSide* kSide)
     row_products_kernel(Rows<T> left, Rows<T> right, Scoring<T> scoring, T* out,
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kSide* kSide)
   }
 }
 
-// Half a warp for each row: a lane of it for each chain.
+// Half a warp takes a row, and each of its lanes a chain.
 template <class T>
 __global__ void row_squares_kernel(Rows<T> rows, double* out) {
   static_assert(2 * kSquareLanes == kWarp);

@@ -19,7 +19,7 @@
 
 namespace zsbir::token_weighting {
 
-// A warp per token.
+// A warp takes a token.
 template <class S>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     norms_kernel(Tokens<S> tokens, int64_t width, Accumulate<S>* out) {
@@ -38,7 +38,7 @@ struct BestShared {
   // Behind it: unit rows [R, width].
 };
 
-// grid pairs * tiles of sketch tokens.
+// The grid is pairs * tiles of sketch tokens.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     best_kernel(Pairwise<S> p, PairwiseForward<Accumulate<S>> out, int64_t tiles) {
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   }
 }
 
-// A thread per pair.
+// A thread takes a pair.
 template <class S>
 __global__ void pairwise_scores_kernel(Pairwise<S> p, PairwiseForward<Accumulate<S>> out) {
   const int64_t pair = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -233,7 +233,7 @@ struct PatchesMmaBlock {
                               S* out) const {
     const int64_t width = product == 0 ? p.value_width : p.width;
     for (int64_t column = 0; column < width; column += kWideStripe) {
-      __syncthreads();  // every warp is done with what was staged before
+      __syncthreads();  // every warp is done with the rows staged before
       if (product == 1) {
         stage_text(p, pair, row(), count(), column, kWideStripe, kWideStripe + 16, text());
       }

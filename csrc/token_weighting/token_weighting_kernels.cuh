@@ -36,7 +36,7 @@ template <class A, int32_t R>
 struct ForwardShared {
   A weight[kTile * R];                // logits, then exp(logit - maximum), by patch
   A most[kSides][R], sum[kSides][R];  // running maximum of the logits, and sum of exponentials
-  A factor[R];                        // what the sums so far shrink by under the new maximum
+  A factor[R];                        // by which the sums so far shrink under the new maximum
   Words<R> words;
   // Behind it: query [R, width], pooled [sides, R, value_width].
 };
@@ -116,7 +116,7 @@ struct ForwardBlock {
     for (int64_t d = threadIdx.x % kWarp; d < p.value_width; d += kWarp) to[d] = row[d];
   }
 
-  // A warp per word: statistics, and the pooled rows if they are kept.
+  // A warp takes a word: its statistics, and its pooled rows if they are kept.
   __device__ void finish() {
     const PairResults<S> results{p, out, pair};
     for (int32_t r = threadIdx.x / kWarp; r < s.words.count; r += blockDim.x / kWarp) {
@@ -131,7 +131,8 @@ struct ForwardBlock {
   }
 };
 
-// grid pairs * tiles of words; dynamic shared memory: a ForwardShared, queries, pooled rows.
+// The grid is pairs * tiles of words; the dynamic shared memory is a ForwardShared, queries and
+// pooled rows.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     forward_kernel(Problem<S> p, Forward<Accumulate<S>> out, int64_t tiles) {
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   block.finish();
 }
 
-// A thread per pair.
+// A thread takes a pair.
 template <class S>
 __global__ void scores_kernel(Problem<S> p, Forward<Accumulate<S>> out) {
   const int64_t pair = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -223,7 +224,7 @@ struct WordsBackwardShared {
   // Behind it: query [R, width], query gradient [R, width], pooled gradient [R, value_width].
 };
 
-// Gradient of the text, by pair. grid pairs * tiles of words.
+// The gradient of the text, by pair. The grid is pairs * tiles of words.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     words_kernel(Problem<S> p, Backward<S> g, int64_t tiles) {
@@ -278,7 +279,8 @@ __device__ __forceinline__ void add_rows(const A* sums, A* column, int64_t width
   for (int32_t n = 0; n < P; ++n) column[n * width] += sums[n];
 }
 
-// Gradients of keys and values of P patches. grid pairs * (tiles of sketch + of photo patches).
+// The gradients of keys and values of P patches. The grid is pairs * (tiles of sketch + of photo
+// patches).
 template <class S, int32_t R, int32_t P>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     patches_kernel(Problem<S> p, Backward<S> g, int64_t sketch_tiles, int64_t tiles) {
@@ -333,7 +335,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   }
 }
 
-// A block per word of a class.
+// A block takes a word of a class.
 template <class A, class S>
 __global__ void __launch_bounds__(kThreads) class_sums_kernel(ClassSums<A> sums, S* out) {
   const int64_t row = blockIdx.x, label = row / sums.words, j = row % sums.words;

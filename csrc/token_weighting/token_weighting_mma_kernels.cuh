@@ -119,7 +119,7 @@ struct ForwardMmaBlock {
     }
   }
 
-  // A warp per row: exp(logit - maximum) as halves, and their sum.
+  // A warp takes a row: exp(logit - maximum) as halves, and their sum.
   __device__ void softmax() const {
     for (int32_t row = warp_id(); row < p.sides * R; row += warps()) {
       const int32_t side = row / R, r = row % R;
@@ -170,7 +170,7 @@ struct ForwardMmaBlock {
   }
 };
 
-// grid pairs * tiles of words; dynamic shared memory: forward_mma_bytes.
+// The grid is pairs * tiles of words; the dynamic shared memory has forward_mma_bytes.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kMmaThreads)
     forward_mma_kernel(Problem<S> p, Forward<float> out, int64_t tiles) {
@@ -231,7 +231,7 @@ struct WordsMmaBlock {
     return slopes + (side * R + r) * stride;
   }
 
-  // A warp per row.
+  // A warp takes a row.
   __device__ void stage_gradients(int32_t side) const {
     const auto columns = int32_t(round_up(p.value_width, kDepth));
     for (int32_t r = warp_id(); r < round_up(s.words.count, 16); r += warps()) {
@@ -268,7 +268,7 @@ struct WordsMmaBlock {
     }
   }
 
-  // A warp per word, both sides by one power of two.
+  // A warp takes a word, and both of its sides by one power of two.
   __device__ void narrow_slopes() const {
     for (int32_t r = warp_id(); r < s.words.count; r += warps()) {
       float largest = 0;
@@ -307,7 +307,8 @@ struct WordsMmaBlock {
   }
 };
 
-// Gradient of the text, by pair. grid pairs * tiles of words; shared memory: words_mma_bytes.
+// The gradient of the text, by pair. The grid is pairs * tiles of words; the shared memory has
+// words_mma_bytes.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kMmaThreads)
     words_mma_kernel(Problem<S> p, Backward<S> g, int64_t tiles) {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness import main
 from benchmarks.records import (
     PER_ITEM,
     Result,
@@ -144,7 +145,7 @@ def test_page_holds_machine_tables_verdicts_and_rows_left_out(result):
     text = document(result, {"tiny": "tiny: sizes"}, "ours", "benchmarks.bench_x")
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == [
-        "# Measurements of batched_map on the CPU",
+        "# Measurements of x on the CPU",
         "## tiny: sizes",
         "## Verdicts",
         "## Rows that could not run",
@@ -167,6 +168,19 @@ def test_page_prints_no_empty_part(result):
     text = document(quiet, {}, "ours", "benchmarks.bench_x")
     assert [line for line in text.splitlines() if line.startswith("##")] == ["## tiny"]
     assert "(!)" not in text
+    text = document(Result(result.facts | {"gpu": "GPU X"}), {}, "ours", "benchmarks.bench_x")
+    assert text.startswith("# Measurements of x on the GPU\n")
+    assert "##" not in text
+
+
+def test_docs_writes_the_page_of_a_former_run(tmp_path, capsys):
+    record = RESULTS / "training_step_cpu.json"
+    suite = importlib.import_module("benchmarks.bench_training_step").SUITE
+    arguments = ["--show", str(record), "--docs", str(tmp_path / "new" / "page.md")]
+    assert main(suite, arguments) == 0
+    page = (tmp_path / "new" / "page.md").read_text()
+    assert page == record.with_suffix(".md").read_text()
+    assert "ours: the whole step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("record", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

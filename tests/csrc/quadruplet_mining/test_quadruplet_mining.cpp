@@ -111,7 +111,8 @@ struct Products {
   }
 };
 
-// All distances first, then a look at each: what select_pairs must find without them.
+// All distances are computed first, then looked at one by one: select_pairs must find the same
+// without them.
 template <class T>
 void plain_selection(const Batch<T>& b, const SelectFilter<T>& f, Distance distance, int32_t wanted,
                      std::vector<int64_t>& index, std::vector<T>& chosen) {
