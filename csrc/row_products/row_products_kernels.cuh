@@ -2,10 +2,11 @@
 //
 // In / out     Row-major matrices -> scores [left.count, right.count], or sums of squares in
 //              double.
-// Numerics     row_products.h: every sum is the chain of the CPU kernel, equal to it in all bits.
 // Memory       A block reads (kTile + kTile) rows once for kTile * kTile products.
-// Limits       No launch and no library call is made here: tests/csrc compiles this file for CPU
-//              threads, too.
+// Numerics     Those of row_products.h: every sum is the chain of the CPU kernel, equal to it in
+//              all bits.
+//
+// No launch and no library call is made here: tests/csrc compiles this file for CPU threads, too.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -12,7 +12,7 @@ namespace zsbir::token_weighting {
 
 // Valid words of a block: as many as shared memory holds. 48 hold most texts at once, and all 77
 // tokens in two tiles, which for 64 pairs are 128 blocks: one for each multiprocessor of a large
-// GPU. Where shared memory has space for 16 words only, larger tiles would gain nothing.
+// GPU. Where texts have room for at most 16 words, larger tiles would gain nothing.
 constexpr int32_t kMmaWords = 48, kMmaFewWords = 16;
 
 // The numbers that a launch needs; words == 0: the shape does not fit.

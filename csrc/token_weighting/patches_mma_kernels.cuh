@@ -1,9 +1,9 @@
 // token_weighting on tensor cores: the gradients of keys and values, for float16 and bfloat16.
 //
-// In / out     what the forward pass left, text, keys, values -> gradients S[B,N,D], S[B,N,V].
+// In / out     The results of the forward pass, text, keys, values -> gradients S[B,N,D], S[B,N,V].
 // Algorithm    A warp owns 16 patches from their logits to their gradients. It forms attention and
-//              slopes with all valid words, R at a time; in the layout of an mma's sums they also
-//              have the layout of its factor A, so they become halves in registers. After the last
+//              slopes with all valid words, R at a time. The layout of an mma's sums is also that
+//              of its factor A, so attention and slopes become halves in registers. After the last
 //              words those multiply text and gradients of pooled rows, 64 columns at a time.
 // Work         8 L N D flop per pair and side on tensor cores, rounded up to 16 words.
 // Memory       Keys and values are read once per R words (from memory, then L2), gradients written
