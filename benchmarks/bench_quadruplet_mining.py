@@ -112,7 +112,7 @@ def _hard_bank(data: MiningData) -> Loss:
 def _hard_quadruplets(data: MiningData) -> Loss:
     import zsbir_fast as zf
 
-    criterion = zf.WeightedQuadrupletLoss(mining="hardest", negatives="domain_balanced")
+    criterion = zf.WeightedQuadrupletLoss(negative="hardest", preset="domain_balanced")
 
     def loss(sketches: Tensor, photos: Tensor) -> Tensor:
         value: Tensor = criterion(sketches, photos, data.labels)

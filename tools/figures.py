@@ -193,17 +193,17 @@ def find_rows(model_folder: Path, benchmark: Benchmark, *, photos: int) -> list[
         Sketches of different classes whose average precision is nearest to the median, with their
         nearest photos.
     """
-    # Everything that knows how a model is stored and searched with is imported here.
-    from zsbir_fast.metrics.evaluate import evaluate_retrieval
+    # Everything that knows how a model is stored and searches is imported here.
+    from zsbir_fast.methods.saving import load_model
     from zsbir_fast.report.retrieval import retrieval_rows
-    from zsbir_fast.training.embedding import embed_pair
-    from zsbir_fast.training.export import load_model
+    from zsbir_fast.retrieval.embed import embed_images
 
     model, _ = load_model(model_folder)
     images = benchmark.test_sketches, benchmark.test_photos
-    embedded = embed_pair(model, *images)
-    result = evaluate_retrieval(*embedded, images[0].labels, images[1].labels, ks=())
-    rows = retrieval_rows(result.ap, *embedded, *images, top=photos)
+    embedded = embed_images(model, images[0]), embed_images(model, images[1])
+    ranker = model.ranker()
+    ap = ranker.evaluate(*embedded, images[0].labels, images[1].labels, ks=()).ap
+    rows = retrieval_rows(ap, *embedded, *images, ranker=ranker, top=photos)
     return [row for row in rows if row.group.startswith("Typical")]
 
 

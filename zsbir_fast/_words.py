@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 
 _CLOSE = 0.5
@@ -52,6 +53,21 @@ def reason(error: BaseException) -> str:
         Its text on one line, cut; the name of its type where it has none.
     """
     return shortened(error) or type(error).__name__
+
+
+def options_of(thing: object) -> str:
+    """Write the options of an object as its constructor takes them, for a ``repr``.
+
+    Args:
+        thing: an object that keeps its keyword-only arguments as attributes of the same names.
+
+    Returns:
+        E.g. ``"margin=0.2, distance='cosine'"``; options that are None, or are not kept, are left
+        out.
+    """
+    parameters = inspect.signature(type(thing)).parameters.values()
+    kept = {p.name: getattr(thing, p.name, None) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return ", ".join(f"{name}={shown(value)}" for name, value in kept.items() if value is not None)
 
 
 def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE) -> str:

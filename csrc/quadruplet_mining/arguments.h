@@ -90,7 +90,7 @@ struct HingeRowsArgs {
   int64_t rows, threshold_columns, value_columns;
   Address row_labels, threshold_labels, value_labels, row_weights, value_weights;
   double margin;
-  bool skip_self;
+  bool exclude_self;
 
   template <class T>
   HingeRows<T> as() const {
@@ -105,7 +105,7 @@ struct HingeRowsArgs {
             at<const int32_t>(row_weights),
             at<const int32_t>(value_weights),
             margin,
-            skip_self};
+            exclude_self};
   }
 };
 

@@ -37,7 +37,7 @@ void gather_thresholds(const HingeRows<T>& p, int64_t r, RowWorkspace<T>& w) {
   w.columns.clear();
   const T* row = p.thresholds + r * p.threshold_columns;
   for (int64_t c = 0; c < p.threshold_columns; ++c) {
-    if (p.threshold_labels[c] != p.row_labels[r] || (p.skip_self && c == r)) continue;
+    if (p.threshold_labels[c] != p.row_labels[r] || (p.exclude_self && c == r)) continue;
     w.thresholds.push_back(row[c] + T(p.margin));
     w.columns.push_back(c);
   }

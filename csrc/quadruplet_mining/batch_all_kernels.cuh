@@ -55,7 +55,7 @@ struct HingeRow {
     for (int64_t begin = 0; begin < p.threshold_columns; begin += blockDim.x, turn ^= 1) {
       const int64_t c = begin + threadIdx.x;
       const int32_t own = c < p.threshold_columns && p.threshold_labels[c] == p.row_labels[r] &&
-                          !(p.skip_self && c == r);
+                          !(p.exclude_self && c == r);
       const int32_t ahead = block_exclusive_sum(own, s.own_totals[turn]);
       const int32_t at = total + ahead - first;
       if (own && at >= 0 && at < kCapacity) {

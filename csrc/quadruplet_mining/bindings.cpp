@@ -46,7 +46,7 @@ void bind_arguments(py::module_& m) {
            py::arg("thresholds"), py::arg("values"), py::arg("rows"), py::arg("threshold_columns"),
            py::arg("value_columns"), py::arg("row_labels"), py::arg("threshold_labels"),
            py::arg("value_labels"), py::arg("row_weights"), py::arg("value_weights"),
-           py::arg("margin"), py::arg("skip_self"));
+           py::arg("margin"), py::arg("exclude_self"));
   py::class_<ProbesArgs>(m, "Probes", local)
       .def(py::init<A, int64_t, int64_t, A, A, A, A, A, A, A, A, int64_t>(), py::kw_only(),
            py::arg("values"), py::arg("rows"), py::arg("columns"), py::arg("row_class"),

@@ -139,7 +139,7 @@ void quadruplet_hinges_backward_cpu(const MinedRows<T>& rows, Distance distance,
 
 // For every row r: sum over own columns p of `thresholds` and other columns v of `values` of
 // weight(r, v) * max(0, thresholds[r, p] + margin - values[r, v]). Own: of the row's class (and not
-// column r itself, with skip_self); other: of another class.
+// column r itself, with exclude_self); other: of another class.
 template <class T>
 struct HingeRows {
   const T* thresholds;  // [rows, threshold_columns]
@@ -151,7 +151,7 @@ struct HingeRows {
   const int32_t* row_weights;       // [rows], [value_columns]: weight(r, v) = row_weights[r] -
   const int32_t* value_weights;     //   value_weights[v]; nullptr: 1. Not negative.
   double margin;
-  bool skip_self;
+  bool exclude_self;
 };
 
 // sums [rows]; active [rows], the weights of the non-zero terms; by_threshold [rows,

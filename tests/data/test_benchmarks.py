@@ -38,6 +38,20 @@ def test_the_bundled_benchmark_is_whole(bundled_benchmark):
     assert bundled_benchmark.validation_sketches is None
 
 
+def test_a_benchmark_shows_its_sizes(bundled_benchmark):
+    assert str(bundled_benchmark) == (
+        "Benchmark 'qd_caltech': train on 37 seen classes with 928 sketches and 2,161 photos,\n"
+        "  retrieve among 10 unseen classes with 233 sketches and 621 photos"
+    )
+    assert repr(bundled_benchmark) == str(bundled_benchmark)
+    assert str(bundled_benchmark.test_photos) == (
+        "ImageSet(621 photos of 10 classes: 'airplane', 'cannon', 'car' and 7 more)"
+    )
+    assert str(load_split("qd_caltech")) == (
+        "Split 'qd_caltech': 37 seen and 10 unseen classes, 233 queries, 621 gallery photos"
+    )
+
+
 def test_held_out_classes_leave_training_entirely(bundled_benchmark):
     train, validation = bundled_benchmark.hold_out(classes=5, seed=3)
     assert len(train.seen) == 32
@@ -141,6 +155,7 @@ def test_validation_sketches_are_exposed_and_held_out_with_their_class(tmp_path,
     assert [p.name for p in benchmark.validation_sketches.paths[:2]] == ["test0.png", "test1.png"]
     assert benchmark.validation_sketches.classes == ("a", "b", "c")
     assert len(benchmark.train_sketches) == 6
+    assert "6 photos (and 6 sketches for validation),\n  retrieve" in str(benchmark)
     train, held = benchmark.hold_out(classes=1)
     assert len(train.validation_sketches) == 4
     assert train.validation_sketches.classes == train.seen

@@ -25,6 +25,11 @@ def test_items_are_scaled_images_and_labels(three):
     assert (three.classes, three.modality) == (("class0", "class1"), "photo")
 
 
+def test_a_set_shows_its_size_and_classes(three):
+    assert str(three) == "ImageSet(3 photos of 2 classes: 'class0', 'class1')"
+    assert repr([three.subset([0])]) == "[ImageSet(1 photo of 2 classes: 'class0', 'class1')]"
+
+
 def test_another_transform_leaves_the_set_alone(three):
     other = three.with_transform(lambda image: image.float().mean((1, 2)))
     assert other[0][0].shape == (3,)

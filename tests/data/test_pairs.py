@@ -36,6 +36,10 @@ def test_batches_are_what_training_needs(pairs):
         torch.testing.assert_close(batch["photos"][row], pairs.photos[p][0])
 
 
+def test_pairs_show_what_they_are_made_of(pairs):
+    assert repr(pairs) == f"SketchPhotoPairs({pairs.sketches!r}, {pairs.photos!r})"
+
+
 def test_pairs_of_two_classes_are_refused(pairs):
     with pytest.raises(ValueError, match="must be of one class, got 'class0' and 'class1'"):
         pairs[0, 0]

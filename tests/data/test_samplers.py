@@ -25,8 +25,8 @@ def balanced(**options):
 
 
 def mixed(**options):
-    settings = {"batch_size": 9, "sketch_share": 1 / 3, "batches": 4}
-    return MixedBatchSampler(20, 50, **{**settings, **options})
+    settings = {"sketches": 20, "photos": 50, "batch_size": 9, "sketch_share": 1 / 3, "batches": 4}
+    return MixedBatchSampler(**{**settings, **options})
 
 
 @pytest.mark.filterwarnings("ignore:ClassBalancedBatchSampler")
@@ -172,17 +172,27 @@ def test_impossible_batches_are_refused(options, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("options", "message"),
     [
-        ((0, 5), {}, "sketches and photos must be at least one of each, got 0 and 5"),
-        ((5, 5), {"batch_size": 1}, "batch_size must be at least 2, got 1"),
-        ((5, 5), {"sketch_share": 1.0}, r"sketch_share must be between 0 and 1, got 1\.0"),
+        ({"sketches": 0}, "sketches and photos must be at least one of each, got 0 and 50"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"sketch_share": 1.0}, r"sketch_share must be between 0 and 1, got 1\.0"),
     ],
 )
-def test_impossible_mixtures_are_refused(arguments, options, message):
-    settings = {"batch_size": 4, "sketch_share": 0.5, "batches": 1, **options}
+def test_impossible_mixtures_are_refused(options, message):
     with pytest.raises(ValueError, match=f"MixedBatchSampler: {message}"):
-        MixedBatchSampler(*arguments, **settings)
+        mixed(**options)
+
+
+def test_samplers_show_their_options():
+    assert repr(balanced(seed=3)) == (
+        "ClassBalancedBatchSampler(classes_per_batch=3, sketches_per_class=2, photos_per_class=2, "
+        "batches=4, seed=3, rank=0, world_size=1)"
+    )
+    assert repr(mixed(sketch_share=0.5)) == (
+        "MixedBatchSampler(sketches=20, photos=50, batch_size=9, sketch_share=0.5, batches=4, "
+        "seed=0, rank=0, world_size=1)"
+    )
 
 
 def test_impossible_epochs_and_labels_are_refused():

@@ -48,18 +48,18 @@ def losses():
     """Name -> loss of (sketches, photos, labels, weights) of this process."""
     names = {
         "hardest": {},
-        "symmetric": {"symmetric": True, "negatives": "full"},
-        "nonzero": {"reduction": "mean_nonzero", "mining": "semihard"},
-        "paired": {"positive": "paired", "negatives": "cross_symmetric"},
+        "symmetric": {"symmetric": True, "preset": "full"},
+        "nonzero": {"reduction": "mean_nonzero", "negative": "semihard"},
+        "paired": {"positive": "paired", "preset": "cross_symmetric"},
     }
     for name, options in names.items():
         loss = zf.WeightedQuadrupletLoss(margins=0.5, **options)
         yield name, loss
-    every = zf.WeightedQuadrupletLoss(mining="all", margins=0.5)
+    every = zf.WeightedQuadrupletLoss(negative="all", margins=0.5)
     yield "all", lambda s, p, labels, weights: every(s, p, labels)
     triplets = zf.BatchAllTripletLoss(margin=0.5)
     yield "triplets", lambda s, p, labels, weights: triplets(s + p, labels)
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(margins=0.5), 20, 4)
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(margins=0.5), size=20, width=4)
     yield "memory", memory
     own = zf.WeightedQuadrupletLoss(margins=0.5, reduction="none")
     yield "none", lambda s, p, labels, weights: own(s, p, labels, weights).sum()
@@ -111,7 +111,7 @@ def mistakes(rank):
     yield "weights", message_of(lambda: loss(rows, rows, labels, weights))
     missing = None if rank == 1 else rows
     yield "missing", message_of(lambda: loss(missing, rows, labels))
-    memory = zf.CrossBatchMemory(loss, 20, 3)
+    memory = zf.CrossBatchMemory(loss, size=20, width=3)
     yield "memory", message_of(lambda: memory(rows[:, : 2 + (rank != 1)], rows, labels))
     infinite = rows.clone()
     if rank == 1:
@@ -121,7 +121,7 @@ def mistakes(rank):
     yield "quadruplets", message_of(lambda: loss(rows, rows, labels, quadruplets=given))
     alone = zf.WeightedQuadrupletLoss(gather="off")
     yield "alone", message_of(lambda: alone(rows, rows, labels, quadruplets=given))
-    drawn = zf.WeightedQuadrupletLoss(mining="distance_weighted")
+    drawn = zf.WeightedQuadrupletLoss(negative="distance_weighted")
     torch.manual_seed(rank)
     joined = drawn.join(rows, rows, labels)
     yield "drawn", drawn.mine(*joined[:2], joined.sketch_labels).photo_negative.tolist()

@@ -72,7 +72,8 @@ def test_without_positives_the_loss_is_zero_with_a_finite_gradient(rows):
 
 def test_classifier_is_a_cross_entropy_of_scaled_cosines():
     torch.manual_seed(0)
-    classifier = CosineClassifier(3, 4, temperature=0.5)
+    classifier = CosineClassifier(width=3, classes=4, temperature=0.5)
+    assert repr(classifier) == "CosineClassifier(width=3, classes=4, temperature=0.5)"
     x = torch.randn(5, 3)
     logits = torch.stack(
         [torch.cosine_similarity(x, w.expand_as(x)) for w in classifier.weight], dim=1
@@ -100,7 +101,7 @@ def test_classifier_is_a_cross_entropy_of_scaled_cosines():
             "supervised_contrastive_loss: temperature must be positive, got 0.0",
         ),
         (
-            lambda: CosineClassifier(2, 3, temperature=0.0),
+            lambda: CosineClassifier(width=2, classes=3, temperature=0.0),
             "CosineClassifier: temperature must be positive, got 0.0",
         ),
     ],

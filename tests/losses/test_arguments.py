@@ -12,13 +12,13 @@ import zsbir_fast as zf
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.classification import CosineClassifier
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.models.regularisers import DomainMeans
+from zsbir_fast.methods.regularisers import DomainMeans
 
 G = torch.Generator().manual_seed(0)
 SKETCHES, PHOTOS = torch.randn(12, 5, generator=G), torch.randn(12, 5, generator=G)
 LABELS = torch.arange(12) // 3
 TOKENS, MASK = torch.randn(12, 2, 5, generator=G), torch.ones(12, 2, dtype=torch.bool)
-CLASSIFIER = CosineClassifier(5, 4)
+CLASSIFIER = CosineClassifier(width=5, classes=4)
 
 # Each with the argument's name for features and labels.
 CALLS = {
@@ -28,16 +28,20 @@ CALLS = {
         "labels",
     ),
     "CrossBatchMemory": (
-        lambda x, y: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 20, 5)(x, PHOTOS, y),
+        lambda x, y: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=20, width=5)(
+            x, PHOTOS, y
+        ),
         "sketches",
         "labels",
     ),
     "CrossBatchMemory.references": (
-        lambda x, y: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 20, 5).references(x, y)[1],
+        lambda x, y: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=20, width=5).references(
+            x, y
+        )[1],
         "features",
         "labels",
     ),
-    "FeatureBank": (lambda x, y: FeatureBank(20, 5).add(x, y), "features", "labels"),
+    "FeatureBank": (lambda x, y: FeatureBank(size=20, width=5).add(x, y), "features", "labels"),
     "BatchAllTripletLoss": (lambda x, y: zf.BatchAllTripletLoss()(x, y), "embeddings", "labels"),
     "HardTripletMiner": (lambda x, y: zf.HardTripletMiner()(x, y)[1], "embeddings", "labels"),
     "alignment_loss": (lambda x, y: alignment_loss(x, PHOTOS, y), "sketches", "labels"),
@@ -220,18 +224,26 @@ def test_wrong_triplets_are_refused(indices, error, message):
             TypeError,
             "cross_modal_share must be a number, got 'x'",
         ),
-        (lambda: zf.WeightedQuadrupletLoss(mining=None), ValueError, "mining must be one of hard"),
+        (
+            lambda: zf.WeightedQuadrupletLoss(negative=None),
+            ValueError,
+            "negative must be one of hard",
+        ),
         (lambda: zf.BatchAllTripletLoss(margin="x"), TypeError, "margin must be a number, got 'x'"),
         (lambda: zf.HardTripletMiner(margin=None), TypeError, "margin must be a number, got None"),
         (lambda: zf.HardTripletMiner(negative=[]), ValueError, "negative must be one of hardest"),
-        (lambda: CosineClassifier(5, 0), ValueError, "classes must be at least 1, got 0"),
         (
-            lambda: zf.CrossBatchMemory(None, 5, 5),
+            lambda: CosineClassifier(width=5, classes=0),
+            ValueError,
+            "classes must be at least 1, got 0",
+        ),
+        (
+            lambda: zf.CrossBatchMemory(None, size=5, width=5),
             TypeError,
             "loss must be a WeightedQuadrupletLoss, got None",
         ),
         (
-            lambda: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 5.5, 5),
+            lambda: zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=5.5, width=5),
             TypeError,
             "size must be an integer, got 5.5",
         ),

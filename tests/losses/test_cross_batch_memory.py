@@ -20,7 +20,7 @@ def batches(count, rows=6, width=4):
 
 
 def test_bank_overwrites_the_oldest_rows():
-    bank, rows = FeatureBank(5, 2), torch.arange(14.0).view(7, 2)
+    bank, rows = FeatureBank(size=5, width=2), torch.arange(14.0).view(7, 2)
     bank.add(rows[:3], torch.arange(3))
     assert len(bank) == 3
     torch.testing.assert_close(bank.features, rows[:3])
@@ -31,7 +31,7 @@ def test_bank_overwrites_the_oldest_rows():
 
 
 def test_of_more_rows_than_fit_the_last_ones_stay():
-    bank, rows = FeatureBank(3, 2), torch.randn(8, 2, requires_grad=True)
+    bank, rows = FeatureBank(size=3, width=2), torch.randn(8, 2, requires_grad=True)
     bank.add(rows[:1], torch.zeros(1, dtype=torch.int64))
     bank.add(rows, torch.arange(8))
     assert sorted(bank.labels.tolist()) == [5, 6, 7]
@@ -43,8 +43,8 @@ def test_of_more_rows_than_fit_the_last_ones_stay():
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("preset", ["domain_balanced", "cross_symmetric", "full"])
 def test_loss_equals_explicit_concatenation(positives, symmetric, preset):
-    loss = zf.WeightedQuadrupletLoss(negatives=preset, symmetric=symmetric, margins=0.6)
-    memory = zf.CrossBatchMemory(loss, 9, 4, positives=positives)
+    loss = zf.WeightedQuadrupletLoss(preset=preset, symmetric=symmetric, margins=0.6)
+    memory = zf.CrossBatchMemory(loss, size=9, width=4, past_positives=positives)
     past = [torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)]
 
     def one_direction(anchors, others, labels, weights, anchor_past, other_past):
@@ -94,7 +94,7 @@ def test_loss_equals_explicit_concatenation(positives, symmetric, preset):
 def test_the_memory_adds_harder_negatives():
     *first, last = batches(4)
     loss = zf.WeightedQuadrupletLoss(margins=2.0)
-    memory = zf.CrossBatchMemory(loss, 100, 4)
+    memory = zf.CrossBatchMemory(loss, size=100, width=4)
     for each in first:
         memory(*each)
     assert memory(*last) > loss(*last)
@@ -102,14 +102,14 @@ def test_the_memory_adds_harder_negatives():
 
 def test_warm_up_only_remembers():
     loss = zf.WeightedQuadrupletLoss(margins=2.0)
-    memory = zf.CrossBatchMemory(loss, 100, 4, warm_up=2)
+    memory = zf.CrossBatchMemory(loss, size=100, width=4, warm_up=2)
     values = [(memory(*each) == loss(*each)).item() for each in batches(4)]
     assert values == [True, True, False, False]
     assert len(memory.sketches) == 24
 
 
 def test_evaluation_remembers_nothing():
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 100, 4)
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=100, width=4)
     memory(*next(batches(1)))
     memory.eval()
     memory(*next(batches(1)))
@@ -118,7 +118,7 @@ def test_evaluation_remembers_nothing():
 
 def test_state_dict_resumes_exactly(tmp_path):
     loss = zf.WeightedQuadrupletLoss(margins=2.0)
-    memory, resumed = (zf.CrossBatchMemory(loss, 8, 4, warm_up=1) for _ in range(2))
+    memory, resumed = (zf.CrossBatchMemory(loss, size=8, width=4, warm_up=1) for _ in range(2))
     *first, third, fourth = batches(5)
     for each in first:
         memory(*each)
@@ -132,7 +132,7 @@ def test_state_dict_resumes_exactly(tmp_path):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_references_serve_other_losses(normalize):
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(normalize=normalize), 100, 4)
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(normalize=normalize), size=100, width=4)
     pairs = list(batches(2))
     memory(*pairs[0])
     if normalize:
@@ -142,7 +142,7 @@ def test_references_serve_other_losses(normalize):
     got = zf.batch_all_triplet_loss(s1, l1, *memory.references(p1, l1))
     torch.testing.assert_close(got, zf.batch_all_triplet_loss(s1, l1, features, labels))
     torch.testing.assert_close(memory.references(s1, l1, "sketch")[0], torch.cat([s1, s0]))
-    empty = zf.CrossBatchMemory(memory.loss, 100, 4)
+    empty = zf.CrossBatchMemory(memory.loss, size=100, width=4)
     torch.testing.assert_close(empty.references(p0, l0), (p0, l0))
     with pytest.raises(ValueError, match="modality must be one of sketch, photo, got 'text'"):
         memory.references(p1, l1, "text")
@@ -155,8 +155,12 @@ def test_references_serve_other_losses(normalize):
         ({}, {"size": 65_537}, "size must be in 1..65536, got 65537"),
         ({}, {"width": 0}, "width must be at least 1, got 0"),
         ({}, {"warm_up": -1}, "warm_up must not be negative, got -1"),
-        ({"mining": "all"}, {}, "loss must mine its negatives, got one with mining='all'"),
-        ({"positive": "paired"}, {"positives": True}, "positives must be False for a loss of"),
+        ({"negative": "all"}, {}, "loss must mine its negatives, got one with negative='all'"),
+        (
+            {"positive": "paired"},
+            {"past_positives": True},
+            "past_positives must be False for a loss of",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(options, arguments, message):
@@ -165,8 +169,25 @@ def test_wrong_arguments_are_named(options, arguments, message):
         zf.CrossBatchMemory(loss, **{"size": 10, "width": 4, **arguments})
 
 
+def test_size_and_width_cannot_be_swapped_by_their_order():
+    loss = zf.WeightedQuadrupletLoss()
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 4 were given"):
+        zf.CrossBatchMemory(loss, 128, 1024)
+    with pytest.raises(TypeError, match="takes 1 positional argument but 3 were given"):
+        FeatureBank(128, 1024)
+
+
+def test_the_memory_shows_its_options_and_how_full_it_is():
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=10, width=4, warm_up=1)
+    memory.sketches.add(torch.randn(3, 4), torch.arange(3))
+    lines = [line.strip() for line in repr(memory).splitlines()]
+    assert lines[1] == "size=10, width=4, past_positives=False, warm_up=1"
+    assert lines[2].startswith("(loss): WeightedQuadrupletLoss(negative='hardest', preset=")
+    assert lines[3] == "(sketches): FeatureBank(size=10, width=4, filled=3)"
+
+
 def test_another_width_is_named():
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 10, 4)
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=10, width=4)
     features = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=re.escape("sketches must be [B, 4], got (2, 3)")):
         memory(features, features, torch.arange(2))

@@ -43,6 +43,17 @@ class Memory(pml_losses.CrossBatchMemory):
         return ["BatchAllTripletLoss", "TripletMarginLoss"]
 
 
+def test_losses_and_miners_show_their_options():
+    assert repr(zf.BatchAllTripletLoss(margin=0.3, distance="cosine")) == (
+        "BatchAllTripletLoss(margin=0.3, distance='cosine', normalize=True, "
+        "reduction='mean_nonzero', gather='auto', impl='fused')"
+    )
+    assert repr(zf.HardTripletMiner(negative="semihard")) == (
+        "HardTripletMiner(negative='semihard', distance='euclidean', normalize=True, margin=0.2, "
+        "impl='fused')"
+    )
+
+
 @pytest.mark.parametrize("margin", [0.05, 0.7])
 def test_batch_all_is_the_triplet_margin_loss(margin):
     ours = zf.BatchAllTripletLoss(margin=margin)

@@ -10,15 +10,15 @@ import torch
 import zsbir_fast as zf
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.classification import CosineClassifier
-from zsbir_fast.models.regularisers import DomainMeans
+from zsbir_fast.methods.regularisers import DomainMeans
 from zsbir_fast.ops._checks import unit_length
-from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
+from zsbir_fast.ops.quadruplet_mining.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 
 INF, NAN = float("inf"), float("nan")
 LABELS = torch.arange(12) // 3
 IMPLS = ["fused", "reference"]
-MINING = ["hardest", "semihard", "distance_weighted", "all"]
+NEGATIVES = ["hardest", "semihard", "distance_weighted", "all"]
 
 
 def batch(value=None, row=4, seed=0):
@@ -32,7 +32,7 @@ def batch(value=None, row=4, seed=0):
 
 def loss_of(sketches, photos, **options):
     torch.manual_seed(0)
-    return zf.WeightedQuadrupletLoss(negatives="full", **options)(sketches, photos, LABELS)
+    return zf.WeightedQuadrupletLoss(preset="full", **options)(sketches, photos, LABELS)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ CALLS = {
     "HardTripletMiner": lambda s, p: zf.HardTripletMiner()(s, LABELS, p, LABELS),
     "alignment_loss": lambda s, p: alignment_loss(s, p, LABELS),
     "supervised_contrastive_loss": lambda s, _: supervised_contrastive_loss(s, LABELS),
-    "CosineClassifier": lambda s, _: CosineClassifier(5, 4)(s, LABELS),
+    "CosineClassifier": lambda s, _: CosineClassifier(width=5, classes=4)(s, LABELS),
 }
 
 
@@ -96,7 +96,7 @@ def test_parts_of_a_gradient_that_cancel_do_not_overflow():
     sketches = torch.randn(32, 1, generator=generator).half()
     labels = torch.arange(32) % 3, torch.arange(9) % 3
     loss = zf.WeightedQuadrupletLoss(
-        mining="all", negatives="triplet", distance="squared_euclidean", reduction="sum"
+        negative="all", preset="triplet", distance="squared_euclidean", reduction="sum"
     )
     for scale in (1e-3, 1e-5, 1e-7):
         photos = (scale * torch.randn(9, 1, generator=generator)).half().requires_grad_()
@@ -129,25 +129,25 @@ def test_a_miner_takes_zeros_of_float16():
     assert [x.tolist() for x in mined] == [[0, 1], [1, 0], [2, 2]]
 
 
-@pytest.mark.parametrize("mining", MINING)
-def test_a_huge_row_counts_as_its_direction(mining):
+@pytest.mark.parametrize("negative", NEGATIVES)
+def test_a_huge_row_counts_as_its_direction(negative):
     huge, photos = batch(1e20)
     ordinary = huge.detach() / torch.tensor([2.0**60 if i == 4 else 1 for i in range(12)])[:, None]
     assert torch.equal(
-        loss_of(huge, photos, mining=mining), loss_of(ordinary, photos, mining=mining)
+        loss_of(huge, photos, negative=negative), loss_of(ordinary, photos, negative=negative)
     )
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("mining", MINING)
+@pytest.mark.parametrize("negative", NEGATIVES)
 @pytest.mark.parametrize(
     ("value", "normalize"), [(INF, True), (INF, False), (NAN, True), (NAN, False), (1e20, False)]
 )
 def test_where_nobody_looks_loss_and_gradients_are_nan(
-    nobody_looks, impl, mining, value, normalize
+    nobody_looks, impl, negative, value, normalize
 ):
     sketches, photos = batch(value)
-    loss = loss_of(sketches, photos, impl=impl, mining=mining, normalize=normalize)
+    loss = loss_of(sketches, photos, impl=impl, negative=negative, normalize=normalize)
     assert loss.isnan()
     loss.backward()
     assert not all(x.grad.isfinite().all() for x in (sketches, photos))
@@ -179,25 +179,25 @@ def test_contrastive_losses_are_nan_where_nobody_looks(nobody_looks, name, value
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("mining", MINING)
+@pytest.mark.parametrize("negative", NEGATIVES)
 @pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean"])
 @pytest.mark.parametrize("value", [1e20, 3e38])
-def test_distances_that_overflow_make_the_loss_nan(impl, mining, distance, value):
+def test_distances_that_overflow_make_the_loss_nan(impl, negative, distance, value):
     """It was 3.786 with finite gradients by the kernels, and NaN by the reference."""
     sketches, photos = batch(value)
-    options = {"impl": impl, "mining": mining, "distance": distance, "normalize": False}
+    options = {"impl": impl, "negative": negative, "distance": distance, "normalize": False}
     loss = loss_of(sketches, photos, **options)
     loss.backward()
     assert loss.isnan()
     assert sketches.grad.isnan().any()
 
 
-@pytest.mark.parametrize("mining", MINING)
-def test_cosines_of_huge_rows_are_those_of_any_other(mining):
+@pytest.mark.parametrize("negative", NEGATIVES)
+def test_cosines_of_huge_rows_are_those_of_any_other(negative):
     huge, photos = batch(1e20)
     small = huge.detach() / 2.0**60
     got = [
-        loss_of(x, photos, impl=impl, mining=mining, distance="cosine", normalize=False)
+        loss_of(x, photos, impl=impl, negative=negative, distance="cosine", normalize=False)
         for x in (huge, small)
         for impl in IMPLS
     ]
@@ -279,7 +279,7 @@ def test_temperatures_out_of_range_are_an_error(value):
         "supervised_contrastive_loss": lambda: supervised_contrastive_loss(
             sketches, LABELS, temperature=value
         ),
-        "CosineClassifier": lambda: CosineClassifier(5, 4, temperature=value),
+        "CosineClassifier": lambda: CosineClassifier(width=5, classes=4, temperature=value),
         "alignment_weights": lambda: zf.alignment_weights(scores, scores, temperature=value),
         "token_weighting": lambda: zf.token_weighting(
             tokens, mask, *(tokens,) * 4, index, temperature=value
@@ -296,7 +296,7 @@ def test_the_smallest_temperature_gives_finite_losses_and_gradients(dtype):
     for loss in (
         alignment_loss(sketches, photos, LABELS, temperature=1e-30),
         supervised_contrastive_loss(sketches, LABELS, temperature=1e-30),
-        CosineClassifier(5, 4, temperature=1e-30)(sketches, LABELS),
+        CosineClassifier(width=5, classes=4, temperature=1e-30)(sketches, LABELS),
     ):
         assert loss.isfinite()
         assert loss.dtype == torch.float32
@@ -336,7 +336,7 @@ def test_pooled_rows_of_nan_are_no_rows_of_zeros(impl):
 
 
 def test_a_memory_forgets_what_is_not_finite(nobody_looks):
-    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 20, 5)
+    memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=20, width=5)
     assert memory(*batch(NAN), LABELS).isnan()
     assert len(memory.sketches) == 12
     assert memory.sketches.features.isfinite().all()

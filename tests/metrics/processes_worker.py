@@ -80,7 +80,7 @@ def collected(data, rank, group):
     if rank == 1:
         for part in (slice(0, 300), slice(300, 1000)):
             metric.update(
-                gallery_embeddings=gallery[part],
+                gallery=gallery[part],
                 gallery_labels=torch.from_numpy(gallery_labels[part]),
             )
     return {name: float(value) for name, value in metric.compute().items()}

@@ -105,6 +105,14 @@ def test_gallery_is_prepared_once(whole_numbers, monkeypatch):
     assert evaluator._prepared is prepared
 
 
+def test_an_evaluator_shows_its_options_and_the_size_of_its_gallery():
+    evaluator = zf.RetrievalEvaluator(metric="dot", ks=5, workspace_mib=8)
+    evaluator.add_gallery(torch.eye(3), [0, 1, 2])
+    text = repr(evaluator)
+    assert text.startswith("RetrievalEvaluator(metric='dot', protocol=Protocol(name='standard'")
+    assert text.endswith("ks=(5,), workspace_mib=8, progress=False, gallery=3)")
+
+
 def test_more_shards_and_reset(whole_numbers):
     q, g, query_labels, gallery_labels = whole_numbers
     evaluator, _ = in_shards(whole_numbers, cuts=(0, 400), metric="dot")

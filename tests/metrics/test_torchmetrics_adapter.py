@@ -22,7 +22,7 @@ def fill(metric, data, batch=16):
         metric.update(q[part], query_labels[part])
     for start in range(0, len(g), batch):
         part = slice(start, start + batch)
-        metric.update(gallery_embeddings=g[part], gallery_labels=gallery_labels[part])
+        metric.update(gallery=g[part], gallery_labels=gallery_labels[part])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_in_a_collection(retrieval):
     q, g, *labels = data
     one = torch.ones(3)
     together.update(
-        query_embeddings=q, query_labels=labels[0], gallery_embeddings=g, gallery_labels=labels[1],
+        queries=q, query_labels=labels[0], gallery=g, gallery_labels=labels[1],
         preds=one, target=one.long(),
     )  # fmt: skip
     assert set(together.compute()) == {
@@ -84,31 +84,37 @@ def test_gradients_are_not_kept(retrieval):
     q, g, *labels = retrieval()
     metric = zf.RetrievalMetric(ks=KS)
     metric.update(q.requires_grad_(), labels[0], g.half(), labels[1])
-    assert not any(e.requires_grad for e in metric.query_embeddings)
+    assert not any(e.requires_grad for e in metric.queries)
     assert float(metric.compute()["map"]) > 0
 
 
 Q, Y = torch.ones(2, 3), torch.tensor([1, 2])
 
 
+def test_the_metric_shows_its_options():
+    text = repr(zf.RetrievalMetric(metric="dot", ks=5))
+    assert text.startswith("RetrievalMetric(metric='dot', protocol=Protocol(name='standard'")
+    assert text.endswith("ks=(5,))")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({}, ValueError, "queries or a gallery must be given, got neither"),
-        ({"query_embeddings": Q}, ValueError, "query_embeddings and query_labels must go together"),
-        ({"gallery_labels": Y}, ValueError, "gallery_embeddings and gallery_labels must go togeth"),
+        ({"queries": Q}, ValueError, "queries and query_labels must go together"),
+        ({"gallery_labels": Y}, ValueError, "gallery and gallery_labels must go togeth"),
         (
-            {"query_embeddings": Q, "query_labels": Y[:1]},
+            {"queries": Q, "query_labels": Y[:1]},
             ValueError,
-            r"query_labels must be \[2\], one label for each row of query_embeddings",
+            r"query_labels must be \[2\], one label for each row of queries",
         ),
         (
-            {"gallery_embeddings": Q[0], "gallery_labels": Y},
+            {"gallery": Q[0], "gallery_labels": Y},
             ValueError,
-            r"gallery_embeddings must be \[n, D\], got shape \[3\]",
+            r"gallery must be \[n, D\], got shape \[3\]",
         ),
         (
-            {"gallery_embeddings": Q, "gallery_labels": Y / 2},
+            {"gallery": Q, "gallery_labels": Y / 2},
             TypeError,
             "gallery_labels must be integers",
         ),

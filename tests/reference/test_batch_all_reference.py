@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss, batch_all_triplet_loss
+from zsbir_fast.ops.quadruplet_mining import batch_all_quadruplet_loss, batch_all_triplet_loss
 from zsbir_fast.reference import batch_all as reference
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]
@@ -46,13 +46,13 @@ def reduced(terms, reduction):
     return total / count if count else 0.0
 
 
-def triplets(anchors, references, labels, others, margin, distance, skip_self):
+def triplets(anchors, references, labels, others, margin, distance, exclude_self):
     """The hinges of every triplet, a list for each anchor."""
     found = []
     for a, anchor in enumerate(anchors):
         d = [distance_of(anchor, r, distance) for r in references]
         positives = [
-            p for p in range(len(d)) if others[p] == labels[a] and not (skip_self and p == a)
+            p for p in range(len(d)) if others[p] == labels[a] and not (exclude_self and p == a)
         ]
         negatives = [n for n in range(len(d)) if others[n] != labels[a]]
         found.append(
@@ -101,7 +101,7 @@ def test_triplets_equal_loops(distance, impl):
                 s.tolist(), others.tolist(), ls.tolist(), other_labels.tolist(), 0.4, distance, skip
             )
             options = {"margin": 0.4, "distance": distance, "impl": impl}
-            options |= {"skip_self": skip} if given else {}
+            options |= {"exclude_self": skip} if given else {}
             for reduction in ("mean", "mean_nonzero", "sum"):
                 loss = batch_all_triplet_loss(s, ls, *given, reduction=reduction, **options)
                 wanted = reduced([x for row in expected for x in row], reduction)
@@ -153,7 +153,7 @@ def test_counts_are_those_of_the_loop():
         assert float(found.total) == pytest.approx(math.fsum(terms), rel=1e-12)
         assert (found.nonzero, found.valid) == (sum(x > 0 for x in terms), len(terms))
     expected = triplets(*(x.tolist() for x in (s, p, ls, lp)), 0.2, "euclidean", False)
-    sums, nonzero, valid = reference.triplet_terms(d[0], ls, lp, margin=0.2, skip_self=False)
+    sums, nonzero, valid = reference.triplet_terms(d[0], ls, lp, margin=0.2, exclude_self=False)
     assert sums.tolist() == pytest.approx([math.fsum(row) for row in expected], rel=1e-12)
     assert nonzero.tolist() == [sum(x > 0 for x in row) for row in expected]
     assert valid.tolist() == [len(row) for row in expected]

@@ -47,6 +47,8 @@ def test_the_first_token_is_the_class_and_the_others_are_in_its_description():
     torch.testing.assert_close(text.tokens[0], torch.stack([glove(w) for w in text.words[0]]))
     assert text.mask.tolist() == [[True, True, True], [True, False, False]]
     assert text.origins == ["vector", "vector"]
+    shown = "ClassText(2 classes with up to 3 tokens of 300 numbers: 'cat', 'dog')"
+    assert repr(text) == shown
 
 
 def test_verbs_and_parts_of_words_are_no_tokens():

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.training.export import export_model
-from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.methods.build import build_model
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.methods.saving import export_model
 
 REPO = Path(__file__).parents[2]
 NAMES = ("evaluation.png", "retrieval.png", "training_step.png")
@@ -53,7 +54,10 @@ def benchmark():
 @pytest.fixture(scope="module")
 def model(benchmark, tmp_path_factory):
     """An untrained model, as an exported folder."""
-    arguments = {"weights": None, "weighting": "pairwise", "image_size": 32}
+    arguments = {
+        "encoder": {"weights": None, "image_size": 32},
+        "weighting": {"kind": "pairwise"},
+    }
     identity = ModelIdentity.of("dmwan", arguments, benchmark.seen)
     return export_model(build_model(identity), identity, tmp_path_factory.mktemp("model"))
 

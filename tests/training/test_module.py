@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, check_config
-from zsbir_fast.training.identity import ModelIdentity
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, check_config
 from zsbir_fast.training.module import RetrievalModule, lr_factor, parameter_groups
 
 OPTIM = OptimConfig(lr_backbone=1e-5, lr_head=1e-3, weight_decay=0.1, warmup_steps=4)
@@ -43,7 +43,7 @@ def test_groups_hold_every_trainable_parameter_once():
 
 def test_banks_are_not_sent_around():
     model = Model()
-    model.bank = FeatureBank(4, 2)
+    model.bank = FeatureBank(size=4, width=2)
     model.register_buffer("mean", torch.zeros(1))
     module = RetrievalModule(model, OPTIM, ModelIdentity("dmwan", {}, ()), total_steps=1)
     ignored = set(module._ddp_params_and_buffers_to_ignore)

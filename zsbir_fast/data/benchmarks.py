@@ -31,7 +31,7 @@ Layout = Literal["auto", "lists", "folders"]
 _BUNDLED = "qd_caltech"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Benchmark:
     """Images of a zero-shot split.
 
@@ -73,6 +73,20 @@ class Benchmark:
                     f"Benchmark: {name} must have the classes {listing(classes, limit=3)} of the "
                     f"benchmark, got {listing(its.classes, limit=3)}"
                 )
+
+    def __repr__(self) -> str:
+        """Tell the sizes of the two parts."""
+        train, test = (
+            f"{len(classes):,} {kind} classes with {sketches.size_in_words()} and "
+            f"{photos.size_in_words()}"
+            for kind, classes, sketches, photos in (
+                ("seen", self.seen, self.train_sketches, self.train_photos),
+                ("unseen", self.unseen, self.test_sketches, self.test_photos),
+            )
+        )
+        kept = self.validation_sketches
+        validation = "" if kept is None else f" (and {kept.size_in_words()} for validation)"
+        return f"Benchmark {self.name!r}: train on {train}{validation},\n  retrieve among {test}"
 
     def hold_out(self, *, classes: int, seed: int = 0) -> tuple[Benchmark, Benchmark]:
         """Set some seen classes aside, to choose a model without a look at the unseen ones.

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zsbir_fast._progress import with_progress
 from zsbir_fast._words import shown
 from zsbir_fast.data.decode import decode_image
 from zsbir_fast.data.names import (
@@ -20,6 +21,7 @@ from zsbir_fast.data.names import (
     check_distinct,
     listing,
     plain_name,
+    spoken_name,
     with_nearest,
 )
 
@@ -70,6 +72,16 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self.transform = transform
         self._cache: dict[Path, Tensor] | None = {} if cache else None
         self._check()
+
+    def __repr__(self) -> str:
+        """Tell how many images of which classes there are."""
+        names = listing(map(spoken_name, self.classes), limit=3)
+        return f"ImageSet({self.size_in_words()} of {len(self.classes):,} classes: {names})"
+
+    def size_in_words(self) -> str:
+        """Return the number of images and what they are, e.g. ``"1,500 sketches"``."""
+        several = "sketches" if self.modality == "sketch" else "photos"
+        return f"{len(self):,} {self.modality if len(self) == 1 else several}"
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -190,7 +202,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             )
         with ThreadPoolExecutor(4) as pool:  # Pillow decodes outside the interpreter lock
             found = pool.map(self._fault, range(len(self)))
-            faults = list(_with_bar(found, len(self), self.modality) if progress else found)
+            what = f"checking images ({self.modality})"
+            faults = list(
+                with_progress(found, len(self), what, unit="images") if progress else found
+            )
         bad = [i for i, fault in enumerate(faults) if fault is not None]
         if not bad:
             return self
@@ -260,11 +275,3 @@ def check_modality(function: str, modality: str) -> Modality:
     if modality == "photo":
         return "photo"
     raise ValueError(f"{function}: modality must be 'sketch' or 'photo', got {shown(modality)}")
-
-
-def _with_bar(found: Iterable[Any], total: int, modality: str) -> Iterable[Any]:
-    from tqdm.auto import tqdm
-
-    what = f"checking images ({modality})"
-    bar: Iterable[Any] = tqdm(found, total=total, desc=what, unit="image")
-    return bar

@@ -50,6 +50,9 @@ class SketchPhotoPairs(Dataset[PairItem]):
         self.sketches = sketches
         self.photos = photos
 
+    def __repr__(self) -> str:
+        return f"SketchPhotoPairs({self.sketches!r}, {self.photos!r})"
+
     def __getitem__(self, pair: tuple[int, int]) -> PairItem:
         """Return sketch ``pair[0]`` and photo ``pair[1]``.
 

@@ -9,16 +9,30 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from zsbir_fast._words import options_of
 from zsbir_fast.data.names import listing
 
 Pair = tuple[int, int]
+
+
+class EpochSampler(Protocol):
+    """A batch sampler whose batches follow from the epoch number."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        """Yield the batches of that epoch, each a list of dataset keys."""
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
 
 
 class _Deck:
@@ -72,6 +86,9 @@ class _EpochSampler(Sampler[list[Any]], ABC):
         self.world_size = world_size
         self.epoch = 0
         self.start_batch = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({options_of(self)})"
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch.
@@ -222,9 +239,9 @@ class MixedBatchSampler(_EpochSampler):
 
     def __init__(
         self,
+        *,
         sketches: int,
         photos: int,
-        *,
         batch_size: int,
         sketch_share: float,
         batches: int,
@@ -246,6 +263,8 @@ class MixedBatchSampler(_EpochSampler):
             )
         self.sketches = sketches
         self.photos = photos
+        self.batch_size = batch_size
+        self.sketch_share = sketch_share
         self.sketches_per_batch = min(max(1, round(batch_size * sketch_share)), batch_size - 1)
         self.photos_per_batch = batch_size - self.sketches_per_batch
 

@@ -77,7 +77,7 @@ class SplitCounts:
     train_photos: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """Class names of a zero-shot split, in the order of the label ids of its file lists.
 
@@ -92,6 +92,12 @@ class Split:
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     counts: SplitCounts
+
+    def __repr__(self) -> str:
+        return (
+            f"Split {self.name!r}: {len(self.seen)} seen and {len(self.unseen)} unseen classes, "
+            f"{self.counts.queries:,} queries, {self.counts.gallery:,} gallery photos"
+        )
 
 
 def load_split(name: str) -> Split:

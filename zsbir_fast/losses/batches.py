@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast.ops._checks import as_labels, check_has_values
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shape, check_weights
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape, check_weights
 
 # One for each image: of any integer type, arrays and lists of numbers, too.
 Integers = Tensor | Sequence[int] | Any
@@ -26,14 +26,14 @@ class Bank(NamedTuple):
         sketch_labels: [M_s] int64.
         photos: [M_i, D] float.
         photo_labels: [M_i] int64.
-        positives: whether they may be positives, too, and not only negatives.
+        past_positives: whether they may be positives, too, and not only negatives.
     """
 
     sketches: Tensor
     sketch_labels: Tensor
     photos: Tensor
     photo_labels: Tensor
-    positives: bool
+    past_positives: bool
 
 
 class JoinedBatch(NamedTuple):
@@ -180,7 +180,7 @@ def check_batch(
         return
     if all_count:
         raise ValueError(
-            f"{function}: weights must be None for mining='all', whose terms are not pairs; "
+            f"{function}: weights must be None for negative='all', whose terms are not pairs; "
             f"got {tuple(weights.shape)}"
         )
     check_weights(function, weights, len(sketches))

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._words import options_of
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shapes
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 _NAME = "CosineClassifier"
@@ -27,13 +28,19 @@ class CosineClassifier(nn.Module):
     Source: normalised softmax, Wang et al., arXiv 1704.06369.
     """
 
-    def __init__(self, width: int, classes: int, *, temperature: float = 0.05) -> None:
+    def __init__(self, *, width: int, classes: int, temperature: float = 0.05) -> None:
         super().__init__()
         for argument, count in (("width", width), ("classes", classes)):
             if count < 1:
                 raise ValueError(f"{_NAME}: {argument} must be at least 1, got {count}")
+        self.width = width
+        self.classes = classes
         self.temperature = as_temperature(_NAME, temperature)
         self.weight = nn.Parameter(torch.randn(classes, width) / width**0.5)
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy.
@@ -52,16 +59,16 @@ class CosineClassifier(nn.Module):
             TypeError: labels are not integers, or features no dense floating-point tensor.
         """
         check_feature_shapes(_NAME, features=features)
-        classes, width = self.weight.shape
-        if features.shape[1] != width:
-            raise ValueError(f"{_NAME}: features must be [B, {width}], got {tuple(features.shape)}")
+        if features.shape[1] != self.width:
+            raise ValueError(
+                f"{_NAME}: features must be [B, {self.width}], got {tuple(features.shape)}"
+            )
         labels = as_labels(_NAME, "labels", labels, len(features), "features", features)
         if len(labels) and not unseen(labels):
             low, high = (int(x) for x in labels.aminmax())
-            if low < 0 or high >= classes:
-                raise ValueError(
-                    f"{_NAME}: labels must be in [0, {classes}), got {low if low < 0 else high}"
-                )
+            if low < 0 or high >= self.classes:
+                wrong = low if low < 0 else high
+                raise ValueError(f"{_NAME}: labels must be in [0, {self.classes}), got {wrong}")
         dtype = torch.promote_types(accumulation_dtype(features.dtype), self.weight.dtype)
         unit = unit_length(_NAME, "features", features.to(dtype))
         with torch.autocast(features.device.type, enabled=False):

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import Bank, Integers, JoinedBatch, Labels
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.ops._checks import (
@@ -17,7 +18,7 @@ from zsbir_fast.ops._checks import (
     kind_of,
     unseen,
 )
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shape
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 
 LARGEST = 65_536
 _NAME = "CrossBatchMemory"
@@ -34,16 +35,21 @@ class FeatureBank(nn.Module):
     _features: Tensor
     _labels: Tensor
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
         if size < 1 or width < 1:
             raise ValueError(
                 f"FeatureBank: size and width must be at least 1, got {size} and {width}"
             )
         self.size = size
+        self.width = width
         self.register_buffer("_features", torch.zeros(size, width))
         self.register_buffer("_labels", torch.full((size,), -1))
         self._written = 0  # on the host, so that no step waits for a GPU
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for ``repr``."""
+        return f"{options_of(self)}, filled={len(self)}"
 
     def __len__(self) -> int:
         """Return how many rows are filled."""
@@ -75,11 +81,13 @@ class FeatureBank(nn.Module):
                 finite.
             TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
-        name, width = "FeatureBank", self._features.shape[1]
+        name = "FeatureBank"
         check_feature_shape(name, "features", features)
         check_has_values(name, "features", features)
-        if features.shape[1] != width:
-            raise ValueError(f"{name}: features must be [B, {width}], got {tuple(features.shape)}")
+        if features.shape[1] != self.width:
+            raise ValueError(
+                f"{name}: features must be [B, {self.width}], got {tuple(features.shape)}"
+            )
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         check_finite(name, "features", features)
         if len(features) and unseen(features):
@@ -117,10 +125,10 @@ class CrossBatchMemory(nn.Module):
     processes. It is part of the state dict: a resumed run goes on exactly.
 
     Args:
-        loss: the loss; its ``mining`` must not be ``"all"``.
+        loss: the loss; its ``negative`` must not be ``"all"``.
         size: past features of each modality, 1 to 65,536.
         width: feature width D.
-        positives: past features may be positives, too, not only negatives; not with
+        past_positives: past features may be positives, too, not only negatives; not with
             ``positive="paired"``.
         warm_up: number of first batches that are remembered, but compared with themselves alone:
             early features drift too fast to be worth comparing with.
@@ -141,10 +149,10 @@ class CrossBatchMemory(nn.Module):
     def __init__(
         self,
         loss: WeightedQuadrupletLoss,
+        *,
         size: int,
         width: int,
-        *,
-        positives: bool = False,
+        past_positives: bool = False,
         warm_up: int = 0,
     ) -> None:
         super().__init__()
@@ -159,17 +167,22 @@ class CrossBatchMemory(nn.Module):
             raise ValueError(f"{_NAME}: width must be at least 1, got {width}")
         if warm_up < 0:
             raise ValueError(f"{_NAME}: warm_up must not be negative, got {warm_up}")
-        if loss.mining == "all":
-            raise ValueError(f"{_NAME}: loss must mine its negatives, got one with mining='all'")
-        if positives and loss.positive == "paired":
-            raise ValueError(f"{_NAME}: positives must be False for a loss of given pairs")
+        if loss.negative == "all":
+            raise ValueError(f"{_NAME}: loss must mine its negatives, got one with negative='all'")
+        if past_positives and loss.positive == "paired":
+            raise ValueError(f"{_NAME}: past_positives must be False for a loss of given pairs")
         self.loss = loss
+        self.size = size
         self.width = width
-        self.positives = positives
+        self.past_positives = past_positives
         self.warm_up = warm_up
-        self.sketches = FeatureBank(size, width)
-        self.photos = FeatureBank(size, width)
+        self.sketches = FeatureBank(size=size, width=width)
+        self.photos = FeatureBank(size=size, width=width)
         self._batches = 0
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self, sketches: Tensor, photos: Tensor, labels: Labels, weights: Tensor | None = None
@@ -202,7 +215,7 @@ class CrossBatchMemory(nn.Module):
             self.sketches.labels,
             self.photos.features,
             self.photos.labels,
-            self.positives,
+            self.past_positives,
         )
 
     def remember(self, batch: JoinedBatch) -> None:

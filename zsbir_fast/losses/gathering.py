@@ -31,12 +31,12 @@ class Share(NamedTuple):
     Attributes:
         counts: rows of every process, by rank.
         rank: number of this process in the group.
-        group: the process group; None is the default one.
+        process_group: the processes; None is the default one.
     """
 
     counts: tuple[int, ...]
     rank: int
-    group: ProcessGroup
+    process_group: ProcessGroup
 
     @classmethod
     def alone(cls, rows: int) -> Share:
@@ -61,21 +61,21 @@ class Share(NamedTuple):
         return joined
 
 
-def process_count(group: ProcessGroup = None) -> int:
+def process_count(process_group: ProcessGroup = None) -> int:
     """Number of processes in a group; 1 where ``torch.distributed`` is not initialised.
 
     Args:
-        group: the group; None is the default one.
+        process_group: the processes; None is the default one.
 
     Returns:
         At least 1.
     """
     if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size(group)
+        return dist.get_world_size(process_group)
     return 1
 
 
-def gather_with_gradient(features: Tensor, group: ProcessGroup = None) -> Tensor:
+def gather_with_gradient(features: Tensor, process_group: ProcessGroup = None) -> Tensor:
     """Join the features of all processes, so that gradients flow back to each of them.
 
     With it a loss of the joined batch, computed on every process, trains a model in
@@ -83,7 +83,7 @@ def gather_with_gradient(features: Tensor, group: ProcessGroup = None) -> Tensor
 
     Args:
         features: [B, ...] float; B may differ between processes.
-        group: the process group; None is the default one, or this process alone where
+        process_group: the processes; None is the default one, or this process alone where
             ``torch.distributed`` is not initialised.
 
     Returns:
@@ -92,16 +92,16 @@ def gather_with_gradient(features: Tensor, group: ProcessGroup = None) -> Tensor
     Raises:
         ValueError: the processes' features differ in width or dtype; raised on all of them.
     """
-    (share,) = share_rows("gather_with_gradient", group, features=features)
+    (share,) = share_rows("gather_with_gradient", process_group, features=features)
     return share.join(features)
 
 
-def gather_labels(labels: Tensor, group: ProcessGroup = None) -> Tensor:
+def gather_labels(labels: Tensor, process_group: ProcessGroup = None) -> Tensor:
     """Join the labels of all processes, in the order of :func:`gather_with_gradient`.
 
     Args:
         labels: [B] int64; B may differ between processes.
-        group: the process group; None is the default one.
+        process_group: the processes; None is the default one.
 
     Returns:
         [sum of B] int64.
@@ -109,13 +109,13 @@ def gather_labels(labels: Tensor, group: ProcessGroup = None) -> Tensor:
     Raises:
         ValueError: the processes' labels differ in dtype or shape beyond B; raised on all.
     """
-    (share,) = share_rows("gather_labels", group, labels=labels)
+    (share,) = share_rows("gather_labels", process_group, labels=labels)
     return share.join(labels)
 
 
 def share_rows(
     function: str,
-    group: ProcessGroup = None,
+    process_group: ProcessGroup = None,
     check: Callable[[], None] | None = None,
     *,
     gather: Gather = "auto",
@@ -125,7 +125,7 @@ def share_rows(
 
     Args:
         function: the caller, for messages.
-        group: the process group; None is the default one.
+        process_group: the processes; None is the default one.
         check: raises ValueError or TypeError if this process's input is wrong.
         gather: ``"off"``: this process alone.
         rows: [B, ...] tensors by name.
@@ -146,7 +146,7 @@ def share_rows(
             if x.ndim == 0:
                 raise ValueError(f"{function}: {argument} must be [B, ...], got a single number")
 
-    size = process_count(group) if gather == "auto" else 1
+    size = process_count(process_group) if gather == "auto" else 1
     if size == 1:
         check_all()
         return tuple(Share.alone(len(x)) for x in rows.values())
@@ -157,7 +157,7 @@ def share_rows(
             entries += [0, 0]
         else:
             entries += [len(x), zlib.crc32(repr((x.dtype, tuple(x.shape[1:]))).encode())]
-    table = _exchange(entries, _device_of(rows.values(), group), size, group)
+    table = _exchange(entries, _device_of(rows.values(), process_group), size, process_group)
     if problem is not None:
         raise problem
     for rank, (failed, *_) in enumerate(table):
@@ -171,29 +171,30 @@ def share_rows(
                     f"{function}: {argument} must have the same width and dtype on all processes, "
                     f"got others in process {rank} than in process 0"
                 )
-    rank = dist.get_rank(group)
+    rank = dist.get_rank(process_group)
     return tuple(
-        Share(tuple(row[1 + 2 * index] for row in table), rank, group) for index in range(len(rows))
+        Share(tuple(row[1 + 2 * index] for row in table), rank, process_group)
+        for index in range(len(rows))
     )
 
 
-def shared_seed(device: torch.device, group: ProcessGroup = None) -> int:
+def shared_seed(device: torch.device, process_group: ProcessGroup = None) -> int:
     """Draw a seed from the global random numbers of the first process, the same for all.
 
     Args:
         device: where the group can exchange tensors.
-        group: the process group; None is the default one.
+        process_group: the processes; None is the default one.
 
     Returns:
         A seed of 62 bits.
     """
     drawn = int(torch.randint(1 << 62, ()))
-    return _exchange([drawn], device, process_count(group), group)[0][0]
+    return _exchange([drawn], device, process_count(process_group), process_group)[0][0]
 
 
-def _device_of(rows: Iterable[object], group: ProcessGroup) -> torch.device:
+def _device_of(rows: Iterable[object], process_group: ProcessGroup) -> torch.device:
     """Where the processes exchange numbers: beside the rows, or, if those are wrong, anywhere."""
-    kinds = ("cuda",) if dist.get_backend(group) == "nccl" else ("cpu", "cuda")
+    kinds = ("cuda",) if dist.get_backend(process_group) == "nccl" else ("cpu", "cuda")
     for x in rows:
         if isinstance(x, Tensor) and x.device.type in kinds:
             return x.device
@@ -209,12 +210,12 @@ def _problem_of(check: Callable[[], None]) -> Exception | None:
 
 
 def _exchange(
-    entries: list[int], device: torch.device, size: int, group: ProcessGroup
+    entries: list[int], device: torch.device, size: int, process_group: ProcessGroup
 ) -> list[list[int]]:
     """The entries of every process, by rank."""
     mine = torch.tensor(entries, dtype=torch.int64, device=device)
     parts = [torch.empty_like(mine) for _ in range(size)]
-    dist.all_gather(parts, mine, group=group)
+    dist.all_gather(parts, mine, group=process_group)
     table: list[list[int]] = torch.stack(parts).tolist()
     return table
 
@@ -228,12 +229,12 @@ class _Join(torch.autograd.Function):
         if len(rows) < longest:  # collectives want equal shapes
             padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
         parts = [torch.empty_like(padded) for _ in share.counts]
-        dist.all_gather(parts, padded, group=share.group)
+        dist.all_gather(parts, padded, group=share.process_group)
         return torch.cat([part[:count] for part, count in zip(parts, share.counts, strict=True)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=ctx.share.group)
+        dist.all_reduce(total, group=ctx.share.process_group)
         return total[ctx.share.own], None

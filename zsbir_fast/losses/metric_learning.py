@@ -11,8 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
+    Impl,
     as_labels,
     as_margin,
     check_choice,
@@ -21,14 +23,18 @@ from zsbir_fast.ops._checks import (
     unit_length,
     unseen,
 )
-from zsbir_fast.ops._quadruplet_inputs import Impl, check_feature_shape
-from zsbir_fast.ops.batch_all import batch_all_triplet_loss
-from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops.quadruplet_mining import (
+    Quadruplets,
+    batch_all_triplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
+from zsbir_fast.ops.quadruplet_mining.batch_all import ScalarReduction
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 from zsbir_fast.reference.quadruplet_mining import Distance
 
 IndicesTuple = tuple[Tensor, ...]
 MinerNegative = Literal["hardest", "semihard"]
-LossReduction = Literal["mean_nonzero", "mean", "sum"]
 
 
 class BatchAllTripletLoss(nn.Module):
@@ -61,7 +67,7 @@ class BatchAllTripletLoss(nn.Module):
         margin: float = 0.05,
         distance: Distance = "euclidean",
         normalize: bool = True,
-        reduction: LossReduction = "mean_nonzero",
+        reduction: ScalarReduction = "mean_nonzero",
         gather: Gather = "auto",
         process_group: ProcessGroup = None,
         impl: Impl = "fused",
@@ -69,16 +75,20 @@ class BatchAllTripletLoss(nn.Module):
         super().__init__()
         name = "BatchAllTripletLoss"
         check_choice(name, "distance", distance, Distance)
-        check_choice(name, "reduction", reduction, LossReduction)
+        check_choice(name, "reduction", reduction, ScalarReduction)
         check_choice(name, "gather", gather, Gather)
         check_choice(name, "impl", impl, Impl)
         self.margin = as_margin(name, margin)
         self.distance: Distance = distance
         self.normalize = normalize
-        self.reduction: LossReduction = reduction
+        self.reduction: ScalarReduction = reduction
         self.gather: Gather = gather
         self.process_group = process_group
         self.impl: Impl = impl
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self,
@@ -121,14 +131,14 @@ class BatchAllTripletLoss(nn.Module):
         anchors = self._prepare(embeddings, "embeddings")
         references = anchors if ref_emb is None else self._prepare(references, "ref_emb")
         if indices is None:
-            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+            return self._all(anchors, labels, references, reference_labels, exclude_self=False)
         if len(indices) == 3:
             return self._given(anchors, references, indices)
         order = _all_but_own(labels, reference_labels, indices)
         if order is None:
-            return self._all(anchors, labels, references, reference_labels, skip_self=False)
+            return self._all(anchors, labels, references, reference_labels, exclude_self=False)
         return self._all(
-            anchors, labels, references[order], reference_labels[order], skip_self=True
+            anchors, labels, references[order], reference_labels[order], exclude_self=True
         )
 
     def _of_the_joined_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -142,7 +152,7 @@ class BatchAllTripletLoss(nn.Module):
         )
         labels = _labels_of(name, "embeddings", embeddings, "labels", labels)
         features = self._prepare(share.join(embeddings), "embeddings")
-        return self._all(features, share.join(labels), None, None, skip_self=True)
+        return self._all(features, share.join(labels), None, None, exclude_self=True)
 
     def _prepare(self, features: Tensor, argument: str) -> Tensor:
         return (
@@ -156,7 +166,7 @@ class BatchAllTripletLoss(nn.Module):
         references: Tensor | None,
         reference_labels: Tensor | None,
         *,
-        skip_self: bool,
+        exclude_self: bool,
     ) -> Tensor:
         return batch_all_triplet_loss(
             anchors,
@@ -166,7 +176,7 @@ class BatchAllTripletLoss(nn.Module):
             margin=self.margin,
             distance=self.distance,
             reduction=self.reduction,
-            skip_self=skip_self,
+            exclude_self=exclude_self,
             impl=self.impl,
         )
 
@@ -228,6 +238,10 @@ class HardTripletMiner(nn.Module):
         self.normalize = normalize
         self.margin = as_margin(name, margin)
         self.impl: Impl = impl
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     @torch.no_grad()
     def forward(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import (
     Bank,
     JoinedBatch,
@@ -19,25 +19,30 @@ from zsbir_fast.losses.batches import (
     split_labels,
 )
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, process_count, share_rows, shared_seed
-from zsbir_fast.ops._checks import as_share, check_choice, unit_length
-from zsbir_fast.ops._quadruplet_inputs import Impl, five_numbers
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
-from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.losses.quadruplet_options import (
+    LossNegative,
+    check_reduction,
+    hinges_of,
+    sketch_negative_for,
+)
+from zsbir_fast.ops._checks import Impl, as_share, check_choice, unit_length
+from zsbir_fast.ops.quadruplet_mining import (
+    Quadruplets,
+    batch_all_quadruplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
+from zsbir_fast.ops.quadruplet_mining.inputs import five_numbers
 from zsbir_fast.reference.quadruplet_mining import (
     MARGINS,
     Distance,
-    Negative,
     Positive,
     Preset,
     Reduction,
     SketchNegative,
 )
 
-Mining = Literal[Negative, "all"]
-
 _NAME = "WeightedQuadrupletLoss"
-# Where the negative sketch is looked for, if not near the anchor.
-_USUAL_SKETCH: dict[str, SketchNegative] = {"triplet": "none", "cross_symmetric": "positive"}
 
 
 class WeightedQuadrupletLoss(nn.Module):
@@ -49,16 +54,17 @@ class WeightedQuadrupletLoss(nn.Module):
     different sizes.
 
     Args:
-        mining: how the negative photo is chosen, see :func:`zsbir_fast.mine_quadruplets`;
+        negative: how the negative photo is chosen, see :func:`zsbir_fast.mine_quadruplets`;
             ``"distance_weighted"`` draws from torch's global random numbers. ``"all"``: nothing is
             chosen, all quadruplets count, see :func:`zsbir_fast.batch_all_quadruplet_loss`.
-        negatives: which hinges take part, the preset of :func:`zsbir_fast.quadruplet_loss`.
+        preset: which hinges take part, see :func:`zsbir_fast.quadruplet_loss`.
         positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i. Not
-            used with ``mining="all"``.
+            used with ``negative="all"``.
         sketch_negative: the negative sketch is the one nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; ``"none"``, for ``"triplet"``, which has no such hinge. Default:
-            none for ``"triplet"``, the positive for ``"cross_symmetric"``, else the anchor. Not
-            used with ``mining="all"``.
+            ``"positive"`` photo; ``"none"`` where no hinge has one, as in ``"triplet"``. Default:
+            none there, the positive where h3 takes part without h2, as in ``"cross_symmetric"``,
+            else the anchor. Not used with ``negative="all"``.
+        coefficients: five factors of the hinges h1 to h5, which replace those of ``preset``.
         margins: one margin or five; default: those of the preset (0.3, and 0.15 for h5). The
             first one also bounds the semi-hard negatives.
         cross_modal_share: of the preset ``"ramln"``.
@@ -66,7 +72,7 @@ class WeightedQuadrupletLoss(nn.Module):
         normalize: L2-normalise the features first.
         symmetric: also use every photo as the anchor, and average the two losses.
         reduction: ``"mean"``, ``"mean_nonzero"``, ``"sum"``, or ``"none"``: the loss of every
-            sketch of this process, [B_s]; not with ``symmetric`` or ``mining="all"``.
+            sketch of this process, [B_s]; not with ``symmetric`` or ``negative="all"``.
         gather: ``"auto"``: join the batches of all processes where ``torch.distributed`` is
             initialised; every process must then call the loss. ``"off"``: this process alone.
         process_group: which processes; default: all.
@@ -81,10 +87,11 @@ class WeightedQuadrupletLoss(nn.Module):
     def __init__(
         self,
         *,
-        mining: Mining = "hardest",
-        negatives: Preset = "domain_balanced",
+        negative: LossNegative = "hardest",
+        preset: Preset = "domain_balanced",
         positive: Positive = "hardest",
         sketch_negative: SketchNegative | None = None,
+        coefficients: Sequence[float] | None = None,
         margins: float | Sequence[float] | None = None,
         cross_modal_share: float = 0.5,
         distance: Distance = "euclidean",
@@ -96,8 +103,8 @@ class WeightedQuadrupletLoss(nn.Module):
         impl: Impl = "fused",
     ) -> None:
         super().__init__()
-        check_choice(_NAME, "mining", mining, Mining)
-        check_choice(_NAME, "negatives", negatives, Preset)
+        check_choice(_NAME, "negative", negative, LossNegative)
+        check_choice(_NAME, "preset", preset, Preset)
         check_choice(_NAME, "positive", positive, Positive)
         if sketch_negative is not None:
             check_choice(_NAME, "sketch_negative", sketch_negative, SketchNegative)
@@ -105,36 +112,34 @@ class WeightedQuadrupletLoss(nn.Module):
         check_choice(_NAME, "reduction", reduction, Reduction)
         check_choice(_NAME, "gather", gather, Gather)
         check_choice(_NAME, "impl", impl, Impl)
-        cross_modal_share = as_share(_NAME, "cross_modal_share", cross_modal_share)
-        if sketch_negative == "none" and negatives != "triplet":
-            raise ValueError(
-                f"{_NAME}: sketch_negative must be 'anchor' or 'positive' for "
-                f"negatives={negatives!r}, got 'none'"
-            )
-        if mining == "all" and negatives == "ramln":
-            raise ValueError(f"{_NAME}: negatives must not be 'ramln' for mining='all'")
-        if reduction == "none" and (symmetric or mining == "all"):
-            other = "symmetric=True" if symmetric else "mining='all'"
-            raise ValueError(
-                f"{_NAME}: reduction must be 'mean', 'mean_nonzero' or 'sum' for {other}, "
-                "got 'none'"
-            )
         five_numbers(_NAME, "margins", margins, MARGINS)
-        self.mining = mining
-        self.negatives = negatives
-        self.positive = positive
-        self.sketch_negative: SketchNegative = sketch_negative or _USUAL_SKETCH.get(
-            negatives, "anchor"
-        )
+        self.negative: LossNegative = negative
+        self.preset: Preset = preset
+        self.positive: Positive = positive
+        self.sketch_negative = sketch_negative_for(_NAME, sketch_negative, preset, coefficients)
+        self.coefficients = coefficients
         self.margins = margins
-        self.cross_modal_share = cross_modal_share
-        self.distance = distance
+        self.cross_modal_share = as_share(_NAME, "cross_modal_share", cross_modal_share)
+        self.distance: Distance = distance
         self.normalize = normalize
         self.symmetric = symmetric
         self.reduction: Reduction = reduction
         self.gather: Gather = gather
         self.process_group = process_group
         self.impl: Impl = impl
+        check_reduction(
+            _NAME,
+            reduction,
+            negative=negative,
+            symmetric=symmetric,
+            preset=preset,
+            coefficients=coefficients,
+        )
+        self._distinct_negatives = hinges_of(_NAME, preset, coefficients)[4]  # for h5
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def forward(
         self,
@@ -154,7 +159,7 @@ class WeightedQuadrupletLoss(nn.Module):
                 tensors, arrays or lists.
             weights: [B_s] float, factor of each sketch anchor; default 1. They may be negative.
                 With ``symmetric`` it is the factor of photo i, too, so that B_s and B_i must be
-                equal. Not with ``mining="all"``.
+                equal. Not with ``negative="all"``.
             quadruplets: those of the sketch anchors, if they were mined before; not where batches
                 of several processes are joined.
 
@@ -195,14 +200,14 @@ class WeightedQuadrupletLoss(nn.Module):
             Row indices, see :func:`zsbir_fast.mine_quadruplets`.
 
         Raises:
-            ValueError: shapes or options do not fit, or ``mining="all"``, which chooses nothing.
+            ValueError: shapes or options do not fit, or ``negative="all"``, which chooses nothing.
         """
-        if self.mining == "all":
-            raise ValueError(f"{_NAME}.mine: mining must choose negatives, got 'all'")
+        if self.negative == "all":
+            raise ValueError(f"{_NAME}.mine: negative must choose a photo, got 'all'")
         check_batch(_NAME, sketches, photos, labels, None, symmetric=False, all_count=False)
         split = split_labels(_NAME, labels, sketches, photos)
         anchor, other = self._sides(sketches, photos, *split, bank)
-        return self._mine(anchor, other, bank is None or bank.positives)
+        return self._mine(anchor, other, bank is None or bank.past_positives)
 
     def join(
         self,
@@ -239,7 +244,7 @@ class WeightedQuadrupletLoss(nn.Module):
                 labels,
                 weights,
                 symmetric=self.symmetric,
-                all_count=self.mining == "all",
+                all_count=self.negative == "all",
                 width=width,
             ),
             gather=self.gather,
@@ -274,12 +279,12 @@ class WeightedQuadrupletLoss(nn.Module):
             Scalar, or one loss per sketch of the joined batch with ``reduction="none"``.
 
         Raises:
-            ValueError: ``quadruplets`` or ``bank`` with ``mining="all"``, or a feature is not
+            ValueError: ``quadruplets`` or ``bank`` with ``negative="all"``, or a feature is not
                 finite.
         """
-        if self.mining == "all":
+        if self.negative == "all":
             if quadruplets is not None or bank is not None:
-                raise ValueError(f"{_NAME}: quadruplets and bank must be None for mining='all'")
+                raise ValueError(f"{_NAME}: quadruplets and bank must be None for negative='all'")
             loss = self._all_loss(batch)
         else:
             sides = self._sides(
@@ -329,17 +334,17 @@ class WeightedQuadrupletLoss(nn.Module):
         bank: Bank | None,
     ) -> Tensor:
         sketches, photos = sides
-        bank_positives = bank is None or bank.positives
+        past_positives = bank is None or bank.past_positives
         if quadruplets is None:
-            quadruplets = self._mine(sketches, photos, bank_positives)
+            quadruplets = self._mine(sketches, photos, past_positives)
         loss = self._loss(sketches, photos, quadruplets, weights)
         if not self.symmetric:
             return loss
-        swapped = self._mine(photos, sketches, bank_positives)
+        swapped = self._mine(photos, sketches, past_positives)
         return (loss + self._loss(photos, sketches, swapped, weights)) / 2
 
-    def _mine(self, anchor: Side, other: Side, bank_positives: bool) -> Quadruplets:
-        assert self.mining != "all"
+    def _mine(self, anchor: Side, other: Side, past_positives: bool) -> Quadruplets:
+        assert self.negative != "all"
         count, device = len(anchor.features), anchor.features.device
         rows = torch.arange(count, device=device)
         others = len(other.features)
@@ -349,16 +354,18 @@ class WeightedQuadrupletLoss(nn.Module):
             anchor.labels,
             other.pool_labels,
             positive=self.positive,
-            negative=self.mining,
+            negative=self.negative,
             sketch_negative=self.sketch_negative,
             distance=self.distance,
             margin=five_numbers(_NAME, "margins", self.margins, MARGINS)[0],
             paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
-            uniforms=self._uniforms(count, device) if self.mining == "distance_weighted" else None,
-            distinct_negatives=self.negatives == "chen2017",
+            uniforms=self._uniforms(count, device)
+            if self.negative == "distance_weighted"
+            else None,
+            distinct_negatives=self._distinct_negatives,
             sketch_references=anchor.pool if anchor.banked else None,
             sketch_reference_labels=anchor.pool_labels if anchor.banked else None,
-            positive_photos=None if bank_positives else others,
+            positive_photos=None if past_positives else others,
             impl=self.impl,
         )
 
@@ -381,7 +388,8 @@ class WeightedQuadrupletLoss(nn.Module):
             rows,
             Quadruplets(positive, negative, sketch_negative, quadruplets.valid),
             weights=weights,
-            preset=self.negatives,
+            preset=self.preset,
+            coefficients=self.coefficients,
             margins=self.margins,
             cross_modal_share=self.cross_modal_share,
             distance=self.distance,
@@ -401,7 +409,8 @@ class WeightedQuadrupletLoss(nn.Module):
                 others,
                 anchor_labels,
                 other_labels,
-                preset=self.negatives,
+                preset=self.preset,
+                coefficients=self.coefficients,
                 margins=self.margins,
                 distance=self.distance,
                 reduction=self.reduction,

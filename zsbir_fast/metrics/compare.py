@@ -63,7 +63,7 @@ def compare_definitions(
         gallery: [G, D].
         query_labels: Integers, [Q].
         gallery_labels: Integers, [G].
-        metric: Distance, as for :func:`evaluate_retrieval`.
+        metric: What orders the gallery, as for :func:`evaluate_retrieval`.
         ks: Cut-offs.
         protocols: Names or objects, each name once; default all presets.
 

@@ -18,8 +18,8 @@ class Processes:
 
     Args:
         caller: Public function, for messages.
-        group: A group of which this process is a member; ``"local"``: this process alone; None: the
-            default group if one is initialised, else this process alone.
+        process_group: A group of which this process is a member; ``"local"``: this process alone;
+            None: the default group if one is initialised, else this process alone.
 
     Raises:
         ValueError: If this process is no member of the group.
@@ -29,13 +29,13 @@ class Processes:
         size: Number of processes.
     """
 
-    def __init__(self, caller: str, group: ProcessGroup | Literal["local"] | None) -> None:
+    def __init__(self, caller: str, process_group: ProcessGroup | Literal["local"] | None) -> None:
         self.rank, self.size = 0, 1
-        self._group = None
-        if group == "local" or not (dist.is_available() and dist.is_initialized()):
+        self._process_group = None
+        if process_group == "local" or not (dist.is_available() and dist.is_initialized()):
             return
-        self._group = group
-        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self._process_group = process_group
+        self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
         if self.rank < 0:
             raise ValueError(f"{caller}: this process must be a member of process_group, it is not")
 
@@ -66,13 +66,13 @@ class Processes:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        dist.all_gather_object(values, value, group=self._process_group)
         return values
 
     def add_(self, tensor: Tensor) -> Tensor:
         """Sum over all processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=self._group)
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=self._process_group)
         return tensor
 
     def check_device(self, caller: str, device: torch.device) -> None:
@@ -81,7 +81,11 @@ class Processes:
         Raises:
             ValueError: If the queries are on the CPU and the group's backend is NCCL alone.
         """
-        if self.size > 1 and device.type == "cpu" and dist.get_backend(self._group) == "nccl":
+        if (
+            self.size > 1
+            and device.type == "cpu"
+            and dist.get_backend(self._process_group) == "nccl"
+        ):
             raise ValueError(
                 f"{caller}: queries must be on a CUDA device, as the process group's backend is "
                 "nccl, got cpu"

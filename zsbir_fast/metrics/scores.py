@@ -1,7 +1,7 @@
 """Scores of queries against gallery rows by one kind of distance.
 
 A score depends on the query and the gallery row alone, to the last bit, and neither on the rest of
-the gallery nor on its blocks, shards and processes (``ops/row_products.py``). So equal photos tie,
+the gallery nor on its blocks, shards and processes (``ops/row_products/``). So equal photos tie,
 and a photo keeps its rank.
 """
 

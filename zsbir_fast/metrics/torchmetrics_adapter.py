@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -17,13 +18,15 @@ except ImportError as error:
         "zsbir_fast.RetrievalMetric needs torchmetrics: pip install 'zsbir-fast[torchmetrics]'"
     ) from error
 
+from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import check_ks, check_labels, check_matrix
 from zsbir_fast.metrics.evaluate import check_options, evaluate_retrieval
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
 from zsbir_fast.metrics.scores import Metric
 from zsbir_fast.reference.definitions import Ties
 
-_SIDES = ("query", "gallery")
+# The two sides: the argument of the embeddings, and that of their labels.
+_SIDES = (("queries", "query_labels"), ("gallery", "gallery_labels"))
 
 
 class RetrievalMetric(_TorchMetric):
@@ -58,9 +61,9 @@ class RetrievalMetric(_TorchMetric):
     higher_is_better = True
     full_state_update = False
 
-    query_embeddings: list[Tensor] | Tensor
+    queries: list[Tensor] | Tensor
     query_labels: list[Tensor] | Tensor
-    gallery_embeddings: list[Tensor] | Tensor
+    gallery: list[Tensor] | Tensor
     gallery_labels: list[Tensor] | Tensor
 
     def __init__(
@@ -77,23 +80,26 @@ class RetrievalMetric(_TorchMetric):
         self.metric: Metric = metric
         self.protocol = get_protocol(protocol, ties=ties, caller="RetrievalMetric")
         self.ks = check_ks("RetrievalMetric", ks, sys.maxsize, stacklevel=3)
-        for side in _SIDES:
-            for what in ("embeddings", "labels"):
-                self.add_state(f"{side}_{what}", default=[], dist_reduce_fx="cat")
+        for state in itertools.chain(*_SIDES):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return options_of(self)
 
     def update(
         self,
-        query_embeddings: Tensor | None = None,
+        queries: Tensor | None = None,
         query_labels: Tensor | None = None,
-        gallery_embeddings: Tensor | None = None,
+        gallery: Tensor | None = None,
         gallery_labels: Tensor | None = None,
     ) -> None:
         """Add a batch of queries, of gallery items, or of both.
 
         Args:
-            query_embeddings: [n, D].
+            queries: [n, D].
             query_labels: Integers, [n].
-            gallery_embeddings: [m, D].
+            gallery: [m, D].
             gallery_labels: Integers, [m].
 
         Raises:
@@ -103,27 +109,27 @@ class RetrievalMetric(_TorchMetric):
         """
         caller = "RetrievalMetric.update"
         given = {
-            "query": (query_embeddings, query_labels),
-            "gallery": (gallery_embeddings, gallery_labels),
+            "queries": (queries, query_labels),
+            "gallery": (gallery, gallery_labels),
         }
         batches = {}
-        for side, (embeddings, labels) in given.items():
+        for side, of_labels in _SIDES:
+            embeddings, labels = given[side]
             if (embeddings is None) != (labels is None):
-                raise ValueError(f"{caller}: {side}_embeddings and {side}_labels must go together")
+                raise ValueError(f"{caller}: {side} and {of_labels} must go together")
             if embeddings is not None:
-                name = f"{side}_embeddings"
-                e = check_matrix(caller, name, embeddings, shape="[n, D]")
-                y = check_labels(caller, f"{side}_labels", labels, len(e), of=name)
+                e = check_matrix(caller, side, embeddings, shape="[n, D]")
+                y = check_labels(caller, of_labels, labels, len(e), of=side)
                 batches[side] = (e, y.to(e.device))
         if not batches:
             raise ValueError(f"{caller}: queries or a gallery must be given, got neither")
         like, _ = next(iter(batches.values()))
         none = (like.new_empty(0, like.shape[1]), like.new_empty(0, dtype=torch.int64))
-        for side in _SIDES:
+        for side, of_labels in _SIDES:
             # A side without items here still needs a tensor of the right width to gather.
             e, y = batches.get(side, none)
-            getattr(self, f"{side}_embeddings").append(e)
-            getattr(self, f"{side}_labels").append(y)
+            getattr(self, side).append(e)
+            getattr(self, of_labels).append(y)
 
     def compute(self) -> dict[str, Tensor]:
         """``{"map", "map@k", "precision@k"}`` of everything collected, each a scalar.
@@ -131,20 +137,16 @@ class RetrievalMetric(_TorchMetric):
         Raises:
             ValueError: If there are no queries or no gallery, or as :func:`evaluate_retrieval`.
         """
-        states = {
-            f"{side}_{what}": _together(getattr(self, f"{side}_{what}"))
-            for side in _SIDES
-            for what in ("embeddings", "labels")
-        }
-        sizes = [len(states[f"{side}_labels"]) for side in _SIDES]
+        states = {state: _together(getattr(self, state)) for state in itertools.chain(*_SIDES)}
+        sizes = [len(states[of_labels]) for _, of_labels in _SIDES]
         if 0 in sizes:
             raise ValueError(
                 "RetrievalMetric.compute: queries and a gallery must have been given to update(), "
                 f"got {sizes[0]} queries and {sizes[1]} gallery items"
             )
         result = evaluate_retrieval(
-            states["query_embeddings"],
-            states["gallery_embeddings"],
+            states["queries"],
+            states["gallery"],
             states["query_labels"],
             states["gallery_labels"],
             metric=self.metric,

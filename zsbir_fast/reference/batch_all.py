@@ -36,7 +36,7 @@ def triplet_terms(
     reference_labels: Tensor,
     *,
     margin: float,
-    skip_self: bool,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All triplets (anchor, positive, negative) of a matrix of distances [A, R].
 
@@ -47,7 +47,7 @@ def triplet_terms(
     for anchor, row in enumerate(distances):
         same = reference_labels == anchor_labels[anchor]
         positive = same.clone()
-        if skip_self and anchor < len(same):
+        if exclude_self and anchor < len(same):
             positive[anchor] = False
         terms = positive[:, None] & ~same[None, :]
         hinges = ((row + margin)[:, None] - row[None, :]).relu()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zsbir_fast._words import did_you_mean, shown
-from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name
+from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name, spoken_name
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, fill_prompt
 from zsbir_fast.text.word_vectors import Origin, name_tokens
@@ -90,6 +90,14 @@ class ClassText:
                 f"ClassText: source must be 'glove' or 'open_clip:<model>', got {shown(source)}"
                 f"{did_you_mean(family, ('glove', 'open_clip'))}"
             )
+
+    def __repr__(self) -> str:
+        _, tokens, width = self.tokens.shape
+        names = listing(map(spoken_name, self.classes), limit=3)
+        return (
+            f"ClassText({len(self.classes):,} classes with up to {tokens} tokens of {width} "
+            f"numbers: {names})"
+        )
 
     @classmethod
     def from_tensors(

@@ -41,7 +41,7 @@ def batch_all_triplet_loss(draw: Draw) -> Case:
     sides = {"anchors": a}
     if apart:
         good |= {"references": draw.layout(r.tensor), "reference_labels": r_labels}
-        good["skip_self"] = draw.chance(0.3)
+        good["exclude_self"] = draw.chance(0.3)
         roles |= {"references": "features", "reference_labels": "labels"}
         sides["references"] = r
     others = (r_labels if apart else a_labels).tolist()
@@ -55,7 +55,7 @@ def batch_all_triplet_loss(draw: Draw) -> Case:
             good["margin"] + shift,
             good["distance"],
             good["reduction"],
-            skip_self=good.get("skip_self", not apart),
+            exclude_self=good.get("exclude_self", not apart),
         )
 
     return _loss_case(
@@ -151,7 +151,7 @@ def triplet_module(draw: Draw) -> Case:
                 margin,
                 options["distance"],
                 options["reduction"],
-                skip_self=way == "itself",
+                exclude_self=way == "itself",
             )
         if len(rows[0]) == 0:
             return leaves[0].sum() * 0
@@ -209,7 +209,7 @@ def contrastive(draw: Draw) -> Case:
         ready = [oracle.unit(x) for x in leaves]
         cosines = ready[0] @ ready[-1].T / temperature
         if len(sides) == 1:
-            return _info_nce(cosines, others, skip_self=True)
+            return _info_nce(cosines, others, exclude_self=True)
         return (_info_nce(cosines, others) + _info_nce(cosines.T, others)) / 2
 
     return _loss_case(draw, name, function, good, roles, sides, right, unit=True)
@@ -258,10 +258,10 @@ def _triplets(
     distance: str,
     reduction: str,
     *,
-    skip_self: bool,
+    exclude_self: bool,
 ) -> Tensor:
     d = oracle.distances(anchors, references, distance)
-    per_anchor, _, terms = oracle.all_triplets(d, labels, others, margin, skip_self)
+    per_anchor, _, terms = oracle.all_triplets(d, labels, others, margin, exclude_self)
     if reduction == "none":
         return per_anchor
     return _reduced(terms, reduction, anchors)
@@ -275,10 +275,10 @@ def _reduced(parts: list[Tensor], reduction: str, like: Tensor) -> Tensor:
     return terms.sum() / max(1, count)
 
 
-def _info_nce(logits: Tensor, labels: list[int], *, skip_self: bool = False) -> Tensor:
+def _info_nce(logits: Tensor, labels: list[int], *, exclude_self: bool = False) -> Tensor:
     rows = []
     for i, label in enumerate(labels):
-        others = [j for j in range(len(labels)) if not (skip_self and j == i)]
+        others = [j for j in range(len(labels)) if not (exclude_self and j == i)]
         same = [j for j in others if labels[j] == label]
         if same:
             rows.append(logits[i, others].logsumexp(0) - logits[i, same].mean())

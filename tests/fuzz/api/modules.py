@@ -38,7 +38,7 @@ def weighted_quadruplet_loss(draw: Draw) -> Case:
         "photos": draw.layout(p.tensor),
         "labels": s_labels if shared else (s_labels, p_labels),
     }
-    weighted = draw.chance(0.3) and options["mining"] != "all" and not options["symmetric"]
+    weighted = draw.chance(0.3) and options["negative"] != "all" and not options["symmetric"]
     roles: dict[str, Any] = {"sketches": "features", "photos": "features", "labels": "labels"}
     if weighted:
         good["weights"] = torch.from_numpy(draw.rng.random(len(s_labels))).float()
@@ -51,7 +51,7 @@ def weighted_quadruplet_loss(draw: Draw) -> Case:
         "batch_all_quadruplet_loss",
     )
     case = _finite_case(draw, names, module, good, roles, (s, p), options)
-    mines = options["mining"] in ("hardest", "semihard") and not options["symmetric"]
+    mines = options["negative"] in ("hardest", "semihard") and not options["symmetric"]
     if case.check is not None and mines:
         sides = {"sketches": s, "photos": p}
         case.check = lambda _: _composed(module, fresh(good), sides, options)
@@ -73,8 +73,6 @@ def _composed(
     unit, distance = options["normalize"], options["distance"]
     parts = {
         **options,
-        "preset": options["negatives"],
-        "coefficients": None,
         "cross_modal_share": 0.5,
         "weights": good.get("weights"),
     }
@@ -92,8 +90,8 @@ def cross_batch_memory(draw: Draw) -> Case:
     """Three batches in a row."""
     width, dtype = draw.size(20, least=1), draw.one(FLOATS)
     options = _module_options(draw)
-    if options["mining"] == "all":
-        options["mining"] = "hardest"
+    if options["negative"] == "all":
+        options["negative"] = "hardest"
     size, warm_up, positives = draw.size(50, least=1), draw.one((0, 0, 1)), draw.chance(0.3)
     positives = positives and options["positive"] != "paired"
     batches = []
@@ -112,7 +110,11 @@ def cross_batch_memory(draw: Draw) -> Case:
 
     def module(**last: Any) -> Tensor:
         memory = zf.CrossBatchMemory(
-            zf.WeightedQuadrupletLoss(**options), size, width, positives=positives, warm_up=warm_up
+            zf.WeightedQuadrupletLoss(**options),
+            size=size,
+            width=width,
+            past_positives=positives,
+            warm_up=warm_up,
         )
         for a, b, y in batches[:-1]:
             memory(a.tensor, b.tensor, y)
@@ -121,7 +123,7 @@ def cross_batch_memory(draw: Draw) -> Case:
     sides = tuple(f for a, b, _ in batches for f in (a, b))
     names = ("CrossBatchMemory", "WeightedQuadrupletLoss", "mine_quadruplets", "quadruplet_loss")
     case = _finite_case(draw, names, module, good, roles, sides, options)
-    case.says += f"; size={size}, warm_up={warm_up}, positives={positives}"
+    case.says += f"; size={size}, warm_up={warm_up}, past_positives={positives}"
     return case
 
 
@@ -146,9 +148,10 @@ def gathering(draw: Draw) -> Case:
 
 def _module_options(draw: Draw) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "mining": draw.one(("hardest", "semihard", "distance_weighted", "all")),
-        "negatives": draw.one(PRESETS),
+        "negative": draw.one(("hardest", "semihard", "distance_weighted", "all")),
+        "preset": draw.one(PRESETS),
         "positive": draw.one(("hardest", "easiest", "semihard", "paired")),
+        "coefficients": draw.one((None, None, tuple(draw.rng.integers(0, 3, 5).tolist()))),
         "margins": draw.one((None, 0.1, tuple(draw.rng.random(5).tolist()))),
         "distance": draw.one(DISTANCES),
         "normalize": draw.chance(0.7),
@@ -156,11 +159,20 @@ def _module_options(draw: Draw) -> dict[str, Any]:
         "reduction": draw.one(("mean", "mean_nonzero", "sum", "none")),
         "impl": draw.one(IMPLS),
     }
-    if options["mining"] == "all" and options["negatives"] == "ramln":
-        options["negatives"] = "full"
-    if options["reduction"] == "none" and (options["symmetric"] or options["mining"] == "all"):
+    every = options["negative"] == "all"
+    if every and options["preset"] == "ramln" and options["coefficients"] is None:
+        options["preset"] = "full"
+    _, h2, h3, _, h5 = _coefficients(options)
+    if every and h5 and (h2 or h3) and options["reduction"] == "mean_nonzero":
+        options["reduction"] = "mean"
+    if options["reduction"] == "none" and (options["symmetric"] or every):
         options["reduction"] = "mean"
     return options
+
+
+def _coefficients(options: dict[str, Any]) -> tuple[float, ...]:
+    given: tuple[float, ...] | None = options["coefficients"]
+    return given or oracle.COEFFICIENTS.get(options["preset"], (1.0, 1.0, 0.0, 0.0, 0.0))
 
 
 def _finite_case(
@@ -203,5 +215,5 @@ def _finite_case(
 
 
 def _allowed(options: dict[str, Any]) -> bool:
-    h5 = options["negatives"] == "chen2017"
-    return not (h5 and options["mining"] == "all" and options["reduction"] == "mean_nonzero")
+    h5 = _coefficients(options)[4] > 0
+    return not (h5 and options["negative"] == "all" and options["reduction"] == "mean_nonzero")

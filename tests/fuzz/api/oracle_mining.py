@@ -137,14 +137,14 @@ def hinges(
 
 
 def all_triplets(
-    d: Tensor, labels: list[int], others: list[int], margin: float, skip_self: bool
+    d: Tensor, labels: list[int], others: list[int], margin: float, exclude_self: bool
 ) -> tuple[Tensor, int, list[Tensor]]:
     """All hinges of a batch: per anchor [A], how many triplets there are, and the hinges."""
     per_anchor, terms = [], []
     for i, label in enumerate(labels):
         same = torch.tensor([y == label for y in others], dtype=torch.bool)
         own = same.clone()
-        if skip_self and i < len(own):
+        if exclude_self and i < len(own):
             own[i] = False
         hinge = (d[i][own][:, None] - d[i][~same][None, :] + margin).relu()
         per_anchor.append(hinge.sum())

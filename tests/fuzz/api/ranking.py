@@ -217,7 +217,7 @@ def torchmetrics_metric(draw: Draw) -> Case:
         gallery, labels = good["gallery"], good["gallery_labels"]
         made.update(good["queries"], good["query_labels"], gallery[half:], labels[half:])
         if half:
-            made.update(gallery_embeddings=gallery[:half], gallery_labels=labels[:half])
+            made.update(gallery=gallery[:half], gallery_labels=labels[:half])
         return made.compute()
 
     order = [*range(half, len(truth.gallery_labels)), *range(half)]
