@@ -14,25 +14,34 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "zsbir_fast"
 
 # What each layer may import of the package, besides itself.
-_OPS = {"reference", "ops"}
-_LOSSES_METRICS = _OPS | {"losses", "metrics"}
-_MODELS = _LOSSES_METRICS | {"models", "retrieval", "data", "text"}
-_TRAINING = _MODELS | {"training", "report", "demo", "env_report"}
+_KERNELS = {"reference", "ops"}
+_LOSSES_METRICS = _KERNELS | {"losses", "metrics"}
+_RANKING = _LOSSES_METRICS | {"ranking"}
+_ENCODERS = {"data", "encoders"}
+_REPORT = _LOSSES_METRICS | {"ranking", "data", "report"}
+_METHODS = _REPORT | {"text", "encoders", "methods"}
+_RETRIEVAL = _METHODS | {"retrieval"}
+_TRAINING = _METHODS | {"training"}
+_RUNS = _RETRIEVAL | _TRAINING | {"runs", "env_report"}
 ALLOWED = {
     "reference": {"reference"},
-    "ops": _OPS,
+    "ops": _KERNELS,
     "losses": _LOSSES_METRICS,
     "metrics": _LOSSES_METRICS,
+    "ranking": _RANKING,
     "data": {"data"},
     "text": {"data", "text"},
-    "models": _MODELS,
-    "retrieval": _MODELS,
+    "encoders": _ENCODERS,
+    "report": _REPORT,
+    "methods": _METHODS,
+    "retrieval": _RETRIEVAL,
     "training": _TRAINING,
-    "report": _TRAINING,
-    "demo": _TRAINING,
-    "env_report": _OPS,
-    "cli": _TRAINING | {"cli"},
+    "runs": _RUNS,
+    "env_report": _KERNELS,
+    "cli": _RUNS | {"cli"},
 }
+# A method is known by its contract alone: nobody but its own folder and the registry names it.
+METHODS = {"dmwan"}
 
 
 def modules() -> list[Path]:
@@ -73,6 +82,21 @@ def test_imports_run_one_way(path: Path) -> None:
         ):
             continue
         assert target in allowed, f"{path.name} ({layer}) must not import {name}"
+
+
+def test_nothing_above_the_contract_knows_a_method() -> None:
+    for path in modules():
+        if layer_of(path) in ("methods", "__init__"):
+            continue
+        for name in package_imports(path):
+            parts = name.split(".")
+            assert parts[1] != "methods" or parts[2] not in METHODS, f"{path} imports {name}"
+
+
+def test_only_the_loop_and_what_runs_it_import_lightning() -> None:
+    for path in modules():
+        if layer_of(path) not in ("training", "runs"):
+            assert not re.search(r"^\s*(import|from) lightning", path.read_text(), re.M), path
 
 
 def test_only_ops_touch_the_compiled_module() -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model, load_model
-from zsbir_fast.retrieval.feature_files import embed_benchmark
+from zsbir_fast.methods.settings import DataConfig
 from zsbir_fast.runs.leaks import Leak
-from zsbir_fast.runs.run_report import report_run
-from zsbir_fast.runs.settings import DataConfig, Settings, write_settings
-from zsbir_fast.runs.train import evaluate_unseen
+from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.run_report import write_run_report
+from zsbir_fast.runs.settings import Settings, write_settings
+from zsbir_fast.runs.unseen import embed_unseen
 
 CLASSES = ["cat", "Hot_Dog", "owl", "bee", "fox"]
 
@@ -62,7 +64,7 @@ def on(run, *unseen):
 def test_name_and_root_are_those_of_the_run(run, capsys, monkeypatch):
     assert main(["eval", "--model", str(run / "model")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("pets: 4 queries, 4 gallery items\n")
+    assert out.startswith("dmwan on pets: 4 queries, 4 gallery items\n")
     assert "ZERO-SHOT" not in out
     monkeypatch.chdir(run / "model")
     assert main(["eval", "--model", "."]) == 0
@@ -74,7 +76,7 @@ def test_name_and_root_are_those_of_the_run(run, capsys, monkeypatch):
 
 def test_options_win_over_the_run(run, capsys):
     assert main(["eval", "--model", str(run / "model"), "--data.unseen", "[fox]"]) == 0
-    assert capsys.readouterr().out.startswith("pets: 2 queries, 2 gallery items\n")
+    assert capsys.readouterr().out.startswith("dmwan on pets: 2 queries, 2 gallery items\n")
     argv = ["eval", "--model", str(run / "model"), "--data.photo_folders", "[photos]"]
     assert main(argv) == 1
     assert "photo_folders must be folders below" in capsys.readouterr().err
@@ -106,7 +108,7 @@ def test_classes_that_the_model_knows_are_an_error_that_names_them(run, tmp_path
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "zsbir: error: embed_benchmark: unseen classes must be new to the model, got 1 of 3 that "
+        "zsbir: error: embed_unseen: unseen classes must be new to the model, got 1 of 3 that "
         "it was trained on ('Hot-Dog') and 1 of 3 that its checkpoint was chosen by ('owl'); "
         "allow_seen=True (--allow-seen) goes on and says so in every output\n"
     )
@@ -160,37 +162,31 @@ def test_a_zero_shot_result_stays_as_it_was(run, tmp_path):
 def test_the_same_in_python(run, tmp_path):
     model, identity = load_model(run / "model")
     leaky = load_benchmark("x", run / "data", unseen=["hot dog", "bee"])
-    sets = (leaky.test_sketches, leaky.test_photos)
     message = r"got 1 of 2 that it was trained on \('hot dog'\); allow_seen=True"
-    with pytest.raises(ValueError, match=f"evaluate_unseen: .*{message}"):
-        evaluate_unseen(model, *sets)
-    with pytest.raises(ValueError, match=f"embed_benchmark: .*{message}"):
-        embed_benchmark(model, identity, leaky)
-    assert embed_benchmark(model, identity, leaky, allow_seen=True).leak.names == ("hot dog",)
-    found = evaluate_unseen(model, *sets, allow_seen=True)
+    with pytest.raises(ValueError, match=f"embed_unseen: .*{message}"):
+        embed_unseen(model, leaky)
+    found = embed_unseen(model, leaky, allow_seen=True)
     assert found.leak == Leak(("hot dog",), (), 2)
-    honest = load_benchmark("x", run / "data", unseen=["fox", "bee"])
-    assert evaluate_unseen(model, honest.test_sketches, honest.test_photos).leak.names == ()
+    honest = load_benchmark("x", run / "data", unseen=["fox", "owl"])
+    assert embed_unseen(model, honest).leak.names == ()
+    with pytest.raises(ValueError, match=r"that its checkpoint was chosen by \('owl'\)"):
+        embed_unseen(model, honest, chosen_by=identity.chosen_by)
 
-    page = report_run(
-        tmp_path / "report.html",
-        leaky,
-        {"trained": found.result},
-        found,
-        title="t",
-        lead="l",
-        curves={},
-        settings={},
-    ).read_text(encoding="utf-8")
+    outcome = Outcome(
+        title="t", lead="l", of_what="x", results={"trained": found.evaluate()}, embedded=found
+    )
+    page = write_run_report(tmp_path / "report.html", outcome).read_text(encoding="utf-8")
     assert "NOT ZERO-SHOT: the model was tested on 1 of 2 that it was trained on" in page
-    assert "2 unseen classes, 1 of them known to the model" in page
+    assert "2 classes, 1 of them known to the model" in page
 
 
 def test_sketches_and_photos_of_other_classes_are_refused(run):
     model, _ = load_model(run / "model")
     one, two = (load_benchmark("x", run / "data", unseen=[name]) for name in ("fox", "bee"))
     with pytest.raises(ValueError, match="must have the same classes, got 'fox' and 'bee'"):
-        evaluate_unseen(model, one.test_sketches, two.test_photos)
+        embed_unseen(
+            model, SimpleNamespace(test_sketches=one.test_sketches, test_photos=two.test_photos)
+        )
 
 
 def test_a_benchmark_cannot_be_made_with_a_leak(run):

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.methods.dmwan.model import DMWAN
+from zsbir_fast.methods.dmwan.options import WeightingOptions
 from zsbir_fast.ranking.ranker import EmbeddingRanker
 from zsbir_fast.runs.explain import explain_seen_pairs
 from zsbir_fast.runs.outcome import Outcome
@@ -23,8 +25,11 @@ def benchmark():
 
 def network(classes, **options):
     torch.manual_seed(0)
-    defaults = {"weights": None, "image_size": 64, "width": 16}
-    return DMWAN(classes, encoder="bundled:mobilenet_v2", **{**defaults, **options})
+    return DMWAN(
+        classes,
+        encoder=EncoderOptions(weights=None, image_size=64),
+        weighting=WeightingOptions(width=16, **options),
+    )
 
 
 def test_one_pair_per_class_trained_on(benchmark):
@@ -66,7 +71,7 @@ def test_models_that_explain_nothing(benchmark):
 
 @pytest.mark.parametrize("weighting", ["text", "pairwise"])
 def test_report_shows_them(benchmark, tmp_path, weighting):
-    model = network(benchmark.seen, weighting=weighting)
+    model = network(benchmark.seen, kind=weighting)
     few = replace(
         benchmark,
         test_sketches=benchmark.test_sketches.subset(torch.arange(0, 233, 6)),

@@ -127,6 +127,7 @@ def test_report_holds_all_parts(tmp_path, embedded, result):
         "raw features",
     ):
         assert text in html
+    assert "standard AP" in html
     assert path.stat().st_size < 6e6
 
 

@@ -89,10 +89,7 @@ def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
     argv = ["train", *SMALL, f"--run.out={out}", "--resume", "--model.weighting.width=64"]
     assert main(argv) == 1
     err = capsys.readouterr().err
-    assert (
-        "checkpoint must be of a dmwan model with weighting.width=64, got one with weighting.width=256"
-        in err
-    )
+    assert "checkpoint must be of a dmwan model with weighting.width=64, got one with" in err
 
 
 def test_validation_uses_seen_classes_only(tmp_path, few_images, monkeypatch):

@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
     outcome = Outcome(
         title=title,
         lead=f"Evaluated under {arguments.protocol}, ranked by {embedded.ranker.name}.",
-        of_what=title,
+        of_what=_of_what(title, embedded),
         results={
             "chance": chance_level(*labels, ks=ks),
             row: embedded.evaluate(protocol=arguments.protocol, ks=ks),
@@ -138,6 +138,13 @@ def main(argv: Sequence[str]) -> None:
         write_outcome(out, outcome, **facts)
         lines.append("\n".join(str(out / name) for name in _FILES))
     _print("\n\n".join(lines))
+
+
+def _of_what(title: str, embedded: Embedded) -> str:
+    if embedded.sketches is None:
+        return "Retrieval"
+    kind = "Retrieval, not zero-shot," if embedded.leak.names else "Zero-shot retrieval"
+    return f"{kind} by {title}"
 
 
 def _compare(embedded: Embedded, ks: tuple[int, ...]) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,7 +97,24 @@ class Parser(jsonargparse.ArgumentParser):
 
     def keys(self) -> list[str]:
         """Return every key that can be set, with dots."""
-        return [action.dest for action in self._actions if action.dest not in ("help", "config")]
+        left_out = ("help", "config", "print_config")
+        return [action.dest for action in self._actions if action.dest not in left_out]
+
+    def require_known_keys(self, path: str) -> None:
+        """Refuse a config with a key that is none, of an older layout or of another method.
+
+        jsonargparse passes over such keys where nothing stands below them, and names no file.
+
+        Args:
+            path: the config.
+        """
+        known = self.keys()
+        whole = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, 5)}
+        for key in _keys_of(yaml.safe_load(Path(path).read_text(encoding="utf-8")), depth=3):
+            if key not in whole:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; see {self.prog} --help"
+                self.error(f"--config must have keys of this command, got {key!r} in {path}{hint}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the nearest valid key if a key was mistyped, and exit with 2."""
@@ -118,6 +135,13 @@ class Parser(jsonargparse.ArgumentParser):
             near = difflib.get_close_matches(key, self.keys(), n=1, cutoff=0.5)
             return f"; did you mean {near[0]!r}?" if near else f"; see {self.prog} --help"
         return ""
+
+
+def _keys_of(stored: Any, *, depth: int, prefix: str = "") -> Iterator[str]:
+    if isinstance(stored, dict) and depth:
+        for key, value in stored.items():
+            yield f"{prefix}{key}"
+            yield from _keys_of(value, depth=depth - 1, prefix=f"{prefix}{key}.")
 
 
 def shipped_configs() -> list[str]:

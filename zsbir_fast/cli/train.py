@@ -79,9 +79,12 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
 
     try:
         arguments = with_config_paths(argv)
-        parser = build_parser(_chosen_method(arguments))
+        configs = _values_of("--config", arguments)
+        parser = build_parser(_chosen_method(arguments, configs))
     except (ValueError, TypeError) as error:
         build_parser().error(str(error))
+    for path in configs:
+        parser.require_known_keys(path)
     parsed = parser.parse(arguments)
     settings = Settings(
         method=parsed.method,
@@ -93,15 +96,20 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     return settings, parsed.resume
 
 
-def _chosen_method(arguments: Sequence[str]) -> str:
-    """Find the method before its arguments can be parsed: on the command line, else in a config."""
-    values: dict[str, list[str]] = {"--method": [], "--config": []}
+def _values_of(key: str, arguments: Sequence[str]) -> list[str]:
+    """Find the values of an option before the arguments can be parsed."""
+    values: list[str] = []
     for place, argument in enumerate(arguments):
-        key, equals, value = argument.partition("=")
-        if key in values:
-            values[key] += [value] if equals else list(arguments[place + 1 : place + 2])
-    chosen = {f"--method says {name!r}": name for name in values["--method"][-1:]}
-    for path in values["--config"]:
+        name, equals, value = argument.partition("=")
+        if name == key:
+            values += [value] if equals else arguments[place + 1 : place + 2]
+    return values
+
+
+def _chosen_method(arguments: Sequence[str], configs: Sequence[str]) -> str:
+    """Find the method: on the command line, else in a config."""
+    chosen = {f"--method says {name!r}": name for name in _values_of("--method", arguments)[-1:]}
+    for path in configs:
         name = method_of_config(path)
         if name is not None:
             chosen[f"{path} is of method {name!r}"] = name

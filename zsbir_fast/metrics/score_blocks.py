@@ -34,20 +34,20 @@ def evaluate_score_blocks(
     """:func:`zsbir_fast.evaluate_ranking` of a matrix [Q, G] that is given as blocks of its rows.
 
     Args:
-        caller: Public function, for error messages.
-        blocks: Rows of scores, [q, G] each, in the order of the queries; drawn one by one.
-        query_labels: Integers, [Q].
-        gallery_labels: Integers, [G].
-        larger_is_closer: True for similarities, False for distances.
-        protocol: As for :func:`zsbir_fast.evaluate_retrieval`.
-        ks: Cut-offs.
+        caller: public function, for error messages.
+        blocks: rows of scores, [q, G] each, in the order of the queries; drawn one by one.
+        query_labels: integers, [Q].
+        gallery_labels: integers, [G].
+        larger_is_closer: true for similarities, False for distances.
+        protocol: as for :func:`zsbir_fast.evaluate_retrieval`.
+        ks: cut-offs.
 
     Returns:
         The result; the same bits whatever the blocks are.
 
     Raises:
-        ValueError: The blocks are not Q rows of G finite scores; else as ``evaluate_ranking``.
-        TypeError: As ``evaluate_ranking``.
+        ValueError: the blocks are not Q rows of G finite scores; else as ``evaluate_ranking``.
+        TypeError: as ``evaluate_ranking``.
     """
     protocol = get_protocol(protocol, ties=None, caller=caller)
     columns = check_labels(
