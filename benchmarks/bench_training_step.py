@@ -85,7 +85,7 @@ def build(case: Case, impl: str) -> Any:
 
     arguments: dict[str, Any] = {"encoder": case.encoder, "weights": None}
     if case.shipped:
-        config = resources.files("zsbir_fast.training") / "configs" / CONFIG
+        config = resources.files("zsbir_fast.runs") / "configs" / CONFIG
         arguments = import_module("yaml").safe_load(config.read_text())["model"]
     if _has_impl():
         arguments["impl"] = impl
@@ -105,7 +105,7 @@ def _batch(case: Case, device: str) -> dict[str, Tensor]:
 def _stepper(
     model: nn.Module, case: Case, device: str, loss: Callable[[], Tensor]
 ) -> Callable[[int], Tensor]:
-    from zsbir_fast.training.config import OptimConfig
+    from zsbir_fast.runs.settings import OptimConfig
     from zsbir_fast.training.module import parameter_groups
 
     optimizer = torch.optim.AdamW(parameter_groups(model, OptimConfig()))

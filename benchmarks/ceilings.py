@@ -108,7 +108,7 @@ def _product_error(a: Tensor, b: Tensor, out: Tensor) -> float:
 def call_costs(device: str, calls: int = 2000) -> list[Ceiling]:
     """Microseconds of the caller's thread in one call; the GPU's work is left out."""
     from zsbir_fast.ops._library import current_stream
-    from zsbir_fast.ops.pair_distances import pair_distances
+    from zsbir_fast.ops.quadruplet_mining.pair_distances import pair_distances
 
     place, x = torch.device(device), torch.ones(8, 8, device=device)
     todo: dict[str, Callable[[], object]] = {

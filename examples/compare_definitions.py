@@ -13,7 +13,7 @@ import argparse
 import torch
 
 import zsbir_fast as zf
-from zsbir_fast.training.embedding import embed_images
+from zsbir_fast.retrieval.embed import embed_images
 
 
 def main() -> None:

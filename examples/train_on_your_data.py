@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 
-from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, Settings
-from zsbir_fast.training.fit import evaluate_unseen, train
+from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, Settings
+from zsbir_fast.runs.train import evaluate_unseen, train
 
 
 def main() -> None:

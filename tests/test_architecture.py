@@ -96,8 +96,8 @@ def test_every_room_has_its_name_in_every_layer() -> None:
     for room in (p.name for p in (REPO / "csrc").iterdir() if p.is_dir() and p.name != "common"):
         for place in (
             PACKAGE / "reference" / f"{room}.py",
-            PACKAGE / "ops" / f"{room}.py",
-            REPO / "tests" / "ops" / f"test_{room}.py",
+            PACKAGE / "ops" / room / "__init__.py",
+            REPO / "tests" / "ops" / room / f"test_{room}.py",
             REPO / "benchmarks" / f"bench_{room}.py",
             REPO / "csrc" / room / "README.md",
             REPO / "csrc" / room / f"{room}.h",

@@ -17,7 +17,7 @@ import torch
 
 from zsbir_fast import _files
 from zsbir_fast._files import remove_leftovers, write_atomically, write_text
-from zsbir_fast.training.checkpoints import read_checkpoint, write_checkpoint
+from zsbir_fast.methods.checkpoint_files import read_checkpoint, write_checkpoint
 
 PACKAGE = Path(_files.__file__).parent
 

@@ -29,8 +29,8 @@ _PUBLIC = {
         "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
         "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
         "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
-        "batch_all_triplet_loss": "zsbir_fast.ops.batch_all",
-        "batch_all_quadruplet_loss": "zsbir_fast.ops.batch_all",
+        "batch_all_triplet_loss": "zsbir_fast.ops.quadruplet_mining",
+        "batch_all_quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
         "token_weighting": "zsbir_fast.ops.token_weighting",
         "pairwise_token_score": "zsbir_fast.ops.token_weighting",
         "alignment_weights": "zsbir_fast.ops.token_weighting",
@@ -47,8 +47,8 @@ _PUBLIC = {
         "ClassText": "zsbir_fast.text.class_text",
     },
     "Models": {
-        "build_encoder": "zsbir_fast.models.encoders",
-        "DMWAN": "zsbir_fast.models.dmwan",
+        "build_encoder": "zsbir_fast.encoders.build",
+        "DMWAN": "zsbir_fast.methods.dmwan.model",
     },
     "Reports": {
         "write_report": "zsbir_fast.report.html",
@@ -61,6 +61,7 @@ __all__ = ["__version__", *_MODULES]
 if TYPE_CHECKING:
     from zsbir_fast.data.benchmarks import load_benchmark as load_benchmark
     from zsbir_fast.data.splits import load_split as load_split
+    from zsbir_fast.encoders.build import build_encoder as build_encoder
     from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory as CrossBatchMemory
     from zsbir_fast.losses.gathering import gather_labels as gather_labels
     from zsbir_fast.losses.gathering import gather_with_gradient as gather_with_gradient
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from zsbir_fast.losses.weighted_quadruplet import (
         WeightedQuadrupletLoss as WeightedQuadrupletLoss,
     )
+    from zsbir_fast.methods.dmwan.model import DMWAN as DMWAN
     from zsbir_fast.metrics.compare import compare_definitions as compare_definitions
     from zsbir_fast.metrics.evaluate import evaluate_ranking as evaluate_ranking
     from zsbir_fast.metrics.evaluate import evaluate_retrieval as evaluate_retrieval
@@ -77,11 +79,11 @@ if TYPE_CHECKING:
     from zsbir_fast.metrics.protocols import Protocol as Protocol
     from zsbir_fast.metrics.result import RetrievalResult as RetrievalResult
     from zsbir_fast.metrics.torchmetrics_adapter import RetrievalMetric as RetrievalMetric
-    from zsbir_fast.models.dmwan import DMWAN as DMWAN
-    from zsbir_fast.models.encoders import build_encoder as build_encoder
-    from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss as batch_all_quadruplet_loss
-    from zsbir_fast.ops.batch_all import batch_all_triplet_loss as batch_all_triplet_loss
     from zsbir_fast.ops.quadruplet_mining import Quadruplets as Quadruplets
+    from zsbir_fast.ops.quadruplet_mining import (
+        batch_all_quadruplet_loss as batch_all_quadruplet_loss,
+    )
+    from zsbir_fast.ops.quadruplet_mining import batch_all_triplet_loss as batch_all_triplet_loss
     from zsbir_fast.ops.quadruplet_mining import mine_quadruplets as mine_quadruplets
     from zsbir_fast.ops.quadruplet_mining import quadruplet_loss as quadruplet_loss
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights

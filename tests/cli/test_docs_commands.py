@@ -18,9 +18,9 @@ from zsbir_fast.cli import bench
 from zsbir_fast.cli.app import COMMANDS, main
 from zsbir_fast.cli.train import parse_settings
 from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.runs.settings import write_settings
 from zsbir_fast.training import quickstart
-from zsbir_fast.training.config import write_settings
-from zsbir_fast.training.identity import ModelIdentity, build_model
 
 REPO = Path(__file__).parents[2]
 TRAINING = REPO / "docs" / "training.md"
@@ -86,7 +86,7 @@ def workplace(tmp_path, monkeypatch, small):
     for name in ("q.npz", "g.npz"):
         labels = np.arange(250) % 5
         np.savez(name, embeddings=np.eye(250, 8, dtype=np.float32) + 1, labels=labels)
-    monkeypatch.setattr("zsbir_fast.training.export.load_model", lambda path: model)
+    monkeypatch.setattr("zsbir_fast.methods.saving.load_model", lambda path: model)
     monkeypatch.setattr("zsbir_fast.data.benchmarks.load_benchmark", lambda *a, **k: benchmark)
     monkeypatch.setattr(bench, "_run", lambda room, arguments: room)
     monkeypatch.setattr(quickstart, "quickstart", lambda out, **options: {})

@@ -16,13 +16,13 @@ from PIL import Image
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.training.config import DataConfig, Settings, write_settings
-from zsbir_fast.training.export import export_model, load_model
-from zsbir_fast.training.features import embed_benchmark
-from zsbir_fast.training.fit import evaluate_unseen
-from zsbir_fast.training.identity import ModelIdentity, build_model
-from zsbir_fast.training.leaks import Leak
-from zsbir_fast.training.run_report import report_run
+from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.saving import export_model, load_model
+from zsbir_fast.retrieval.feature_files import embed_benchmark
+from zsbir_fast.runs.leaks import Leak
+from zsbir_fast.runs.run_report import report_run
+from zsbir_fast.runs.settings import DataConfig, Settings, write_settings
+from zsbir_fast.runs.train import evaluate_unseen
 
 CLASSES = ["cat", "Hot_Dog", "owl", "bee", "fox"]
 

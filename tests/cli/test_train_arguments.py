@@ -6,7 +6,7 @@ from PIL import Image
 from zsbir_fast.cli.app import main
 from zsbir_fast.cli.parsing import find_config, shipped_configs
 from zsbir_fast.cli.train import parse_settings
-from zsbir_fast.training.config import check_config, read_settings, write_settings
+from zsbir_fast.runs.settings import check_config, read_settings, write_settings
 
 NAMES = [
     "dmwan-qd_caltech.yaml",

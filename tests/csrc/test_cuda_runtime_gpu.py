@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._batched_map_inputs import GalleryClasses, RelevantInput, ScoresInput
 from zsbir_fast.ops._library import current_stream
-from zsbir_fast.ops.batched_map import rank_counts, relevant_items
-from zsbir_fast.ops.pair_distances import pair_distances
+from zsbir_fast.ops.batched_map import GalleryClasses, rank_counts, relevant_items
+from zsbir_fast.ops.batched_map.inputs import RelevantInput, ScoresInput
+from zsbir_fast.ops.quadruplet_mining.pair_distances import pair_distances
 
 pytestmark = [
     pytest.mark.gpu,
@@ -96,7 +96,7 @@ SCRIPT = """
 from zsbir_fast import _C
 {first}
 import torch
-from zsbir_fast.ops.pair_distances import pair_distances
+from zsbir_fast.ops.quadruplet_mining.pair_distances import pair_distances
 x = torch.arange(12.0, device="cuda").view(4, 3)
 found = pair_distances(x, None, "squared_euclidean").cpu()
 assert torch.equal(found, pair_distances(x.cpu(), None, "squared_euclidean")), found

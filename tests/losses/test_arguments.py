@@ -12,7 +12,7 @@ import zsbir_fast as zf
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.classification import CosineClassifier
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.models.regularisers import DomainMeans
+from zsbir_fast.methods.regularisers import DomainMeans
 
 G = torch.Generator().manual_seed(0)
 SKETCHES, PHOTOS = torch.randn(12, 5, generator=G), torch.randn(12, 5, generator=G)

@@ -10,9 +10,9 @@ import torch
 import zsbir_fast as zf
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.classification import CosineClassifier
-from zsbir_fast.models.regularisers import DomainMeans
+from zsbir_fast.methods.regularisers import DomainMeans
 from zsbir_fast.ops._checks import unit_length
-from zsbir_fast.ops.quadruplet_hinges import quadruplet_hinges
+from zsbir_fast.ops.quadruplet_mining.quadruplet_hinges import quadruplet_hinges
 from zsbir_fast.reference import quadruplet_mining as reference
 
 INF, NAN = float("inf"), float("nan")

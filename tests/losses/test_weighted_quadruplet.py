@@ -10,8 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
-from zsbir_fast.ops.quadruplet_mining import mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops.quadruplet_mining import (
+    batch_all_quadruplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
 
 
 def batch(sketches=8, photos=8, dtype=torch.float32):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from zsbir_fast.ops import batch_all, quadruplet_mining, token_weighting  # noqa: F401
+from zsbir_fast.ops import quadruplet_mining, token_weighting  # noqa: F401
 from zsbir_fast.ops.batched_map import GalleryClasses, relevant_items
 from zsbir_fast.ops.row_products import pack_rows, packed_like
 from zsbir_fast.reference.definitions import Definition

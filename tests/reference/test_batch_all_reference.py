@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss, batch_all_triplet_loss
+from zsbir_fast.ops.quadruplet_mining import batch_all_quadruplet_loss, batch_all_triplet_loss
 from zsbir_fast.reference import batch_all as reference
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]

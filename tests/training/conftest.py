@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from zsbir_fast.training.config import OptimConfig, RunConfig
-from zsbir_fast.training.identity import ModelIdentity
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs.settings import OptimConfig, RunConfig
 from zsbir_fast.training.module import RetrievalModule
 from zsbir_fast.training.streams import ResumableLoader, RunBatches, seed_everything
 from zsbir_fast.training.trainer import run_trainer

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, check_config
-from zsbir_fast.training.identity import ModelIdentity
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, check_config
 from zsbir_fast.training.module import RetrievalModule, lr_factor, parameter_groups
 
 OPTIM = OptimConfig(lr_backbone=1e-5, lr_head=1e-3, weight_decay=0.1, warmup_steps=4)

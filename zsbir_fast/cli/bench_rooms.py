@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast.metrics.evaluate import evaluate_ranking
-from zsbir_fast.ops import batch_all
 from zsbir_fast.ops import quadruplet_mining as mining
 from zsbir_fast.ops import token_weighting as tokens
-from zsbir_fast.ops._quadruplet_inputs import Impl
+from zsbir_fast.ops._checks import Impl
+from zsbir_fast.ops.quadruplet_mining import batch_all
 from zsbir_fast.reference import batched_map as map_reference
 from zsbir_fast.reference import token_weighting as token_reference
 from zsbir_fast.reference.definitions import FIXED_COLUMNS, Definition
 from zsbir_fast.report.content import Table
-from zsbir_fast.training.results import table_text
+from zsbir_fast.runs.results import table_text
 
 _REFERENCE_QUERIES = 5  # it works row by row: time a few, they are alike
 _WIDTH = 256  # features D of mining and token weighting

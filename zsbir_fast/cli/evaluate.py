@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from zsbir_fast._words import reason
 from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
-    from zsbir_fast.training.features import FeaturePair
+    from zsbir_fast.runs.unseen import Embedded
 
+_FILES = ("report.html", "metrics.json", "per_class.csv")
 _EXAMPLES = """\
   zsbir eval --model zsbir-quickstart/model
   zsbir eval --model runs/mine/checkpoints/best.ckpt --protocol sake
@@ -67,10 +69,16 @@ def build_parser() -> Parser:
     parser.add_argument("--data.eval_batch_size", type=int, default=64, help="images per pass")
     parser.add_argument("--data.workers", type=int, default=0, help="processes that load images")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="standard")
-    parser.add_argument("--metric", choices=["cosine", "euclidean", "dot"], default="cosine")
+    parser.add_argument(
+        "--metric",
+        choices=["cosine", "euclidean", "dot"],
+        help="rank embeddings by this; unset: as the model ranks, or by cosine",
+    )
     parser.add_argument("--ks", type=int, nargs="+", help="cut-offs (default: 100 200)")
     parser.add_argument("--compare", action="store_true", help="show every definition in use")
-    parser.add_argument("--out", type=str | None, help="write metrics.json and per_class.csv here")
+    parser.add_argument(
+        "--out", type=str | None, help="write metrics.json, per_class.csv and report.html here"
+    )
     parser.add_argument("--device", default="cpu", help="where the model runs, e.g. cuda")
     return parser
 
@@ -93,45 +101,64 @@ def main(argv: Sequence[str]) -> None:
     if features and (arguments.queries is None or arguments.gallery is None):
         parser.error("--queries and --gallery go together")
 
-    from zsbir_fast.metrics.compare import compare_definitions
-    from zsbir_fast.metrics.evaluate import evaluate_retrieval
-    from zsbir_fast.training.assess import chance_level, usual_ks
-    from zsbir_fast.training.results import (
-        result_table,
-        table_text,
-        write_metrics,
-        write_per_class,
-    )
+    from zsbir_fast.runs.baselines import chance_level, usual_ks
+    from zsbir_fast.runs.finish import write_outcome
+    from zsbir_fast.runs.outcome import Outcome
+    from zsbir_fast.runs.results import result_table, table_text
 
     start = time.perf_counter()
-    pair, of_what = _from_files(arguments) if features else _from_model(arguments)
-    parts = (pair.queries, pair.gallery, pair.query_labels, pair.gallery_labels)
-    ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(pair.gallery))
+    embedded, title, notes = _from_files(arguments) if features else _from_model(arguments)
     row = "features" if features else "trained"
-    results = {
-        "chance": chance_level(pair.query_labels, pair.gallery_labels, ks=ks),
-        row: evaluate_retrieval(
-            *parts, metric=arguments.metric, protocol=arguments.protocol, ks=ks
-        ),
-    }
-    result = results[row]
-    sizes = f"{of_what}{len(pair.queries)} queries, {len(pair.gallery)} gallery items"
+    ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(embedded.gallery))
+    labels = (embedded.query_labels, embedded.gallery_labels)
+    outcome = Outcome(
+        title=title,
+        lead=f"Evaluated under {arguments.protocol}, ranked by {embedded.ranker.name}.",
+        of_what=title,
+        results={
+            "chance": chance_level(*labels, ks=ks),
+            row: embedded.evaluate(protocol=arguments.protocol, ks=ks),
+        },
+        embedded=embedded,
+        settings={key: value for key, value in arguments.as_flat().__dict__.items() if value},
+        notes=notes,
+    )
+    result = outcome.result
+    sizes = f"{title}: {len(embedded.queries)} queries, {len(embedded.gallery)} gallery items"
     lines = [sizes, table_text(result_table("", {row: result})), result.definition]
-    more: dict[str, Any] = {}
-    if pair.leak.names:
-        lines.append(pair.leak.note)
-        more.update(zero_shot=False, seen_classes=pair.leak.names)
+    if embedded.leak.names:
+        lines.append(embedded.leak.note)
+    facts: dict[str, Any] = {}
     if arguments.compare:
-        table = compare_definitions(*parts, metric=arguments.metric, ks=ks)
+        table, facts["definitions"] = _compare(embedded, ks)
         lines.append(f"the same ranking under every definition in use:\n\n{table}")
-        more["definitions"] = table.to_dict()
     if arguments.out is not None:
         out = Path(os.path.expanduser(arguments.out))
-        seconds = round(time.perf_counter() - start, 1)
-        write_metrics(out / "metrics.json", results, **more, seconds=seconds)
-        write_per_class(out / "per_class.csv", result, pair.names, seen=pair.leak.names)
-        lines.append(f"{out / 'metrics.json'}\n{out / 'per_class.csv'}")
+        facts["seconds"] = round(time.perf_counter() - start, 1)
+        write_outcome(out, outcome, **facts)
+        lines.append("\n".join(str(out / name) for name in _FILES))
     _print("\n\n".join(lines))
+
+
+def _compare(embedded: Embedded, ks: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    """Lay out every definition in use; only rankings by embeddings have them all."""
+    from zsbir_fast.metrics.compare import compare_definitions
+    from zsbir_fast.ranking.ranker import EmbeddingRanker
+
+    if not isinstance(embedded.ranker, EmbeddingRanker):
+        raise ValueError(
+            "eval: --compare must be left out for a model that ranks by scores of its own, got "
+            f"one that ranks by {embedded.ranker.name}"
+        )
+    table = compare_definitions(
+        embedded.queries,
+        embedded.gallery,
+        embedded.query_labels,
+        embedded.gallery_labels,
+        metric=embedded.ranker.metric,
+        ks=ks,
+    )
+    return str(table), table.to_dict()
 
 
 def _print(text: str) -> None:
@@ -140,37 +167,46 @@ def _print(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _from_files(arguments: Any) -> tuple[FeaturePair, str]:
-    from zsbir_fast.training.features import read_feature_pair
+def _from_files(arguments: Any) -> tuple[Embedded, str, list[str]]:
+    from zsbir_fast.ranking.ranker import EmbeddingRanker
+    from zsbir_fast.retrieval.feature_files import read_feature_pair
+    from zsbir_fast.runs.unseen import Embedded
 
-    return read_feature_pair(arguments.queries, arguments.gallery), ""
+    pair = read_feature_pair(arguments.queries, arguments.gallery)
+    embedded = Embedded(**vars(pair), ranker=EmbeddingRanker(arguments.metric or "cosine"))
+    return embedded, "embeddings", []
 
 
-def _from_model(arguments: Any) -> tuple[FeaturePair, str]:
+def _from_model(arguments: Any) -> tuple[Embedded, str, list[str]]:
     from zsbir_fast.data.benchmarks import load_benchmark
-    from zsbir_fast.training.export import load_model
-    from zsbir_fast.training.features import embed_benchmark
+    from zsbir_fast.methods.saving import load_model
+    from zsbir_fast.ranking.ranker import EmbeddingRanker
+    from zsbir_fast.runs.run_report import PRETRAINING_NOTE
+    from zsbir_fast.runs.unseen import embed_unseen
 
     path = Path(os.path.expanduser(arguments.model))
     model, identity = load_model(path)
     places = _places(arguments.data, path, identity.benchmark)
     benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)
-    pair = embed_benchmark(
-        model.to(arguments.device),
-        identity,
+    embedded = embed_unseen(
+        model,
         benchmark,
+        chosen_by=identity.chosen_by,
         allow_seen=arguments.allow_seen,
         batch_size=arguments.data.eval_batch_size,
         workers=arguments.data.workers,
         device=arguments.device,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
-    return pair, f"{benchmark.name}: "
+    if arguments.metric is not None:
+        embedded = replace(embedded, ranker=EmbeddingRanker(arguments.metric))
+    return embedded, f"{identity.method} on {benchmark.name}", [PRETRAINING_NOTE]
 
 
 def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:
     """Say which benchmark and where: as given, else as in the run that the model lies in."""
-    from zsbir_fast.training.config import PLACES, read_settings
+    from zsbir_fast.methods.settings import PLACES
+    from zsbir_fast.runs.settings import read_settings
 
     keys = ("name", "root", *PLACES)
     folder = Path(os.path.abspath(model)).parent

@@ -15,7 +15,7 @@ import jsonargparse
 import yaml
 
 from zsbir_fast._words import did_you_mean, reason, shortened, shown
-from zsbir_fast.training.yaml_limits import LONGEST, require_modest
+from zsbir_fast.runs.yaml_limits import LONGEST, require_modest
 
 _UNKNOWN_KEY = (
     r"[Gg]roup '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.-]+)'",
@@ -122,7 +122,7 @@ class Parser(jsonargparse.ArgumentParser):
 
 def shipped_configs() -> list[str]:
     """Return the names of the configs that come with the package."""
-    folder = resources.files("zsbir_fast.training") / "configs"
+    folder = resources.files("zsbir_fast.runs") / "configs"
     return sorted(file.name for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
@@ -145,7 +145,7 @@ def find_config(name: str) -> str:
     shipped = shipped_configs()
     for candidate in (name, f"{name}.yaml"):
         if candidate in shipped:
-            return str(resources.files("zsbir_fast.training") / "configs" / candidate)
+            return str(resources.files("zsbir_fast.runs") / "configs" / candidate)
     raise ValueError(
         f"--config must be a file or one of {', '.join(shipped)}, got {shown(name)}"
         f"{did_you_mean(name, shipped)}"
@@ -162,6 +162,17 @@ def _require_modest_file(path: Path) -> None:
         require_modest(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:  # also text that is not UTF-8
         raise ValueError(f"--config must be a YAML config, got {path}: {reason(error)}") from error
+
+
+def method_of_config(path: str) -> str | None:
+    """Return the method that a config names, if it does.
+
+    Args:
+        path: a config that ``find_config`` gave; what else is wrong with it is found later.
+    """
+    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    method = stored.get("method") if isinstance(stored, dict) else None
+    return method if isinstance(method, str) else None
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

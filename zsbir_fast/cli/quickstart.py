@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.seed < 0:
         parser.error(f"--seed must be at least 0, got {arguments.seed}")
 
-    from zsbir_fast.training.quickstart import quickstart
+    from zsbir_fast.runs.quickstart import quickstart
 
     try:
         quickstart(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsbir_fast.cli.parsing import Parser, shipped_configs
+from zsbir_fast.cli.parsing import (
+    Parser,
+    method_of_config,
+    shipped_configs,
+    with_config_paths,
+)
 
 if TYPE_CHECKING:
-    from zsbir_fast.training.config import Settings
+    from zsbir_fast.runs.settings import Settings
+    from zsbir_fast.runs.train import TrainedRun
 
 _EXAMPLES = """\
   zsbir train --config dmwan-qd_caltech.yaml --run.out runs/mine
@@ -24,28 +29,38 @@ _EXAMPLES = """\
   zsbir train --config dmwan-qd_caltech.yaml --print_config > my.yaml"""
 
 
-def build_parser() -> Parser:
+def build_parser(method: str = "dmwan") -> Parser:
     """Build the parser: its keys are those of a config file.
+
+    Args:
+        method: the method whose arguments ``--model.*`` takes.
 
     Returns:
         The parser.
-    """
-    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig
-    from zsbir_fast.training.identity import METHODS, NOT_STORED, model_class
 
+    Raises:
+        ValueError, TypeError: there is no such method, or it lacks a member of the contract.
+    """
+    from zsbir_fast.methods.registry import method_class, method_names
+    from zsbir_fast.methods.settings import DataConfig, OptimConfig
+    from zsbir_fast.training.run_config import RunConfig
+
+    kind = method_class(method)
     parser = Parser(
         "train",
         description="Train a model on the seen classes of a benchmark, choose the checkpoint by "
         "held-out\nseen classes, and test it once on the unseen ones.\n\n"
+        f"--model.* below are the arguments of the method {method}; --method NAME --help shows "
+        f"those of another\none of {', '.join(method_names())}.\n"
         f"shipped configs: {', '.join(shipped_configs())}",
         examples=_EXAMPLES,
     )
     parser.add_argument("--config", action="config", help="YAML file, or name of a shipped config")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run.out")
-    parser.add_argument("--method", choices=list(METHODS), default="dmwan", help="the method")
-    parser.add_class_arguments(model_class("dmwan"), "model", skip=set(NOT_STORED))
-    for name, kind in (("data", DataConfig), ("optim", OptimConfig), ("run", RunConfig)):
-        parser.add_argument(f"--{name}", type=kind, default=kind())
+    parser.add_argument("--method", choices=method_names(), default=method, help="the method")
+    parser.add_class_arguments(kind, "model", skip={"classes", *kind.data_arguments})
+    for name, part in (("data", DataConfig), ("optim", OptimConfig), ("run", RunConfig)):
+        parser.add_argument(f"--{name}", type=part, default=part())
     return parser
 
 
@@ -58,10 +73,16 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     Returns:
         The settings, and whether to resume.
     """
-    from zsbir_fast.training.config import DataConfig, OptimConfig, RunConfig, Settings
+    from zsbir_fast.methods.settings import DataConfig, OptimConfig
+    from zsbir_fast.runs.settings import Settings
+    from zsbir_fast.training.run_config import RunConfig
 
-    parser = build_parser()
-    parsed = parser.parse(argv)
+    try:
+        arguments = with_config_paths(argv)
+        parser = build_parser(_chosen_method(arguments))
+    except (ValueError, TypeError) as error:
+        build_parser().error(str(error))
+    parsed = parser.parse(arguments)
     settings = Settings(
         method=parsed.method,
         model=parser.section(parsed, "model"),
@@ -70,6 +91,26 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
         run=RunConfig(**parser.section(parsed, "run")),
     )
     return settings, parsed.resume
+
+
+def _chosen_method(arguments: Sequence[str]) -> str:
+    """Find the method before its arguments can be parsed: on the command line, else in a config."""
+    values: dict[str, list[str]] = {"--method": [], "--config": []}
+    for place, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        if key in values:
+            values[key] += [value] if equals else list(arguments[place + 1 : place + 2])
+    chosen = {f"--method says {name!r}": name for name in values["--method"][-1:]}
+    for path in values["--config"]:
+        name = method_of_config(path)
+        if name is not None:
+            chosen[f"{path} is of method {name!r}"] = name
+    if len(set(chosen.values())) > 1:
+        raise ValueError(
+            "a run has one method, and arguments of another do not fit it, but "
+            f"{' and '.join(chosen)}"
+        )
+    return next(iter(chosen.values()), "dmwan")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,93 +127,43 @@ def main(argv: Sequence[str]) -> None:
     """
     settings, resume = parse_settings(argv)
 
-    from zsbir_fast.training.config import check_config
+    from zsbir_fast.runs.resume import RunFinished
+    from zsbir_fast.runs.run_lock import is_writer, say_on_stderr
+    from zsbir_fast.runs.settings import check_settings
+    from zsbir_fast.runs.train import train
     from zsbir_fast.training.interrupts import TERMINATED
-    from zsbir_fast.training.resume import RunFinished
-    from zsbir_fast.training.run_lock import is_writer, lock_run, say_on_stderr
 
-    check_config(settings.data, settings.optim, settings.run)
+    check_settings(settings)
     out = Path(settings.run.out)
-    if resume and not out.is_dir():  # before a folder is made for the lock
-        raise FileNotFoundError(f"train: run.out must hold a run to resume, but {out} is missing")
     try:
-        with lock_run(out, say=say_on_stderr):
-            _run(settings, resume=resume)
+        run = train(settings, resume=resume)
     except RunFinished as finished:
         if is_writer():
             sys.stdout.write(f"{finished}\n")
+        return
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(out)) from None
     except SystemExit as stop:
         if stop.code == TERMINATED:
             say_on_stderr(f"terminated{_how_to_go_on(out)}")
         raise
+    if run.is_first:
+        sys.stdout.write(_summary(out, run))
 
 
 def _how_to_go_on(out: Path) -> str:
-    from zsbir_fast.training.checkpoints import LAST, PREVIOUS
+    from zsbir_fast.methods.checkpoint_files import LAST, PREVIOUS
 
     if not any((out / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS)):
         return " before the first checkpoint; the same command starts anew"
     return f"; go on with: zsbir train --config {shlex.quote(str(out / 'config.yaml'))} --resume"
 
 
-def _run(settings: Settings, *, resume: bool) -> None:
-    from zsbir_fast.training.assess import chance_level
-    from zsbir_fast.training.curves import read_curves
-    from zsbir_fast.training.explain import explain_seen_pairs
-    from zsbir_fast.training.fit import evaluate_unseen, train
-    from zsbir_fast.training.results import (
-        result_table,
-        table_text,
-        write_metrics,
-        write_per_class,
-    )
-    from zsbir_fast.training.run_report import PRETRAINING_NOTE, report_run
+def _summary(out: Path, run: TrainedRun) -> str:
+    from zsbir_fast.runs.results import result_table, table_text
 
-    start = time.perf_counter()
-    out = Path(settings.run.out)
-    model, benchmark, fitted = train(settings, resume=resume)
-    trained = evaluate_unseen(
-        model,
-        benchmark.test_sketches,
-        benchmark.test_photos,
-        batch_size=settings.data.eval_batch_size,
-        workers=settings.data.workers,
-        device=fitted.device,
-        progress=settings.run.progress and fitted.is_first,
-    )
-    if not fitted.is_first:
-        return
-    results = {
-        "chance": chance_level(benchmark.test_sketches.labels, benchmark.test_photos.labels),
-        "trained": trained.result,
-    }
-    seconds = time.perf_counter() - start
-    write_per_class(out / "per_class.csv", trained.result, dict(enumerate(benchmark.unseen)))
-    report_run(
-        out / "report.html",
-        benchmark,
-        results,
-        trained,
-        title=f"{settings.method} on {benchmark.name}",
-        lead=f"Trained for {fitted.steps} steps on {len(benchmark.seen)} seen classes; the unseen "
-        "ones were looked at once, after training.",
-        curves=read_curves(out / "logs"),
-        settings=settings.flat(),
-        notes=[PRETRAINING_NOTE],
-        explained=explain_seen_pairs(model, benchmark, device=fitted.device),
-    )
-    # Last, as the mark of a run that is finished: it says how far the report goes.
-    write_metrics(
-        out / "metrics.json",
-        results,
-        steps=fitted.steps,
-        best_step=fitted.best_step,
-        seconds=round(seconds, 1),
-    )
-    table = table_text(result_table("", results))
-    sys.stdout.write(
-        f"\n{table}\n\n{trained.result.definition}\n\n"
+    table = table_text(result_table("", run.outcome.table))
+    return (
+        f"\n{table}\n\n{run.result.definition}\n\n"
         f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"
     )

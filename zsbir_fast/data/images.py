@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zsbir_fast._progress import with_progress
 from zsbir_fast._words import shown
 from zsbir_fast.data.decode import decode_image
 from zsbir_fast.data.names import (
@@ -201,7 +202,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             )
         with ThreadPoolExecutor(4) as pool:  # Pillow decodes outside the interpreter lock
             found = pool.map(self._fault, range(len(self)))
-            faults = list(_with_bar(found, len(self), self.modality) if progress else found)
+            what = f"checking images ({self.modality})"
+            faults = list(
+                with_progress(found, len(self), what, unit="images") if progress else found
+            )
         bad = [i for i, fault in enumerate(faults) if fault is not None]
         if not bad:
             return self
@@ -271,11 +275,3 @@ def check_modality(function: str, modality: str) -> Modality:
     if modality == "photo":
         return "photo"
     raise ValueError(f"{function}: modality must be 'sketch' or 'photo', got {shown(modality)}")
-
-
-def _with_bar(found: Iterable[Any], total: int, modality: str) -> Iterable[Any]:
-    from tqdm.auto import tqdm
-
-    what = f"checking images ({modality})"
-    bar: Iterable[Any] = tqdm(found, total=total, desc=what, unit="image")
-    return bar

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,19 @@ from zsbir_fast._words import options_of
 from zsbir_fast.data.names import listing
 
 Pair = tuple[int, int]
+
+
+class EpochSampler(Protocol):
+    """A batch sampler whose batches follow from the epoch number."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        """Yield the batches of that epoch, each a list of dataset keys."""
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
 
 
 class _Deck:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shapes
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 

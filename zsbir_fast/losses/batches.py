@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import as_labels, check_has_values
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shape, check_weights
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape, check_weights
 
 Labels = Integers | tuple[Integers, Integers]
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shapes
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 _NAME = "CosineClassifier"

@@ -19,7 +19,7 @@ from zsbir_fast.ops._checks import (
     kind_of,
     unseen,
 )
-from zsbir_fast.ops._quadruplet_inputs import check_feature_shape
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 
 LARGEST = 65_536
 _NAME = "CrossBatchMemory"

@@ -15,6 +15,7 @@ from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
+    Impl,
     as_labels,
     as_margin,
     check_choice,
@@ -23,9 +24,14 @@ from zsbir_fast.ops._checks import (
     unit_length,
     unseen,
 )
-from zsbir_fast.ops._quadruplet_inputs import Impl, check_feature_shape
-from zsbir_fast.ops.batch_all import ScalarReduction, batch_all_triplet_loss
-from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops.quadruplet_mining import (
+    Quadruplets,
+    batch_all_triplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
+from zsbir_fast.ops.quadruplet_mining.batch_all import ScalarReduction
+from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 from zsbir_fast.reference.quadruplet_mining import Distance
 
 IndicesTuple = tuple[Tensor, ...]

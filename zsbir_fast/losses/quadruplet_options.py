@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from zsbir_fast.ops._quadruplet_inputs import five_numbers
+from zsbir_fast.ops.quadruplet_mining.inputs import five_numbers
 from zsbir_fast.reference.quadruplet_mining import (
     PRESETS,
     Negative,

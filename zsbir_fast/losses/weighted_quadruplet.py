@@ -26,10 +26,14 @@ from zsbir_fast.losses.quadruplet_options import (
     hinges_of,
     sketch_negative_for,
 )
-from zsbir_fast.ops._checks import as_share, check_choice, unit_length
-from zsbir_fast.ops._quadruplet_inputs import Impl, five_numbers
-from zsbir_fast.ops.batch_all import batch_all_quadruplet_loss
-from zsbir_fast.ops.quadruplet_mining import Quadruplets, mine_quadruplets, quadruplet_loss
+from zsbir_fast.ops._checks import Impl, as_share, check_choice, unit_length
+from zsbir_fast.ops.quadruplet_mining import (
+    Quadruplets,
+    batch_all_quadruplet_loss,
+    mine_quadruplets,
+    quadruplet_loss,
+)
+from zsbir_fast.ops.quadruplet_mining.inputs import five_numbers
 from zsbir_fast.reference.quadruplet_mining import (
     MARGINS,
     Distance,

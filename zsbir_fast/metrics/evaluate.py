@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsbir_fast._progress import with_progress
 from zsbir_fast.metrics.checks import (
     as_kernel_float,
     check_choice,
@@ -302,7 +303,9 @@ def evaluate_prepared(
     workspace = torch.empty(size, len(gallery), dtype=dtype, device=queries.device)
     columns = None if ids is None else ColumnIds.of(ids[1])
     rows: list[list[Tensor]] = [[] for _ in protocols]
-    for start in progress_over(range(0, len(queries), size), progress, "evaluate"):
+    blocks = range(0, len(queries), size)
+    steps = with_progress(blocks, len(blocks), "evaluating", unit="blocks") if progress else blocks
+    for start in steps:
         block = query_side(queries[start : start + size], side.metric, dtype)
         scores = side.scores(block, workspace[: len(block)])
         if ids is not None and columns is not None:
@@ -322,12 +325,3 @@ def evaluate_prepared(
         RetrievalResult(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
         for protocol, out in zip(protocols, rows, strict=True)
     ]
-
-
-def progress_over(blocks: Any, show: bool, what: str) -> Any:
-    """A sequence of blocks, behind a progress bar if asked and if there is more than one."""
-    if not show or len(blocks) < 2:
-        return blocks
-    from tqdm.auto import tqdm
-
-    return tqdm(blocks, desc=what, unit="block", leave=False)

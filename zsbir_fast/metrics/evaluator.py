@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsbir_fast._progress import with_progress
 from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import (
     check_finite,
@@ -26,7 +27,6 @@ from zsbir_fast.metrics.evaluate import (
     check_queries,
     check_same_device,
     evaluate_prepared,
-    progress_over,
     workspace_bytes,
 )
 from zsbir_fast.metrics.exclude import check_something_left
@@ -251,7 +251,12 @@ class RetrievalEvaluator:
         """In two passes over the shards of all processes, block of queries by block."""
         classes = gallery.labels.classes_of(asked.labels)
         rows = empty_rows(len(asked.rows), ks)
-        for block in progress_over(gallery.query_blocks(classes), self.progress, "evaluate"):
+        blocks = gallery.query_blocks(classes)
+        for block in (
+            with_progress(blocks, len(blocks), "evaluating", unit="blocks")
+            if self.progress
+            else blocks
+        ):
             rows[block] = gallery.evaluate(
                 asked.rows[block.to(asked.rows.device)],
                 classes[block],

@@ -1,7 +1,7 @@
 """Scores of queries against gallery rows by one kind of distance.
 
 A score depends on the query and the gallery row alone, to the last bit: whatever else is in the
-gallery, however it is cut into blocks, shards and processes (``ops/row_products.py``). So equal
+gallery, however it is cut into blocks, shards and processes (``ops/row_products/``). So equal
 photos tie, and a photo keeps its rank.
 """
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zsbir_fast.reference.token_weighting import ZERO_ROW, accumulation_dtype
+
+Impl = Literal["fused", "reference"]
 
 # Below it cosines and logits that are divided by a temperature leave the range of float32.
 SMALLEST_TEMPERATURE = 1e-30

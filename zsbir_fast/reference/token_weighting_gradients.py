@@ -1,7 +1,7 @@
 """The operators of the token weighting and their gradients in plain PyTorch, without autograd.
 
 What runs on devices without a kernel. Arguments and results are those of the operators in
-``zsbir_fast/ops/_token_weighting_native.py``; ``token_weighting.py`` is the specification.
+``zsbir_fast/ops/token_weighting/operators.py``; ``token_weighting.py`` is the specification.
 """
 
 from __future__ import annotations

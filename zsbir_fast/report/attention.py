@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from zsbir_fast.data.images import ImageSet
 from zsbir_fast.report.content import WeightedPair, WordMap
+from zsbir_fast.report.explanation import PairExplanation
 from zsbir_fast.report.pictures import read_thumbnail
 
 # Pale to strong, for light to dark shares; multiplied onto the image, so that strokes stay visible.
@@ -25,13 +25,13 @@ _MOST_WORDS = 8
 
 
 def weighted_pairs(
-    explanation: Any, sketches: ImageSet, photos: ImageSet, *, per_group: int = 4
+    explanation: PairExplanation, sketches: ImageSet, photos: ImageSet, *, per_group: int = 4
 ) -> list[WeightedPair]:
     """Show the pairs of a batch that count most and those that count least.
 
     Args:
         explanation: ``weights``, ``local`` and ``global_`` [B], see
-            :class:`zsbir_fast.models.dmwan.PairExplanation`.
+            it.
         sketches: B sketches.
         photos: B photos, with the same ``classes``.
         per_group: pairs per group; fewer where the batch is small.
@@ -54,7 +54,7 @@ def weighted_pairs(
 
 
 def attention_pairs(
-    explanation: Any, sketches: ImageSet, photos: ImageSet, *, count: int = 4
+    explanation: PairExplanation, sketches: ImageSet, photos: ImageSet, *, count: int = 4
 ) -> list[WeightedPair]:
     """Show for some pairs which patches answer which word.
 
@@ -126,7 +126,9 @@ def _colours(strength: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.interp(strength, stops, channel) for channel in _PALETTE.T], axis=-1)
 
 
-def _answered(index: int, explanation: Any, sketches: ImageSet, photos: ImageSet) -> WeightedPair:
+def _answered(
+    index: int, explanation: PairExplanation, sketches: ImageSet, photos: ImageSet
+) -> WeightedPair:
     answers = explanation.answers
     words: Sequence[str] = answers.words[index][:_MOST_WORDS]
     maps = [attention[index, : len(words)] for attention in (answers.sketch, answers.photo)]
@@ -147,7 +149,7 @@ def _answered(index: int, explanation: Any, sketches: ImageSet, photos: ImageSet
 
 
 def _pair(
-    group: str, index: int, explanation: Any, sketches: ImageSet, photos: ImageSet
+    group: str, index: int, explanation: PairExplanation, sketches: ImageSet, photos: ImageSet
 ) -> WeightedPair:
     return WeightedPair(
         group=group,
@@ -164,7 +166,9 @@ def _is_square(count: int) -> bool:
     return count > 0 and math.isqrt(count) ** 2 == count
 
 
-def _check(function: str, explanation: Any, sketches: ImageSet, photos: ImageSet) -> None:
+def _check(
+    function: str, explanation: PairExplanation, sketches: ImageSet, photos: ImageSet
+) -> None:
     if not len(explanation.weights) == len(sketches) == len(photos):
         raise ValueError(
             f"{function}: explanation, sketches and photos must agree in length, got "

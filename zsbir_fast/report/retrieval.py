@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zsbir_fast.data.images import ImageSet
+from zsbir_fast.ranking.ranker import Ranker
 from zsbir_fast.report.content import RetrievalRow, Retrieved
 from zsbir_fast.report.pictures import read_thumbnail
 
@@ -20,12 +20,13 @@ def retrieval_rows(
     sketches: ImageSet,
     photos: ImageSet,
     *,
+    ranker: Ranker,
     per_group: int = 3,
     top: int = 10,
 ) -> list[RetrievalRow]:
-    """Pick queries by their average precision and look up their nearest photos by cosine.
+    """Pick queries by their average precision and look up their nearest photos.
 
-    Within a group every class appears at most once, as far as there are enough classes.
+    Within a group every class appears at most once, if there are enough classes.
 
     Args:
         ap: average precision of every query, float [Q]; NaN queries are left out.
@@ -33,6 +34,7 @@ def retrieval_rows(
         gallery: embeddings of ``photos`` [G, D].
         sketches: the query images.
         photos: the gallery images, with the same ``classes``.
+        ranker: says which photos are nearest.
         per_group: queries per group.
         top: photos per query.
 
@@ -63,8 +65,8 @@ def retrieval_rows(
     for group, order in groups.items():
         chosen = _varied([q for q in order if q not in taken], sketches.labels, per_group)
         taken.update(chosen)
-        for query in chosen:
-            nearest = _nearest(queries[query], gallery, top)
+        nearest = ranker.search(queries[chosen], gallery, top).rows.tolist()
+        for query, found in zip(chosen, nearest, strict=True):
             rows.append(
                 RetrievalRow(
                     group=group,
@@ -77,7 +79,7 @@ def retrieval_rows(
                             label=photos.classes[int(photos.labels[g])],
                             hit=int(photos.labels[g]) == int(sketches.labels[query]),
                         )
-                        for g in nearest
+                        for g in found
                     ],
                 )
             )
@@ -92,8 +94,3 @@ def _varied(order: Sequence[int], labels: Tensor, count: int) -> list[int]:
     fresh = list(first_of_class.values())
     rest = [q for q in order if q not in set(fresh)]
     return (fresh + rest)[:count]
-
-
-def _nearest(query: Tensor, gallery: Tensor, top: int) -> list[int]:
-    scores = F.normalize(gallery.float(), dim=1) @ F.normalize(query.float(), dim=0)
-    return torch.argsort(scores, descending=True, stable=True)[:top].tolist()

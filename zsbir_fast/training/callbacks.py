@@ -1,4 +1,4 @@
-"""What happens around training steps: seeds, validation, checkpoints, the progress bar."""
+"""What happens around training steps: seeds, logs, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 
-from zsbir_fast.training.checkpoints import BEST, LAST
+from zsbir_fast.methods.checkpoint_files import BEST, LAST
+from zsbir_fast.training.module import MethodModule
 from zsbir_fast.training.streams import derive_seed, seed_everything
 
+Validate = Callable[[pl.Trainer], dict[str, float]]
 _STEP_SEEDS = 1  # keeps these seeds apart from the augmentation's, which have four numbers
 
 
@@ -35,7 +37,44 @@ class StepSeeds(Callback):
         seed_everything(derive_seed(self.seed, trainer.global_rank, batch_idx, 0, _STEP_SEEDS))
 
 
-class ValidateAndSave(Callback):
+class AfterSteps(Callback):
+    """Base of what happens once a step is done, and not between the batches that make one up."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Call ``after_step`` where a step is done; Lightning calls this."""
+        assert isinstance(pl_module, MethodModule)
+        if (batch_idx + 1) % pl_module.optim.accumulate == 0:
+            self.after_step(trainer, pl_module)
+
+    def after_step(self, trainer: pl.Trainer, module: MethodModule) -> None:
+        """Act; ``module.steps`` says how many steps are done."""
+        raise NotImplementedError
+
+
+class LogSteps(AfterSteps):
+    """Writes losses and learning rates to the loggers every ``log_every`` steps.
+
+    A line stands at the number of steps that were done before its losses were computed.
+    """
+
+    def after_step(self, trainer: pl.Trainer, module: MethodModule) -> None:
+        """Write a line where one is due."""
+        if module.steps % min(module.run.log_every, module.run.total_steps):
+            return
+        values = {name: float(value) for name, value in module.latest.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=module.steps - 1)
+            logger.save()  # a run that is killed keeps its lines
+
+
+class ValidateAndSave(AfterSteps):
     """Validates after each epoch and keeps ``last.ckpt``, the one before it, and ``best.ckpt``.
 
     Order inside a step: train, validate, save. So ``last.ckpt`` always holds the validation of
@@ -46,51 +85,40 @@ class ValidateAndSave(Callback):
 
     Args:
         folder: where the checkpoints go.
-        epoch_batches: batches of an epoch.
-        save_batches: write ``last.ckpt`` every so many batches.
         validate: returns the metrics of the held-out seen classes, on every process alike; None
             without validation.
         monitor: key of the metric that chooses ``best.ckpt``; larger is better.
+
+    Attributes:
+        best: best value of the metric so far.
+        best_step: optimizer step of it.
+        latest: newest metrics.
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        *,
-        epoch_batches: int,
-        save_batches: int,
-        validate: Callable[[pl.Trainer], dict[str, float]] | None = None,
-        monitor: str = "val/map",
+        self, folder: str | Path, *, validate: Validate | None = None, monitor: str = "val/map"
     ) -> None:
         self.folder = Path(folder)
-        self.epoch_batches = epoch_batches
-        self.save_batches = save_batches
         self.validate = validate
         self.monitor = monitor
         self.best: float | None = None
         self.best_step = 0
         self.latest: dict[str, float] = {}
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Validate and save where due; Lightning calls this."""
-        done = batch_idx + 1
-        epoch_ended = done % self.epoch_batches == 0
+    def after_step(self, trainer: pl.Trainer, module: MethodModule) -> None:
+        """Validate and save where due."""
+        steps, run = module.steps, module.run
+        epoch_ended = steps % run.steps_per_epoch == 0
         if epoch_ended and self.validate is not None:
             metrics = self.validate(trainer)
             for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step)
+                logger.log_metrics(metrics, step=steps)
+                logger.save()
             self.latest = metrics
             if self.best is None or metrics[self.monitor] > self.best:
-                self.best, self.best_step = metrics[self.monitor], trainer.global_step
+                self.best, self.best_step = metrics[self.monitor], steps
                 trainer.save_checkpoint(self.folder / BEST, weights_only=True)
-        if epoch_ended or done % self.save_batches == 0:
+        if epoch_ended or steps % run.checkpoint_every == 0:
             trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,38 +128,3 @@ class ValidateAndSave(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best value so far; Lightning calls this."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-
-
-class RunProgressBar(TQDMProgressBar):
-    """One bar over the whole run, with the epoch and the newest validation.
-
-    Args:
-        epoch_batches: batches of an epoch.
-        epochs: epochs of the run.
-        validation: where the newest validation is found.
-    """
-
-    def __init__(self, *, epoch_batches: int, epochs: int, validation: ValidateAndSave) -> None:
-        super().__init__()
-        self.epoch_batches = epoch_batches
-        self.epochs = epochs
-        self.validation = validation
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Name the epoch; Lightning calls this."""
-        epoch = batch_idx // self.epoch_batches + 1
-        self.train_progress_bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands beside the bar; Lightning calls this."""
-        metrics = super().get_metrics(trainer, pl_module)
-        shown: dict[str, int | str | float | dict[str, float]] = {}
-        if "train/loss_now" in metrics:
-            shown["loss"] = metrics["train/loss_now"]
-        if self.validation.latest:
-            shown["val_map"] = f"{self.validation.latest[self.validation.monitor]:.3f}"
-        return shown

@@ -1,79 +1,43 @@
-"""The Lightning data module: balanced batches of sketches and photos of seen classes."""
+"""The Lightning data module: the batches that a method plans, resumable at any of them."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 
-from zsbir_fast.data.benchmarks import Benchmark
-from zsbir_fast.data.pairs import SketchPhotoPairs
-from zsbir_fast.data.samplers import ClassBalancedBatchSampler
-from zsbir_fast.data.transforms import train_transform
-from zsbir_fast.training.config import DataConfig
+from zsbir_fast.methods.batches import BatchPlan
 from zsbir_fast.training.streams import ResumableLoader, RunBatches
 
 
-class SeenClasses(pl.LightningDataModule):
-    """Gives the training batches of a whole run, resumable at any of them.
+class RunData(pl.LightningDataModule):
+    """Gives the training batches of a whole run.
 
     Args:
-        benchmark: its training sketches and photos are used, nothing else of it.
-        data: batch make-up.
-        encoder: gives ``image_size``, ``mean`` and ``std`` for the transforms.
+        plan: what batches are made of.
         epoch_batches: batches of an epoch.
         epochs: epochs of the run.
         seed: seed of batches and augmentation.
+        workers: processes that load images.
     """
 
     def __init__(
-        self,
-        benchmark: Benchmark,
-        data: DataConfig,
-        encoder: Any,
-        *,
-        epoch_batches: int,
-        epochs: int,
-        seed: int,
+        self, plan: BatchPlan, *, epoch_batches: int, epochs: int, seed: int, workers: int = 0
     ) -> None:
         super().__init__()
-        self.benchmark = benchmark
-        self.data = data
-        self.encoder = encoder
+        self.plan = plan
         self.epoch_batches = epoch_batches
         self.epochs = epochs
         self.seed = seed
+        self.workers = workers
 
     def train_dataloader(self) -> ResumableLoader:
         """Build the loader of this process; Lightning calls this."""
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        sketches, photos = (
-            images.with_transform(
-                train_transform(
-                    self.encoder.image_size,
-                    mean=self.encoder.mean,
-                    std=self.encoder.std,
-                    modality=images.modality,
-                )
-            )
-            for images in (self.benchmark.train_sketches, self.benchmark.train_photos)
-        )
-        sampler = ClassBalancedBatchSampler(
-            sketches.labels,
-            photos.labels,
-            classes_per_batch=self.data.classes_per_batch,
-            sketches_per_class=self.data.sketches_per_class,
-            photos_per_class=self.data.photos_per_class,
-            batches=self.epoch_batches,
-            seed=self.seed,
-            rank=rank,
-            world_size=world,
+        rank, world_size = 0, 1
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        sampler = self.plan.sampler(
+            batches=self.epoch_batches, seed=self.seed, rank=rank, world_size=world_size
         )
         batches = RunBatches(
             sampler, batches=self.epochs * self.epoch_batches, seed=self.seed, rank=rank
         )
-        return ResumableLoader(
-            SketchPhotoPairs(sketches, photos), batches, workers=self.data.workers
-        )
+        return ResumableLoader(self.plan.items, batches, workers=self.workers)

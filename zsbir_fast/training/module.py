@@ -1,59 +1,68 @@
-"""The Lightning module: a method model, its optimizer and its learning-rate schedule."""
+"""The Lightning module: one training step of a method, whatever its optimizers are.
+
+Lightning's automatic optimization knows one loss and one optimizer. Here the loop is in the
+module's own hands: it asks the method for its losses, passes their gradients back, and every
+``accumulate`` batches clips, steps and schedules all optimizers. ``docs/training.md`` follows a
+batch through it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
-from zsbir_fast.training.config import OptimConfig
-from zsbir_fast.training.identity import ModelIdentity
+from zsbir_fast.methods.contract import Losses, Method, Progress
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.methods.settings import OptimConfig
+from zsbir_fast.training.run_config import RunConfig
+from zsbir_fast.training.schedule import lr_factor
 
 
-class MethodModel(Protocol):
-    """What a model must offer to be trained and evaluated here."""
-
-    def training_loss(self, batch: Any) -> dict[str, Tensor]:
-        """Return the loss under ``"loss"`` and its parts under their own names."""
-
-    def embed(self, images: Tensor, modality: str) -> Tensor:
-        """Embed images [B, 3, H, W] of one modality as float32 [B, D]."""
-
-
-class RetrievalModule(pl.LightningModule):
-    """Trains a method model with AdamW.
+class MethodModule(pl.LightningModule):
+    """Trains a method with the optimizers that it asks for.
 
     Args:
-        model: an ``nn.Module`` with ``training_loss`` and ``embed`` (see ``MethodModel``).
+        model: the method.
         optim: optimizer settings.
-        identity: method name and constructor arguments of ``model``, stored in every checkpoint.
-        total_steps: optimizer steps of the whole run, for the schedule.
+        run: length of the run and of an epoch, in optimizer steps.
+        identity: what ``model`` is, stored in every checkpoint.
         course: settings to store in every checkpoint, see ``course_of``; plain values.
+
+    Attributes:
+        steps: optimizer steps done; one step moves all optimizers.
+        latest: losses of the newest batch and their parts, by the names of the logs.
     """
 
-    model: nn.Module
+    model: Method
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Method,
         optim: OptimConfig,
+        run: RunConfig,
         identity: ModelIdentity,
         *,
-        total_steps: int,
         course: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.optim = optim
+        self.run = run
         self.identity = identity
-        self.total_steps = total_steps
         self.course = dict(course or {})
+        self.steps = 0
+        self.latest: dict[str, Tensor] = {}
+        self.schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
         # The memory is the same on every process: DistributedDataParallel, which reads this name,
         # need not send it around before every step.
         self._ddp_params_and_buffers_to_ignore = [
@@ -63,30 +72,60 @@ class RetrievalModule(pl.LightningModule):
             for name, _ in part.named_buffers()
         ]
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Compute and log the losses of one batch; Lightning calls this."""
-        model: Any = self.model
-        parts: dict[str, Tensor] = model.training_loss(batch)
-        values = {f"train/{name}": value.detach() for name, value in parts.items()}
-        self.log_dict(values, batch_size=1)
-        self.log("train/loss_now", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
-        return parts["loss"]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build AdamW and its schedule; Lightning calls this."""
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.optim))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(step, self.optim, self.total_steps)
+        """Build the method's optimizers and a schedule for each; Lightning calls this.
+
+        Raises:
+            ValueError: several optimizers in float16, whose gradients need one common scale.
+        """
+        optimizers = list(self.model.optimizers(self.optim))
+        if len(optimizers) > 1 and self.trainer.precision == "16-mixed":
+            # The scale of the losses moves with every optimizer's step, not with every batch.
+            raise ValueError(
+                "configure_optimizers: run.precision must be bf16-mixed or full for a method with "
+                f"{len(optimizers)} optimizers, got 16-mixed"
+            )
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: lr_factor(step, self.optim, self.run.total_steps)
+            )
+            for optimizer in optimizers
+        ]
+        return optimizers, self.schedules
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Train on one batch; Lightning calls this.
+
+        Raises:
+            ValueError: the method gave another number of losses than optimizers, or none at all.
+        """
+        done = Progress(
+            step=self.steps,
+            epoch=self.steps // self.run.steps_per_epoch,
+            total_steps=self.run.total_steps,
+            epochs=self.run.epochs,
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        losses = self.model.losses(batch, done)
+        optimizers = self._optimizers()
+        _check(losses, optimizers)
+        last = (batch_idx + 1) % self.optim.accumulate == 0
+        with contextlib.nullcontext() if last else self._without_exchange():
+            self._pass_back(losses, optimizers)
+        self._note(losses)
+        if last:
+            self._step(losses, optimizers)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient of one optimizer; Lightning calls this once it is unscaled."""
+        if self.optim.gradient_clip:
+            held = _parameters(optimizer)
+            torch.nn.utils.clip_grad_norm_(held, self.optim.gradient_clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say in the checkpoint which model and run it belongs to; Lightning calls this."""
         checkpoint["zsbir"] = self.identity.to_dict()
         checkpoint["course"] = self.course
+        checkpoint["steps"] = self.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model, and make room for more steps.
@@ -95,58 +134,70 @@ class RetrievalModule(pl.LightningModule):
         of a shorter run: without the correction it would not go on.
         """
         self.identity.require_same(checkpoint.get("zsbir"))
-        if checkpoint["global_step"] < self.total_steps:
+        self.steps = checkpoint["steps"]
+        if self.steps < self.run.total_steps:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             progress["is_last_batch"] = False
 
+    def _pass_back(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+        """Add the gradient of each loss to the parameters of its optimizer, and to no others."""
+        pairs = [
+            (loss / self.optim.accumulate, optimizer)
+            for loss, optimizer in zip(losses.per_optimizer, optimizers, strict=True)
+            if loss is not None
+        ]
+        if len(optimizers) == 1:  # all that is trainable is this optimizer's
+            self.manual_backward(pairs[0][0])
+            return
+        # One preparation for several passes: each parameter is reached by one of them, so that
+        # DistributedDataParallel sees every gradient once, as after a single pass.
+        strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
+        strategy.pre_backward(torch.stack([loss for loss, _ in pairs]).sum())
+        for place, (loss, optimizer) in enumerate(pairs, start=1):
+            scaled = precision.pre_backward(loss, self)
+            held = [p for p in _parameters(optimizer) if p.requires_grad]
+            torch.autograd.backward(scaled, inputs=held, retain_graph=place < len(pairs))
 
-def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Split the trainable parameters: backbone or head, with or without weight decay.
+    def _step(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+        for loss, optimizer in zip(losses.per_optimizer, optimizers, strict=True):
+            if loss is not None:
+                optimizer.step()
+            optimizer.zero_grad()
+        for schedule in self.schedules:
+            schedule.step()
+        self.steps += 1
 
-    Args:
-        model: the backbone is its attribute ``encoder``, everything else the head.
-        optim: the learning rates and the weight decay.
-
-    Returns:
-        Up to four groups for a torch optimizer; vectors and scalars have no weight decay.
-
-    Raises:
-        ValueError: nothing is trainable.
-    """
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part = "backbone" if name.startswith("encoder.") else "head"
-            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-    if not groups:
-        raise ValueError("parameter_groups: model must have a trainable parameter, got none")
-    rates = {"backbone": optim.lr_backbone, "head": optim.lr_head}
-    return [
-        {
-            "params": parameters,
-            "lr": rates[part],
-            "weight_decay": optim.weight_decay if decays else 0.0,
-            "name": f"{part}{'' if decays else ' (no decay)'}",
+    def _note(self, losses: Losses) -> None:
+        named = {
+            "loss" if place == 0 else f"loss_{place + 1}": loss
+            for place, loss in enumerate(losses.per_optimizer)
+            if loss is not None
         }
-        for (part, decays), parameters in groups.items()
-    ]
+        self.latest = {
+            f"train/{name}": value.detach() for name, value in {**named, **losses.parts}.items()
+        }
+
+    def _optimizers(self) -> list[Any]:
+        found = self.optimizers()
+        return found if isinstance(found, list) else [found]
+
+    def _without_exchange(self) -> Any:
+        """Processes exchange gradients with the last batch of a step only."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return contextlib.nullcontext()
 
 
-def lr_factor(step: int, optim: OptimConfig, total_steps: int) -> float:
-    """Learning rate at a step, relative to its peak.
+def _check(losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+    given = losses.per_optimizer
+    if len(given) != len(optimizers) or all(loss is None for loss in given):
+        raise ValueError(
+            f"training_step: losses must give one loss for each of the {len(optimizers)} "
+            f"optimizers, at least one of them not None, got {len(given)}, "
+            f"{sum(loss is None for loss in given)} of them None"
+        )
 
-    Args:
-        step: optimizer steps done, 0 at the start.
-        optim: warm-up and schedule.
-        total_steps: steps of the whole run; beyond it the last value stays.
 
-    Returns:
-        A factor in 0..1. The warm-up reaches 1 after ``warmup_steps`` steps.
-    """
-    if step < optim.warmup_steps:
-        return (step + 1) / (optim.warmup_steps + 1)
-    if optim.schedule == "constant":
-        return 1.0
-    done = (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-    return optim.final_lr_ratio + (1.0 - optim.final_lr_ratio) * cosine
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

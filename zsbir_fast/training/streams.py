@@ -8,27 +8,16 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from zsbir_fast.data.samplers import EpochSampler
+
 Item_co = TypeVar("Item_co", covariant=True)
-
-
-class EpochSampler(Protocol):
-    """A batch sampler whose batches follow from the epoch number."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-
-    def __iter__(self) -> Iterator[Sequence[Any]]:
-        """Yield the batches of that epoch, each a list of dataset keys."""
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
 
 
 def derive_seed(*numbers: int) -> int:

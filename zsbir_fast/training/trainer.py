@@ -6,7 +6,6 @@ import ctypes
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,12 +16,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from zsbir_fast.training.callbacks import RunProgressBar, StepSeeds, ValidateAndSave
-from zsbir_fast.training.checkpoints import AtomicCheckpointIO
-from zsbir_fast.training.config import OptimConfig, RunConfig
+from zsbir_fast.training.callbacks import LogSteps, StepSeeds, Validate, ValidateAndSave
+from zsbir_fast.training.checkpoint_io import AtomicCheckpointIO
 from zsbir_fast.training.interrupts import InterruptBetweenSteps
-
-Validate = Callable[[pl.Trainer], dict[str, float]]
+from zsbir_fast.training.module import MethodModule
+from zsbir_fast.training.progress import ProgressLines, RunProgressBar
+from zsbir_fast.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,8 @@ class Fitted:
 
 
 def run_trainer(
-    module: pl.LightningModule,
+    module: MethodModule,
     datamodule: pl.LightningDataModule,
-    optim: OptimConfig,
-    run: RunConfig,
     *,
     validate: Validate | None = None,
     resume_from: Path | None = None,
@@ -56,13 +53,12 @@ def run_trainer(
     """Run Lightning's trainer over all steps that are left.
 
     The whole run is one Lightning epoch: our epochs are stretches of it, so that every checkpoint
-    is the same kind of checkpoint and can be resumed exactly.
+    is the same kind of checkpoint and can be resumed exactly. It ends with the last batch of its
+    loader; Lightning's own counting of steps, which adds those of all optimizers, is not used.
 
     Args:
-        module: the model and its optimizer.
+        module: the method and the settings of its run.
         datamodule: gives a resumable loader over the whole run.
-        optim: gradient clipping and accumulation.
-        run: length, place, hardware.
         validate: called after each epoch; its ``"val/map"`` chooses ``best.ckpt``.
         resume_from: checkpoint to take up; None starts at step 0.
 
@@ -75,43 +71,35 @@ def run_trainer(
         KeyboardInterrupt: Ctrl-C, after the step that was under way; at once the second time.
         SystemExit: SIGTERM, after the step that was under way; the code is 143.
     """
+    run = module.run
     out = Path(run.out)
-    keeper = ValidateAndSave(
-        out / "checkpoints",
-        epoch_batches=run.steps_per_epoch * optim.accumulate,
-        save_batches=run.checkpoint_every * optim.accumulate,
-        validate=validate,
-    )
+    keeper = ValidateAndSave(out / "checkpoints", validate=validate)
     interrupts = InterruptBetweenSteps()
-    callbacks: list[pl.Callback] = [interrupts, StepSeeds(run.seed), keeper]
-    if run.progress:
-        epoch_batches = run.steps_per_epoch * optim.accumulate
-        callbacks.append(
-            RunProgressBar(epoch_batches=epoch_batches, epochs=run.epochs, validation=keeper)
-        )
+    shows_bar = run.progress and sys.stderr.isatty()
+    progress: pl.Callback = (
+        RunProgressBar(keeper)
+        if shows_bar
+        else ProgressLines(keeper, every_epoch_only=not run.progress)
+    )
     with _calm():
         trainer = pl.Trainer(
             **_hardware(run),
             precision=run.precision,
             max_epochs=1,
-            max_steps=run.total_steps,
             limit_val_batches=0,
-            gradient_clip_val=optim.gradient_clip or None,
-            accumulate_grad_batches=optim.accumulate,
             use_distributed_sampler=False,
             logger=_loggers(out),
-            log_every_n_steps=min(run.log_every, run.total_steps),
-            callbacks=callbacks,
+            callbacks=[interrupts, StepSeeds(run.seed), LogSteps(), keeper, progress],
             plugins=[AtomicCheckpointIO()],
             enable_checkpointing=False,
-            enable_progress_bar=run.progress,
+            enable_progress_bar=shows_bar,
             enable_model_summary=False,
             default_root_dir=out,
         )
         with interrupts.installed():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from)
     return Fitted(
-        steps=trainer.global_step,
+        steps=module.steps,
         best=keeper.best,
         best_step=keeper.best_step,
         device=trainer.strategy.root_device,

@@ -21,7 +21,7 @@ void pair_distances_cpu(Rows<T> a, Rows<T> b, Distance distance, T* out) {
   kernels::pair_distances(a, b, distance, out);
 }
 
-// On a GPU these are PyTorch operations (zsbir_fast/ops/pair_distances.py).
+// On a GPU these are PyTorch operations (zsbir_fast/ops/quadruplet_mining/pair_distances.py).
 template <class T>
 void distance_weights_cpu(const T*, const T*, int64_t, int64_t, Distance, T*, T*, T*) {
   throw std::runtime_error("distance_weights has no CUDA kernel");

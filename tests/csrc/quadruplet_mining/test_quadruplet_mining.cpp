@@ -282,7 +282,7 @@ void check_hinge_rows(const Batch<T>& b, const std::string& name) {
   check(counts == expected, name + " union");
 }
 
-// Thresholds as zsbir_fast/ops/probes.py sorts them.
+// Thresholds as zsbir_fast/ops/quadruplet_mining/probes.py sorts them.
 template <class T>
 struct SortedThresholds {
   std::vector<int32_t> s_class, p_class;

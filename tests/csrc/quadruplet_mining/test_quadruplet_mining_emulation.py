@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import zsbir_fast as zf
-from zsbir_fast.ops import hinge_rows, pair_distances, probes, quadruplet_hinges, select_pairs
+from zsbir_fast.ops.quadruplet_mining import (
+    hinge_rows,
+    pair_distances,
+    probes,
+    quadruplet_hinges,
+    select_pairs,
+)
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]
 few = settings(

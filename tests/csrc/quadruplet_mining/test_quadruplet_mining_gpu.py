@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import zsbir_fast as zf
-from zsbir_fast.ops.pair_distances import kernel_rows, pair_distances
-from zsbir_fast.ops.select_pairs import select_pairs
+from zsbir_fast.ops.quadruplet_mining.pair_distances import kernel_rows, pair_distances
+from zsbir_fast.ops.quadruplet_mining.select_pairs import select_pairs
 
 pytestmark = [
     pytest.mark.gpu,

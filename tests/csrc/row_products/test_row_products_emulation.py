@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zsbir_fast as zf
-from zsbir_fast.ops import row_products as ops
+from zsbir_fast.ops.row_products import functions as ops
 
 few = settings(
     max_examples=12,

@@ -20,12 +20,12 @@ from zsbir_fast.cli.train import parse_settings
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.data.decode import decode_image
 from zsbir_fast.data.filelists import read_class_list, read_file_list
-from zsbir_fast.models.weight_files import read_weight_file
+from zsbir_fast.encoders.weight_files import read_weight_file
+from zsbir_fast.methods.checkpoint_files import read_checkpoint
+from zsbir_fast.methods.saving import load_model
+from zsbir_fast.retrieval.feature_files import read_feature_pair
+from zsbir_fast.runs.settings import read_settings
 from zsbir_fast.text.descriptions import load_descriptions
-from zsbir_fast.training.checkpoints import read_checkpoint
-from zsbir_fast.training.config import read_settings
-from zsbir_fast.training.export import load_model
-from zsbir_fast.training.features import read_feature_pair
 
 _LISTS = (("sketch_tx_000000000000_ready_filelist", "sketch"), ("all_photo_filelist", "photo"))
 

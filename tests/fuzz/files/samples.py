@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zsbir_fast.training.checkpoints import AtomicCheckpointIO
-from zsbir_fast.training.export import export_model
-from zsbir_fast.training.identity import ModelIdentity, build_model
+from zsbir_fast.methods.checkpoint_files import AtomicCheckpointIO
+from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.saving import export_model
 
 #: Formats of images, with the modes that they are written in.
 IMAGES = {
@@ -100,7 +100,7 @@ def config() -> bytes:
     """The shipped config of the bundled benchmark."""
     from importlib import resources
 
-    place = resources.files("zsbir_fast.training") / "configs" / "dmwan-qd_caltech.yaml"
+    place = resources.files("zsbir_fast.runs") / "configs" / "dmwan-qd_caltech.yaml"
     return place.read_bytes()
 
 

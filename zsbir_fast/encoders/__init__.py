@@ -1,0 +1,1 @@
+"""Image encoders from any model zoo, and reading their weights from files of strangers."""

@@ -1,0 +1,40 @@
+"""The settings of an image encoder, as every method that has one takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zsbir_fast.encoders.build import Encoder
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which image encoder, and what it starts from.
+
+    Attributes:
+        name: encoder name, see :func:`zsbir_fast.build_encoder`.
+        weights: a tag of the model zoo, a local file, or ``random``.
+        image_size: side of the images in pixels; default: what the encoder expects.
+    """
+
+    name: str = "bundled:mobilenet_v2"
+    weights: str | None = "imagenet"
+    image_size: int | None = None
+
+    def build(self) -> Encoder:
+        """Build it.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError, RuntimeError: as
+                :func:`zsbir_fast.build_encoder`.
+        """
+        from zsbir_fast.encoders.build import build_encoder
+
+        return build_encoder(self.name, weights=self.weights, image_size=self.image_size)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether it starts from weights, not from random numbers."""
+        return self.weights not in (None, "random")

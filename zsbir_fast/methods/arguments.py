@@ -1,0 +1,121 @@
+"""Constructor arguments of a method: as files hold them, and as its constructor takes them.
+
+A constructor argument may be a group of settings, a frozen dataclass whose instance is the default.
+Files and configs hold such a group as an object of plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from zsbir_fast._words import did_you_mean, shown
+from zsbir_fast.methods.contract import Method
+
+_REQUIRED = inspect.Parameter.empty
+
+
+def plain_arguments(
+    name: str, method: type[Method], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Bring arguments to what files hold: every argument is there, with plain values.
+
+    Args:
+        name: name of the method, for messages.
+        method: its class.
+        arguments: those that differ from the defaults; groups as objects or dataclasses.
+
+    Returns:
+        Argument -> plain value, or an object of plain values for a group.
+
+    Raises:
+        ValueError: an argument is unknown or missing, or a group is no object.
+    """
+    defaults = _defaults(method)
+    _require_known(name, "", arguments, defaults)
+    found = {}
+    for key, default in defaults.items():
+        value = arguments.get(key, default)
+        if value is _REQUIRED:
+            raise ValueError(f"method {name} needs the argument {key!r}, got none")
+        if _is_group(default):
+            value = _whole_group(name, key, default, value)
+        found[key] = value
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def typed_arguments(
+    name: str, method: type[Method], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Bring arguments from a file to what the constructor takes.
+
+    Args:
+        name: name of the method, for messages.
+        method: its class.
+        arguments: argument -> plain value, or an object for a group.
+
+    Returns:
+        Keyword arguments, with dataclasses in place of objects.
+
+    Raises:
+        ValueError: an argument is unknown, or a group is no object.
+    """
+    defaults = _defaults(method)
+    _require_known(name, "", arguments, defaults)
+    found = dict(arguments)
+    for key, value in arguments.items():
+        default = defaults[key]
+        if _is_group(default):
+            found[key] = type(default)(**_whole_group(name, key, default, value))
+    return found
+
+
+def flat_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments by their dotted names, as on the command line.
+
+    Args:
+        arguments: plain arguments; groups as objects.
+    """
+    found: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if isinstance(value, Mapping):
+            found.update({f"{key}.{inner}": held for inner, held in value.items()})
+        else:
+            found[key] = value
+    return found
+
+
+def _defaults(method: type[Method]) -> dict[str, Any]:
+    left_out = {"classes", *method.data_arguments}
+    parameters = inspect.signature(method).parameters
+    return {key: each.default for key, each in parameters.items() if key not in left_out}
+
+
+def _is_group(default: Any) -> bool:
+    return dataclasses.is_dataclass(default) and not isinstance(default, type)
+
+
+def _whole_group(name: str, key: str, default: Any, value: Any) -> dict[str, Any]:
+    if _is_group(value):
+        value = dataclasses.asdict(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"argument {key!r} of method {name} must be an object of settings, got {shown(value)}"
+        )
+    defaults = dataclasses.asdict(default)
+    _require_known(name, f"{key}.", value, defaults)
+    return {**defaults, **value}
+
+
+def _require_known(
+    name: str, prefix: str, given: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+    for key in given:
+        if key not in known:
+            raise ValueError(
+                f"method {name} has no argument {shown(f'{prefix}{key}')}{did_you_mean(key, known)}"
+            )

@@ -1,0 +1,55 @@
+"""Build the model that a description names, new or from stored weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from zsbir_fast._words import reason
+from zsbir_fast.encoders.weight_files import misfits
+from zsbir_fast.methods.allocation import AllocationLimit
+from zsbir_fast.methods.arguments import typed_arguments
+from zsbir_fast.methods.contract import Method
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.methods.registry import method_class
+
+_SPARE_BYTES = 512 << 20  # beside the weights that a file holds, for what only building needs
+
+
+def build_model(identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None = None) -> Method:
+    """Build the model that an identity describes.
+
+    Args:
+        identity: method, arguments and classes.
+        stored: trained weights. With them the model is complete: nothing that they replace is
+            looked up or fetched.
+
+    Returns:
+        The model in training mode; with ``stored``, those weights are in it.
+
+    Raises:
+        ValueError: the method is unknown, an argument is wrong, or ``stored`` does not fit.
+    """
+    make = method_class(identity.method)
+    if stored is None:
+        return make(identity.classes, **typed_arguments(identity.method, make, identity.arguments))
+    held = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+    try:
+        arguments = typed_arguments(identity.method, make, identity.arguments)
+        arguments = make.complete(identity.classes, arguments, stored)
+        with AllocationLimit(4 * held + _SPARE_BYTES):
+            model = make(identity.classes, **arguments)
+    except Exception as error:  # arguments from elsewhere can raise anything
+        raise ValueError(
+            f"build_model: identity must describe the {identity.method} model whose weights are "
+            f"stored, but {reason(error)}"
+        ) from error
+    problems = misfits(model, stored)
+    if problems:
+        raise ValueError(
+            f"build_model: stored must be the weights of this {identity.method} model, got "
+            f"{problems}"
+        )
+    model.load_state_dict(dict(stored))
+    return model

@@ -1,0 +1,1 @@
+"""DM-WAN: dynamic multi-level weighted alignment network, arXiv 2511.00925."""

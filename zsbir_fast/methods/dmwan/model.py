@@ -1,0 +1,309 @@
+"""DM-WAN: dynamic multi-level weighted alignment network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsbir_fast.data.image_spec import ImageSpec
+from zsbir_fast.data.images import Modality, check_modality
+from zsbir_fast.encoders.build import Encoder, Features
+from zsbir_fast.encoders.options import EncoderOptions
+from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
+from zsbir_fast.losses.batches import JoinedBatch
+from zsbir_fast.losses.classification import CosineClassifier
+from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory
+from zsbir_fast.losses.gathering import Share, share_rows
+from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
+from zsbir_fast.methods.contract import Losses, Method, Progress
+from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
+from zsbir_fast.methods.dmwan.pair_weighting import PairAlignment, PatchWeighting, TextWeighting
+from zsbir_fast.methods.regularisers import DomainMeans, FrozenCopy
+from zsbir_fast.ops._checks import Impl
+from zsbir_fast.ops.quadruplet_mining import Quadruplets
+from zsbir_fast.ops.token_weighting import alignment_weights
+from zsbir_fast.report.explanation import PairExplanation
+
+if TYPE_CHECKING:
+    from zsbir_fast.text.class_text import ClassText
+
+
+class DMWAN(Method):
+    """Embeds sketches and photos with one shared encoder, trained by weighted quadruplets.
+
+    In training every sketch-photo pair of a batch gets a weight from how well its patches fit the
+    words of its class (local block) and the class text as a whole (global block); the weight
+    multiplies the pair's quadruplet loss. At inference there is no text: images are embedded by
+    the encoder and ranked by cosine.
+
+    The public abstract of the paper fixes these modules. Their equations are our reading; the
+    arguments marked "ours" are additions that the paper does not mention. See ``docs/methods.md``.
+
+    Args:
+        classes: names of the seen classes; labels index them.
+        encoder: the shared image encoder.
+        weighting: the weights of the pairs.
+        loss: the weighted quadruplet loss.
+        terms: factors and temperatures of the terms of the loss.
+        centre: ours; at inference subtract the modality's mean embedding of the seen classes
+            (a running mean over the training batches) and normalise again.
+        mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
+            doubles the time.
+        text: class text that was made before, for the same classes; replaces
+            ``weighting.text_source``.
+        impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, the same to rounding.
+
+    Attributes:
+        classes: names of the seen classes.
+
+    Raises:
+        ValueError: an unknown choice, a negative factor, or text of another number of classes.
+
+    Source: Su et al., "Dynamic Multi-level Weighted Alignment Network for Zero-shot Sketch-based
+    Image Retrieval", arXiv 2511.00925.
+    """
+
+    data_arguments = ("text",)
+    free_arguments = ("impl",)
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        encoder: EncoderOptions = EncoderOptions(),
+        weighting: WeightingOptions = WeightingOptions(),
+        loss: QuadrupletOptions = QuadrupletOptions(),
+        terms: TermOptions = TermOptions(),
+        centre: bool = False,
+        mirror: bool = False,
+        text: ClassText | None = None,
+        impl: Impl = "fused",
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.weighting = weighting
+        self.terms = terms
+        self.mirror = mirror
+        self.encoder = encoder.build()
+        width = self.encoder.width
+        self.pair_weighting = _pair_weighting(self.classes, width, weighting, text, impl)
+        options = {**vars(loss), "impl": impl}
+        memory = options.pop("memory")
+        self.quadruplet_loss = WeightedQuadrupletLoss(**options)
+        self.memory = (
+            CrossBatchMemory(self.quadruplet_loss, size=memory, width=width) if memory else None
+        )
+        self.classifier = (
+            CosineClassifier(
+                width=width, classes=len(self.classes), temperature=terms.cls_temperature
+            )
+            if terms.cls
+            else None
+        )
+        self.frozen = FrozenCopy(self.encoder) if terms.distill else None
+        self.means = DomainMeans(width) if centre else None
+
+    def image_spec(self) -> ImageSpec:
+        """Say what the encoder expects."""
+        return self.encoder.spec
+
+    def backbone(self) -> nn.Module:
+        """Name the image encoder."""
+        return self.encoder
+
+    @classmethod
+    def complete(
+        cls, classes: Sequence[str], arguments: Mapping[str, Any], stored: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """Leave out the pre-trained weights, and take the class text from the stored ones."""
+        encoder: EncoderOptions = arguments.get("encoder", EncoderOptions())
+        whole = {**arguments, "encoder": replace(encoder, weights=None)}
+        weighting: WeightingOptions = arguments.get("weighting", WeightingOptions())
+        if weighting.kind == "text":
+            names = [f"pair_weighting.{name}" for name in ("tokens", "mask", "text_global")]
+            absent = [name for name in names if name not in stored]
+            if absent:
+                raise ValueError(f"the weights must hold {', '.join(names)}, but lack {absent[0]}")
+            from zsbir_fast.text.class_text import ClassText
+
+            tokens, mask, global_ = (stored[name] for name in names)
+            whole["text"] = ClassText.from_tensors(classes, tokens, mask=mask, global_=global_)
+        return whole
+
+    @classmethod
+    def pretrained_encoder(cls, arguments: Mapping[str, Any]) -> Encoder | None:
+        """Build the encoder with its pre-trained weights; None if it starts from random ones."""
+        encoder: EncoderOptions = arguments.get("encoder", EncoderOptions())
+        return encoder.build() if encoder.is_pretrained else None
+
+    def embed(self, images: Tensor, modality: Modality) -> Tensor:
+        """Embed images for retrieval; text is not needed.
+
+        Args:
+            images: [B, 3, H, W] float, normalised with the encoder's mean and std.
+            modality: ``"sketch"`` or ``"photo"``; matters with ``centre`` only.
+
+        Returns:
+            [B, D] float32, L2-normalised.
+
+        Raises:
+            ValueError: another modality.
+        """
+        check_modality("DMWAN.embed", modality)
+        embeddings = F.normalize(self.encoder(images).global_.float(), dim=1)
+        if self.mirror:
+            mirrored = F.normalize(self.encoder(images.flip(3)).global_.float(), dim=1)
+            embeddings = F.normalize(embeddings + mirrored, dim=1)
+        return embeddings if self.means is None else self.means.centre(embeddings, modality)
+
+    def losses(self, batch: Mapping[str, Tensor], at: Progress) -> Losses:
+        """Losses of a batch of pairs.
+
+        In a distributed run they are those of the joined batch of all processes, the same on each:
+        images are compared, and weights made, across processes. With mined positives the patches
+        of all photos are exchanged; with ``positive="paired"`` only the global features are.
+
+        Args:
+            batch: ``"sketches"`` and ``"photos"`` [B, 3, H, W] float, normalised; ``"labels"``
+                int64 [B], the class of sketch i and of photo i. Classes must repeat. B may differ
+                between processes.
+            at: not used.
+
+        Returns:
+            The loss; its parts before their factors: ``"quadruplet"``, ``"cls"``,
+            ``"align"``, ``"contrastive"``, ``"distill"`` (those with a factor above 0);
+            and ``"weight_max"`` and ``"quality"``, the largest weight and the mean quality.
+        """
+        # One pass for both modalities: the encoder is shared.
+        both = self.encoder(torch.cat([batch["sketches"], batch["photos"]]))
+        (sketch_tokens, photo_tokens), (sketches, photos) = (x.chunk(2) for x in both)
+        (share,) = share_rows("DMWAN.losses", sketches=sketches)
+        labels = share.join(batch["labels"])
+        joined = JoinedBatch(
+            share.join(sketches), share.join(photos), labels, labels, None, share.own
+        )
+        if self.means is not None:
+            self.means.update(joined.sketches, joined.photos)
+
+        bank = None if self.memory is None else self.memory.bank()
+        quadruplets = self.quadruplet_loss.mine(*joined[:2], labels, bank=bank)
+        partners = self._partners(quadruplets, Features(photo_tokens, photos), joined, share)
+        pairs = self.pair_weighting(Features(sketch_tokens, sketches), partners, batch["labels"])
+        weights, quality = self._weights(pairs, share)
+        parts = {
+            "quadruplet": self.quadruplet_loss.joined_loss(
+                joined._replace(weights=weights), quadruplets=quadruplets, bank=bank
+            )
+        }
+        if self.memory is not None:
+            self.memory.remember(joined)
+        parts |= self._class_parts(joined)
+        if self.terms.align:
+            parts["align"] = self._alignment(pairs, labels, share)
+        if self.frozen is not None:
+            before = self.frozen(self.encoder, batch["photos"]).global_
+            parts["distill"] = share.join(1 - F.cosine_similarity(photos, before)).mean()
+        loss = torch.stack([getattr(self.terms, name) * part for name, part in parts.items()]).sum()
+        return Losses([loss], {**parts, "weight_max": weights.max(), "quality": quality})
+
+    @torch.no_grad()
+    def explain(self, sketches: Tensor, photos: Tensor, labels: Tensor) -> PairExplanation:
+        """Show how sketch-photo pairs of seen classes get their alignment weights.
+
+        Call it in evaluation mode.
+
+        Args:
+            sketches: [B, 3, H, W] float, normalised.
+            photos: [B, 3, H, W] float, normalised; photo i is the partner of sketch i.
+            labels: int64 [B], index into ``classes``.
+
+        Returns:
+            Weights, scores, words and which patches answer them.
+        """
+        sketch, photo = self.encoder(sketches), self.encoder(photos)
+        pairs = self.pair_weighting(sketch, photo, labels)
+        weights, _ = self._weights(pairs, Share.alone(len(labels)))
+        answers = self.pair_weighting.explain(sketch, photo, labels)
+        return PairExplanation(weights, pairs.local, pairs.global_, answers)
+
+    def _partners(
+        self, quadruplets: Quadruplets, photo: Features, joined: JoinedBatch, share: Share
+    ) -> Features:
+        """The positive photo of every sketch of this process; photo i where there is none."""
+        if self.quadruplet_loss.positive == "paired":
+            return photo
+        rows = torch.arange(len(joined.photos), device=joined.photos.device)
+        chosen = torch.where(quadruplets.positive >= 0, quadruplets.positive, rows)[share.own]
+        return Features(share.join(photo.tokens)[chosen], joined.photos[chosen])
+
+    def _class_parts(self, joined: JoinedBatch) -> dict[str, Tensor]:
+        features = torch.cat(joined[:2])
+        labels = torch.cat([joined.sketch_labels, joined.photo_labels])
+        parts = {}
+        if self.classifier is not None:
+            parts["cls"] = self.classifier(features, labels)
+        if self.terms.contrastive:
+            parts["contrastive"] = supervised_contrastive_loss(
+                features, labels, temperature=self.terms.contrastive_temperature
+            )
+        return parts
+
+    def _weights(self, pairs: PairAlignment, share: Share) -> tuple[Tensor, Tensor]:
+        """Weights of the joined batch, and the mean quality."""
+        local, global_ = pairs.local, pairs.global_
+        if self.weighting.detach:
+            local, global_ = local.detach(), global_.detach()
+        local, global_ = share.join(local), share.join(global_)
+        quality = (self.weighting.mix * local + (1 - self.weighting.mix) * global_).detach().mean()
+        weights = alignment_weights(
+            local,
+            global_,
+            mix=self.weighting.mix,
+            temperature=self.weighting.temperature,
+            form=self.weighting.form,
+        )
+        return weights, quality
+
+    def _alignment(self, pairs: PairAlignment, labels: Tensor, share: Share) -> Tensor:
+        losses = [
+            alignment_loss(
+                share.join(sketches),
+                share.join(photos),
+                labels,
+                temperature=self.terms.align_temperature,
+            )
+            for sketches, photos in pairs.pooled
+        ]
+        return torch.stack(losses).mean()
+
+
+def _pair_weighting(
+    classes: tuple[str, ...],
+    patch_width: int,
+    options: WeightingOptions,
+    text: ClassText | None,
+    impl: Impl,
+) -> TextWeighting | PatchWeighting:
+    if options.kind == "pairwise":
+        return PatchWeighting(impl=impl)
+    if text is None:
+        from zsbir_fast.text.class_text import ClassText
+
+        text = ClassText(classes, source=options.text_source)
+    if len(text.tokens) != len(classes):
+        raise ValueError(
+            f"DMWAN: text must have tokens of {len(classes)} classes, got {len(text.tokens)}"
+        )
+    return TextWeighting(
+        text,
+        patch_width=patch_width,
+        width=options.width,
+        temperature=options.attention_temperature,
+        beta=options.beta,
+        impl=impl,
+    )

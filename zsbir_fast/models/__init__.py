@@ -1,1 +1,0 @@
-"""Image encoders and the published ZS-SBIR methods, one file per paper."""

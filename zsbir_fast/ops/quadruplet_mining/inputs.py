@@ -1,0 +1,149 @@
+"""What the mining and the losses over quadruplets check before any kernel runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zsbir_fast.ops._checks import (
+    as_number,
+    check_device,
+    check_finite,
+    check_has_values,
+    check_tensor,
+    unseen,
+)
+from zsbir_fast.reference.quadruplet_mining import Five
+
+
+def five_numbers(
+    function: str, argument: str, values: float | Sequence[float] | None, default: Five
+) -> Five:
+    """One number five times, five numbers, or the default.
+
+    Raises:
+        TypeError: there is something else than numbers.
+        ValueError: they are not five, or one is negative or not finite.
+    """
+    if values is None:
+        return default
+    given = values if isinstance(values, (list, tuple)) else (values,) * 5
+    try:
+        five = tuple(as_number(function, argument, value) for value in given)
+    except TypeError:
+        raise TypeError(
+            f"{function}: {argument} must be a number or five, got {values!r}"
+        ) from None
+    if len(five) != 5 or not all(0 <= value < math.inf for value in five):
+        raise ValueError(
+            f"{function}: {argument} must be five finite numbers, none negative, got {values}"
+        )
+    return five
+
+
+def check_feature_shape(function: str, argument: str, rows: Any) -> None:
+    """Raise unless it is a floating-point tensor [B, D] that has values."""
+    check_tensor(function, argument, rows)
+    if rows.ndim != 2:
+        raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
+    if not rows.is_floating_point():
+        raise TypeError(f"{function}: {argument} must be floating point, got {rows.dtype}")
+
+
+def check_features(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide, of one dtype and finite."""
+    check_feature_shapes(function, **features)
+    for argument, rows in features.items():
+        check_finite(function, argument, rows)
+
+
+def check_feature_shapes(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide and of one dtype."""
+    (first, reference), *_ = features.items()
+    for argument, rows in features.items():
+        check_feature_shape(function, argument, rows)
+        check_has_values(function, first, reference)
+        if rows.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
+                f"got {rows.shape[1]}"
+            )
+        if rows.dtype != reference.dtype:
+            raise TypeError(
+                f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
+            )
+        check_device(function, argument, rows, first, reference)
+
+
+def check_rows(
+    function: str, argument: str, rows: Any, count: int, dtype: torch.dtype = torch.int64
+) -> None:
+    """Raise unless it is a tensor [count] of a dtype."""
+    check_tensor(function, argument, rows)
+    if rows.dtype != dtype:
+        wanted = str(dtype).removeprefix("torch.")
+        raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
+    if rows.shape != (count,):
+        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+
+
+def check_beside(
+    function: str,
+    argument: str,
+    rows: Any,
+    first: str,
+    features: Tensor,
+    dtype: torch.dtype = torch.int64,
+) -> None:
+    """Raise unless there is one entry for every row of ``features``, called ``first``, there."""
+    check_rows(function, argument, rows, len(features), dtype)
+    check_device(function, argument, rows, first, features)
+
+
+def check_weights(function: str, weights: Any, count: int) -> None:
+    """Raise unless they are finite floating-point factors [count]."""
+    check_tensor(function, "weights", weights)
+    if not weights.is_floating_point():
+        raise TypeError(f"{function}: weights must be floating point, got {weights.dtype}")
+    if weights.shape != (count,):
+        raise ValueError(f"{function}: weights must be [{count}], got {tuple(weights.shape)}")
+    check_finite(function, "weights", weights)
+
+
+def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -> None:
+    """Raise unless they are random numbers in [0, 1), one for every row of ``features``.
+
+    Where they are unseen, the mining takes those beyond 1 and NaN as the largest below 1, and
+    negative ones as 0.
+    """
+    if uniforms is None or (isinstance(uniforms, Tensor) and uniforms.shape != (len(features),)):
+        got = None if uniforms is None else tuple(uniforms.shape)
+        raise ValueError(
+            f"{function}: uniforms must be [{len(features)}] for negative='distance_weighted', "
+            f"got {got}"
+        )
+    check_tensor(function, "uniforms", uniforms)
+    if not uniforms.is_floating_point():
+        raise TypeError(f"{function}: uniforms must be floating point, got {uniforms.dtype}")
+    check_device(function, "uniforms", uniforms, first, features)
+    if unseen(uniforms):
+        return
+    outside = (~((uniforms >= 0) & (uniforms < 1))).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(
+            f"{function}: uniforms must be in [0, 1), got {float(uniforms[row])} in row {row}"
+        )
+
+
+def check_paired(function: str, paired: Tensor, photos: int) -> None:
+    """Raise for a row that does not exist; where it is unseen it counts as none."""
+    if unseen(paired):
+        return
+    outside = paired[(paired < -1) | (paired >= photos)]
+    if len(outside):
+        raise ValueError(f"{function}: paired must be in [-1, {photos}), got {int(outside[0])}")

@@ -1,0 +1,411 @@
+"""Cross-modal token weighting: how well the patches of a sketch and a photo fit the same words."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from zsbir_fast._types import Integers
+from zsbir_fast.ops._checks import (
+    Impl,
+    as_share,
+    as_temperature,
+    check_choice,
+    check_finite,
+    check_has_values,
+    check_tensor,
+)
+from zsbir_fast.ops._library import refuse_transforms
+from zsbir_fast.ops.token_weighting import operators as native
+from zsbir_fast.ops.token_weighting import pairwise_operators  # noqa: F401  # registers them
+from zsbir_fast.ops.token_weighting.inputs import (
+    check_pairwise,
+    check_text_global,
+    check_token_weighting,
+)
+from zsbir_fast.reference import token_weighting as reference
+from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
+
+__all__ = ["TokenWeighting", "alignment_weights", "pairwise_token_score", "token_weighting"]
+
+# All pairs: elements of the pooled photo rows that are in memory at a time (64 MiB as float32).
+_CHUNK_ELEMENTS = 2**24
+
+
+@overload
+def token_weighting(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Integers,
+    *,
+    text_global: Tensor | None = ...,
+    temperature: float = ...,
+    beta: Beta = ...,
+    return_pooled: Literal[False] = ...,
+    return_attention: Literal[False] = ...,
+    all_pairs: bool = ...,
+    impl: Impl = ...,
+) -> Tensor: ...
+
+
+@overload
+def token_weighting(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Integers,
+    *,
+    text_global: Tensor | None = ...,
+    temperature: float = ...,
+    beta: Beta = ...,
+    return_pooled: bool = ...,
+    return_attention: bool = ...,
+    all_pairs: bool = ...,
+    impl: Impl = ...,
+) -> Tensor | TokenWeighting: ...
+
+
+def token_weighting(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Integers,
+    *,
+    text_global: Tensor | None = None,
+    temperature: float = 1.0,
+    beta: Beta = "uniform",
+    return_pooled: bool = False,
+    return_attention: bool = False,
+    all_pairs: bool = False,
+    impl: Impl = "fused",
+) -> Tensor | TokenWeighting:
+    """Score sketch-photo pairs by the words of their class.
+
+    Every text token of the pair's class attends over the patches of the sketch and, apart, of the
+    photo; the two pooled rows of one word are compared by cosine; the score is the weighted mean
+    over the words. The global aggregation block is the case L = 1 with the whole text's feature.
+
+    What is not finite is not looked for, but stays: its pair's score is NaN. A pair whose class has
+    no valid text token scores 0 and passes no gradient; so does a word
+    whose pooled row is zero (no entry of at least 1e-30). Finite inputs give finite results as long
+    as the products of text and keys fit the floating-point range. float16 and bfloat16 are
+    accumulated in float32, which is also the dtype of the results; gradients have the dtypes of the
+    inputs. Under autocast all float32 and half inputs are first cast to the autocast dtype, as for
+    ``torch.nn.functional.scaled_dot_product_attention``.
+
+    Differentiable once, by text, ``text_global``, keys and values, through scores, pooled rows and
+    attention maps; deterministic, also in the number of threads. Padding costs nothing, and the
+    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and
+    ``torch.func`` transforms need ``impl="reference"``.
+
+    Args:
+        text: [C, L, D] float, token features of each class's text, as queries.
+        text_mask: [C, L] bool, True where the token is valid.
+        sketch_keys: [B, N_s, D] float, patch features of the sketches.
+        sketch_values: [B, N_s, V] float, what is pooled.
+        photo_keys: [B, N_i, D] float, patch features of the photos.
+        photo_values: [B, N_i, V] float, what is pooled.
+        labels: [B] integers, class of each pair, an index into ``text``. On CUDA and in
+            ``torch.compile`` the values are not checked: one out of range is a class without words.
+        text_global: [C, D] float, the whole text's feature; needed by ``beta="text_attention"``.
+        temperature: softmax temperature of the attention, on top of sqrt(D); at least 1e-30.
+        beta: weights of the words: ``"uniform"`` over the valid ones, or ``"text_attention"``,
+            their softmax similarity to ``text_global``.
+        return_pooled: return a :class:`TokenWeighting` with the pooled rows.
+        return_attention: return a :class:`TokenWeighting` with pooled rows and attention maps,
+            [B, L, N] tensors that PyTorch computes apart.
+        all_pairs: score every sketch with every photo, under the text of the sketch's class:
+            ``labels`` are [B_s], the photos may be more or fewer, scores are [B_s, B_i]. Scores
+            only. Photos are pooled for some sketches at a time, again in the backward pass: a few
+            tensors of 64 MiB, or of one [B_i, L, V], are in memory.
+        impl: ``"fused"``, or ``"reference"``: the same in plain PyTorch.
+
+    Returns:
+        Scores [B] in [-1, 1] ([B_s, B_i] with ``all_pairs``), or a :class:`TokenWeighting`.
+
+    Raises:
+        ValueError: shapes or devices do not fit, labels are out of range, a temperature is out of
+            range, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
+        TypeError: something is no dense tensor or has the wrong dtype, or floating-point ones
+            differ.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
+
+    Source: DM-WAN, arXiv 2511.00925, names the module (local and global aggregation block); the
+    equations (1) to (5) in ``docs/methods.md`` are our reading.
+    """
+    given = {"text": text, "sketch_keys": sketch_keys, "sketch_values": sketch_values}
+    given |= {"photo_keys": photo_keys, "photo_values": photo_values}
+    text, sketch_keys, sketch_values, photo_keys, photo_values = _autocast(
+        "token_weighting", **given
+    )
+    sketch, photo = (sketch_keys, sketch_values), (photo_keys, photo_values)
+    labels = check_token_weighting(text, text_mask, sketch, photo, labels, all_pairs=all_pairs)
+    temperature = as_temperature("token_weighting", temperature)
+    check_choice("token_weighting", "beta", beta, Beta)
+    check_choice("token_weighting", "impl", impl, Impl)
+    if beta == "text_attention":
+        check_text_global(text, text_global)
+    if all_pairs and (return_pooled or return_attention):
+        raise ValueError(
+            "token_weighting: return_pooled and return_attention must be False with all_pairs, "
+            f"got {return_pooled} and {return_attention}"
+        )
+    keep = return_pooled or return_attention
+    with torch.autocast(text.device.type, enabled=False):
+        result: Tensor | TokenWeighting
+        if impl == "reference":
+            options = {"text_global": text_global, "temperature": temperature, "beta": beta}
+            result = _reference(text, text_mask, *sketch, *photo, labels, options, all_pairs)
+        else:
+            refuse_transforms("token_weighting", text, *sketch, *photo)
+            weights = reference.word_weights(text, text_mask, text_global, beta)
+            fused = _all_pairs if all_pairs else _pairs
+            result = fused(text, text_mask, weights, sketch, photo, labels, temperature, keep)
+        if isinstance(result, Tensor):
+            return result
+        if return_attention and result.sketch_attention is None:
+            result = result._replace(
+                sketch_attention=reference.attention(
+                    text, text_mask, sketch_keys, labels, temperature
+                ),
+                photo_attention=reference.attention(
+                    text, text_mask, photo_keys, labels, temperature
+                ),
+            )
+    if not keep:
+        return result.scores
+    if not return_attention:
+        return TokenWeighting(result.scores, result.sketch_pooled, result.photo_pooled, None, None)
+    return result
+
+
+def pairwise_token_score(
+    sketch_tokens: Tensor,
+    photo_tokens: Tensor,
+    *,
+    all_pairs: bool = False,
+    impl: Impl = "fused",
+) -> Tensor:
+    """Score sketch-photo pairs without text: each sketch patch against its best photo patch.
+
+    The mean over sketch tokens of the largest cosine with any photo token. Zero rows have cosine
+    0. The gradient flows through the photo token of the lowest index among equals. The matrix of
+    cosines, [N_s, N_i] of a pair, is never stored; dtypes, autocast, determinism and derivatives as
+    in :func:`token_weighting`.
+
+    Args:
+        sketch_tokens: [B, N_s, D] float.
+        photo_tokens: [B, N_i, D] float.
+        all_pairs: score every sketch with every photo; their numbers may differ. For a backward
+            pass a cosine and an index of each [B_s, B_i, N_s] are kept.
+        impl: ``"fused"``, or ``"reference"``: the same in plain PyTorch.
+
+    Returns:
+        Scores [B] in [-1, 1]; [B_s, B_i] with ``all_pairs``.
+
+    Raises:
+        ValueError: the shapes or devices do not fit, or there are no tokens.
+        TypeError: the dtypes differ or are not floating-point.
+        NotImplementedError: a derivative that the fused kernel does not have is asked for.
+
+    Source: the late interaction of FILIP (arXiv 2111.07783); using it as DM-WAN's weight is the
+    second of our two readings (``docs/methods.md``).
+    """
+    sketch_tokens, photo_tokens = _autocast(
+        "pairwise_token_score", sketch_tokens=sketch_tokens, photo_tokens=photo_tokens
+    )
+    check_has_values("pairwise_token_score", "sketch_tokens", sketch_tokens)
+    check_choice("pairwise_token_score", "impl", impl, Impl)
+    with torch.autocast(sketch_tokens.device.type, enabled=False):
+        if impl == "reference":
+            check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs)  # operators do it
+            return reference.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs=all_pairs)
+        refuse_transforms("pairwise_token_score", sketch_tokens, photo_tokens)
+        scores: Tensor
+        scores, *_ = torch.ops.zsbir.pairwise_token_score(sketch_tokens, photo_tokens, all_pairs)
+        return scores
+
+
+def alignment_weights(
+    local: Tensor,
+    global_: Tensor,
+    *,
+    mix: float = 0.5,
+    temperature: float = 0.5,
+    form: WeightForm = "softmax",
+) -> Tensor:
+    """Alignment weight list: better aligned pairs of the batch count more.
+
+    The quality of a pair is ``r = mix * local + (1 - mix) * global_``.
+
+    Args:
+        local: [B] float, local scores in [-1, 1].
+        global_: [B] float, global scores in [-1, 1].
+        mix: share of the local score, 0 to 1.
+        temperature: of ``"softmax"`` and ``"sigmoid"``; small values favour the best pairs.
+        form: ``"softmax"``: B softmax(r / temperature). ``"sigmoid"``: sigmoid(r / temperature)
+            over its mean. ``"mean"``: (1 + r) / 2 over its mean (rescaled, so that no weight is
+            negative). ``"raw"``: r itself, whose mean is not 1.
+
+    Returns:
+        Weights [B], mean 1 and not negative except with ``"raw"``; all 1 where the mean would be 0.
+
+    Raises:
+        ValueError: the shapes differ, ``mix`` is outside [0, 1], ``temperature`` below 1e-30,
+            ``form`` unknown, or a score not finite (on CUDA and in compiled code, which look at no
+            values, all weights are NaN then, of ``"raw"`` that one).
+        TypeError: scores are no dense floating-point tensors.
+
+    Source: DM-WAN, arXiv 2511.00925, names the alignment weight list; equations (6) and (7) in
+    ``docs/methods.md`` are our reading.
+    """
+    name = "alignment_weights"
+    for argument, scores in (("local", local), ("global_", global_)):
+        check_tensor(name, argument, scores)
+        check_has_values(name, argument, scores)
+        if not scores.is_floating_point():
+            raise TypeError(f"{name}: {argument} must be floating point, got {scores.dtype}")
+    if local.ndim != 1 or local.shape != global_.shape:
+        raise ValueError(
+            "alignment_weights: local and global_ must both be [B], got "
+            f"{tuple(local.shape)} and {tuple(global_.shape)}"
+        )
+    if local.device != global_.device:
+        raise ValueError(
+            f"{name}: global_ must be on {local.device} like local, got {global_.device}"
+        )
+    check_finite(name, "local", local)
+    check_finite(name, "global_", global_)
+    mix = as_share(name, "mix", mix)
+    temperature = as_temperature(name, temperature)
+    check_choice(name, "form", form, WeightForm)
+    return reference.alignment_weights(local, global_, mix=mix, temperature=temperature, form=form)
+
+
+def _autocast(function: str, **tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the autocast dtype, where autocast is on; float64 stays."""
+    for argument, tensor in tensors.items():
+        check_tensor(function, argument, tensor)
+    device = next(iter(tensors.values())).device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tuple(tensors.values())
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in tensors.values()
+    )
+
+
+def _reference(
+    text: Tensor,
+    text_mask: Tensor,
+    sketch_keys: Tensor,
+    sketch_values: Tensor,
+    photo_keys: Tensor,
+    photo_values: Tensor,
+    labels: Tensor,
+    options: Any,
+    all_pairs: bool,
+) -> Tensor | TokenWeighting:
+    function: Any = reference.token_weighting
+    if all_pairs:
+        function = reference.token_weighting_all_pairs
+    result: Tensor | TokenWeighting = function(
+        text, text_mask, sketch_keys, sketch_values, photo_keys, photo_values, labels, **options
+    )
+    return result
+
+
+def _pairs(
+    text: Tensor,
+    text_mask: Tensor,
+    weights: Tensor,
+    sketch: tuple[Tensor, Tensor],
+    photo: tuple[Tensor, Tensor],
+    labels: Tensor,
+    temperature: float,
+    keep: bool,
+) -> Tensor | TokenWeighting:
+    wanted = native.KEEP_ALL if keep else native.KEEP_SCORES
+    if not keep and _needs_gradient(text, weights, *sketch, *photo):
+        wanted = native.KEEP_VALID
+    scores, sketch_pooled, photo_pooled, _ = torch.ops.zsbir.token_weighting(
+        text, text_mask, weights, *sketch, *photo, labels, temperature, wanted
+    )
+    return TokenWeighting(scores, sketch_pooled, photo_pooled, None, None)
+
+
+def _needs_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _all_pairs(
+    text: Tensor,
+    text_mask: Tensor,
+    weights: Tensor,
+    sketch: tuple[Tensor, Tensor],
+    photo: tuple[Tensor, Tensor],
+    labels: Tensor,
+    temperature: float,
+    keep: bool,
+) -> Tensor | TokenWeighting:
+    """Sketches in chunks, those of one class together: their texts are one long text to a photo."""
+    del keep
+    rows = _pool(text, text_mask, *sketch, labels, temperature)
+    rows = (reference.unit_rows(rows) * weights[labels][:, :, None]).flatten(1)
+    order = labels.argsort(stable=True)
+
+    def scores(rows: Tensor, labels: Tensor, text: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        classes, which = labels, None
+        if not torch.compiler.is_compiling() and labels.device.type == "cpu":
+            classes, which = labels.unique_consecutive(return_inverse=True)
+        words, nobody = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
+        mask = text_mask[classes].flatten()[None]
+        found = reference.unit_rows(_pool(words, mask, keys, values, nobody, temperature))
+        found = found.view(len(keys), len(classes), rows.shape[1]).transpose(0, 1)
+        if which is not None:
+            found = found[which]
+        return (found @ rows[:, :, None])[:, :, 0]
+
+    if len(order) == 0:  # part of the graph nevertheless
+        nothing = sum(x[:0].sum() for x in (text, *photo))
+        return rows.new_zeros(0, len(photo[0])) + rows.sum() + nothing
+    size = max(1, _CHUNK_ELEMENTS // max(1, len(photo[0]) * rows.shape[1]))
+    parts = [
+        # What is pooled is pooled again in the backward pass, if there is one.
+        checkpoint(scores, *given, use_reentrant=False, preserve_rng_state=False)
+        if _needs_gradient(*given[:1], *given[2:])
+        else scores(*given)
+        for chunk in order.split(size)
+        for given in [(rows[chunk], labels[chunk], text, *photo)]
+    ]
+    return torch.cat(parts)[order.argsort()]
+
+
+def _pool(
+    text: Tensor,
+    text_mask: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Pooled rows of one side, [B, L, V]; zero where the token is padding."""
+    pooled: Tensor
+    _, pooled, *_ = torch.ops.zsbir.token_weighting(
+        text, text_mask, None, keys, values, None, None, labels, temperature, native.KEEP_ALL
+    )
+    return pooled

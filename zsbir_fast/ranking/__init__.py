@@ -1,0 +1,1 @@
+"""How photos are ranked for a sketch. No model is in here: rankers work on embeddings."""

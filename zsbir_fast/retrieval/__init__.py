@@ -1,0 +1,1 @@
+"""From images and files to embeddings: what evaluation and search work on."""

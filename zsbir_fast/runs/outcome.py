@@ -1,0 +1,64 @@
+"""What a finished command has to say, whichever command it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.runs.curves import Points
+from zsbir_fast.runs.explain import ExplainedPairs
+from zsbir_fast.runs.unseen import Embedded
+
+_TABLE_NAMES = {"raw": "raw features", "centred": "centred features"}
+
+
+def table_name(row: str) -> str:
+    """Return what tables call a row of ``metrics.json``."""
+    return _TABLE_NAMES.get(row, row)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a finished command has to say.
+
+    Attributes:
+        title: title of the report.
+        lead: a sentence under it.
+        of_what: what was searched, for the heading of the table.
+        results: row -> result, in the order of the table: ``"chance"``, ``"raw"``, ``"centred"``,
+            ``"trained"`` or ``"features"``. The last one is what the pictures show.
+        embedded: the embeddings of that row.
+        baseline: row that the bars per class are compared with; none if empty.
+        curves: logged numbers by name, as ``read_curves`` gives them.
+        settings: what was run.
+        notes: caveats.
+        explained: pairs of seen classes with their weights; None leaves them out.
+    """
+
+    title: str
+    lead: str
+    of_what: str
+    results: Mapping[str, RetrievalResult]
+    embedded: Embedded
+    baseline: str = ""
+    curves: Mapping[str, Points] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    explained: ExplainedPairs | None = None
+
+    @property
+    def row(self) -> str:
+        """The row of the trained model, or of the features: the last one."""
+        return list(self.results)[-1]
+
+    @property
+    def result(self) -> RetrievalResult:
+        """Its result."""
+        return self.results[self.row]
+
+    @property
+    def table(self) -> dict[str, RetrievalResult]:
+        """The results under the names that tables use."""
+        return {table_name(row): result for row, result in self.results.items()}

@@ -1,0 +1,128 @@
+"""The test of a run: sketches of unseen classes search photos of unseen classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from zsbir_fast.data.benchmarks import Benchmark
+from zsbir_fast.data.images import ImageSet
+from zsbir_fast.data.names import listing, same_names
+from zsbir_fast.methods.contract import Method
+from zsbir_fast.metrics.protocols import Protocol
+from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.ranking.ranker import Ranker
+from zsbir_fast.retrieval.embed import embed_images
+from zsbir_fast.runs.baselines import usual_ks
+from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Queries and a gallery as a model sees them, and how it ranks them.
+
+    Attributes:
+        queries: float32 [Q, D].
+        gallery: float32 [G, D].
+        query_labels: int64 [Q].
+        gallery_labels: int64 [G].
+        names: label -> class name.
+        ranker: ranks the gallery for the queries.
+        sketches: the images of the queries; None where only embeddings are known.
+        photos: the images of the gallery, likewise.
+        leak: classes of the test that the model knows; none in a zero-shot test.
+    """
+
+    queries: Tensor
+    gallery: Tensor
+    query_labels: Tensor
+    gallery_labels: Tensor
+    names: dict[int, str]
+    ranker: Ranker
+    sketches: ImageSet | None = None
+    photos: ImageSet | None = None
+    leak: Leak = NO_LEAK
+
+    def evaluate(
+        self,
+        *,
+        protocol: str | Protocol = "standard",
+        ks: Iterable[int] | None = None,
+        progress: bool = False,
+    ) -> RetrievalResult:
+        """Evaluate the ranking.
+
+        Args:
+            protocol: as for :func:`zsbir_fast.evaluate_retrieval`.
+            ks: cut-offs; default: ``usual_ks``.
+            progress: show progress.
+
+        Returns:
+            The result.
+
+        Raises:
+            ValueError: no query has a relevant photo, or an unknown protocol.
+        """
+        return self.ranker.evaluate(
+            self.queries,
+            self.gallery,
+            self.query_labels,
+            self.gallery_labels,
+            protocol=protocol,
+            ks=usual_ks(len(self.gallery)) if ks is None else ks,
+            progress=progress,
+        )
+
+
+def embed_unseen(
+    model: Method,
+    benchmark: Benchmark,
+    *,
+    chosen_by: Sequence[str] = (),
+    allow_seen: bool = False,
+    **options: Any,
+) -> Embedded:
+    """Embed the test images of a benchmark.
+
+    Args:
+        model: the method; its ``classes`` are those that it was trained on.
+        benchmark: its test sketches are the queries, its test photos the gallery.
+        chosen_by: classes that were held out of training and chose the model's checkpoint.
+        allow_seen: go on where the model knows classes of the test; ``leak`` names them.
+        options: ``batch_size``, ``workers``, ``device`` and ``progress`` of ``embed_images``.
+
+    Returns:
+        Embeddings, labels and the model's ranker.
+
+    Raises:
+        ValueError: sketches and photos have other classes, the model knows some of them, or a set
+            is empty.
+    """
+    sketches, photos = benchmark.test_sketches, benchmark.test_photos
+    if not same_names(sketches.classes, photos.classes):
+        raise ValueError(
+            "embed_unseen: sketches and photos must have the same classes, got "
+            f"{listing(sketches.classes, limit=3)} and {listing(photos.classes, limit=3)}"
+        )
+    leak = check_unseen(
+        "embed_unseen",
+        photos.classes,
+        trained=model.classes,
+        chosen_by=chosen_by,
+        allow_seen=allow_seen,
+    )
+    queries, gallery = (embed_images(model, images, **options) for images in (sketches, photos))
+    return Embedded(
+        queries=queries,
+        gallery=gallery,
+        query_labels=sketches.labels,
+        gallery_labels=photos.labels,
+        names=dict(enumerate(photos.classes)),
+        ranker=model.ranker(),
+        sketches=sketches,
+        photos=photos,
+        leak=leak,
+    )
