@@ -1,8 +1,8 @@
-"""Exact mAP of whole test sets: ours against bare products and against what users would pick.
+"""Exact mAP of whole test sets: ours against bare products and against users' usual choices.
 
 ``python -m benchmarks.bench_batched_map --quick``   a minute, the main rivals at QuickDraw size
 ``python -m benchmarks.bench_batched_map --full --out benchmarks/results/batched_map_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/batched_map_cpu.md``   every row, to the records and a page
 
 One evaluation is mAP@all, mAP@100, mAP@200, P@100 and P@200 of n queries, from embeddings and
 labels. Times are microseconds per query.
@@ -109,7 +109,7 @@ def _counting(data: RetrievalData, device: str) -> Prepared:
 
 
 def _from_scores(data: RetrievalData, device: str) -> Prepared:
-    """What a user calls with a matrix of scores in any order of the gallery, checks included."""
+    """The call of a user with a matrix of scores in any order of the gallery, with its checks."""
     import zsbir_fast as zf
 
     queries, gallery, query_labels, gallery_labels = peers.tensors(data, device)

@@ -1,8 +1,8 @@
-"""Mining and triplet or quadruplet losses: ours against bare distances and what users would pick.
+"""Mining and triplet or quadruplet losses: ours against bare distances and users' usual choices.
 
 ``python -m benchmarks.bench_quadruplet_mining --quick``   a minute, the main rivals at B = 1,024
 ``python -m benchmarks.bench_quadruplet_mining --full --out benchmarks/results/quadruplet_mining_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/quadruplet_mining_cpu.md``   every row, to the records and a page
 
 A step is forward and backward of one loss, from raw float32 features to their gradients. The floor
 is the forward and backward pass of the distances alone. Times are milliseconds per step.

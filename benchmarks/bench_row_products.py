@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_row_products --quick``   a minute, QuickDraw size
 ``python -m benchmarks.bench_row_products --full --out benchmarks/results/row_products_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/row_products_cpu.md``   every row, to the records and a page
 
 One item is a query against the whole gallery, in chunks of 512 queries. Times are microseconds per
 query. The libraries' products are rivals here: theirs may sum in any order, ours in one.

@@ -1,8 +1,8 @@
-"""Token weighting: ours against the memory floor and against what users would write.
+"""Token weighting: ours against the memory floor and against code that users would write.
 
 ``python -m benchmarks.bench_token_weighting --quick``   a minute, mixed lengths
 ``python -m benchmarks.bench_token_weighting --full --out benchmarks/results/token_weighting_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/token_weighting_cpu.md``   every row, to the records and a page
 
 A step is forward and backward of the scores of B pairs, with gradients to the text and to the keys
 and values of both modalities. Times are milliseconds per step.

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_training_step --quick``   under a minute, the bundled encoder
 ``python -m benchmarks.bench_training_step --full --out benchmarks/results/training_step_cpu
---docs docs/performance.md``   every row, written to the records and the document
+--docs benchmarks/results/training_step_cpu.md``   every row, to the records and a page
 
 A step is forward, backward, gradient clipping and AdamW on synthetic images. The floor is the same
 for the encoder alone, with the mean of its features as the loss. Times are milliseconds per step.
@@ -10,7 +10,6 @@ for the encoder alone, with the mean of its features as the loss. Times are mill
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -73,25 +72,20 @@ CASES = {
 # --- the step ------------------------------------------------------------------------------------
 
 
-def _has_impl() -> bool:
-    import zsbir_fast as zf
-
-    return "impl" in inspect.signature(zf.DMWAN).parameters
-
-
 def build(case: Case, impl: str) -> Any:
     """The model of a case, with the same random weights for every ``impl``."""
     import zsbir_fast as zf
+    from zsbir_fast.methods.arguments import typed_arguments
 
-    arguments: dict[str, Any] = {"encoder": case.encoder, "weights": None}
+    arguments: dict[str, Any] = {"encoder": {"name": case.encoder, "weights": None}}
     if case.shipped:
         config = resources.files("zsbir_fast.runs") / "configs" / CONFIG
         arguments = import_module("yaml").safe_load(config.read_text())["model"]
-    if _has_impl():
-        arguments["impl"] = impl
+    arguments["encoder"]["image_size"] = case.pixels
+    arguments["impl"] = impl
     torch.manual_seed(0)
     classes = zf.load_benchmark().seen[: case.P]
-    return zf.DMWAN(classes, **arguments | {"image_size": case.pixels})
+    return zf.DMWAN(classes, **typed_arguments("dmwan", zf.DMWAN, arguments))
 
 
 def _batch(case: Case, device: str) -> dict[str, Tensor]:
@@ -102,13 +96,21 @@ def _batch(case: Case, device: str) -> dict[str, Tensor]:
     return dict(zip(("sketches", "photos"), images, strict=True), labels=labels.to(device))
 
 
-def _stepper(
-    model: nn.Module, case: Case, device: str, loss: Callable[[], Tensor]
-) -> Callable[[int], Tensor]:
-    from zsbir_fast.runs.settings import OptimConfig
-    from zsbir_fast.training.module import parameter_groups
+def _loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    from zsbir_fast.methods.contract import Progress
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, OptimConfig()))
+    (loss,) = model.losses(batch, Progress(step=0, epoch=0, total_steps=1, epochs=1)).per_optimizer
+    value: Tensor = loss
+    return value
+
+
+def _stepper(
+    model: nn.Module, encoder: nn.Module, case: Case, device: str, loss: Callable[[], Tensor]
+) -> Callable[[int], Tensor]:
+    from zsbir_fast.methods.optimizers import adamw
+    from zsbir_fast.methods.settings import OptimConfig
+
+    optimizer = adamw(model, OptimConfig(), backbone=encoder)
 
     def step(n: int) -> Tensor:
         with _precision(case, device):
@@ -136,13 +138,13 @@ def _encoder_step(model: Any, case: Case, device: str) -> Callable[[int], Tensor
         mean: Tensor = features.global_.float().mean() + features.tokens.float().mean()
         return mean
 
-    return _stepper(model.encoder, case, device, loss)
+    return _stepper(model.encoder, model.encoder, case, device, loss)
 
 
 def _whole(impl: str) -> Callable[[Case, str], Prepared]:
     def prepare(case: Case, device: str) -> Prepared:
         model, batch = build(case, impl).to(device).train(), _batch(case, device)
-        step = _stepper(model, case, device, lambda: model.training_loss(batch)["loss"])
+        step = _stepper(model, model.encoder, case, device, lambda: _loss(model, batch))
         return Prepared(step, floor=_encoder_step(model, case, device))
 
     return prepare
@@ -150,10 +152,6 @@ def _whole(impl: str) -> Callable[[Case, str], Prepared]:
 
 def _encoder_alone(case: Case, device: str) -> Prepared:
     return Prepared(_encoder_step(build(case, "fused").to(device).train(), case, device))
-
-
-def _no_choice(case: Case) -> str:
-    return "" if _has_impl() else "this DMWAN has no argument impl"
 
 
 PROVIDERS = [
@@ -165,7 +163,6 @@ PROVIDERS = [
         "rival",
         _whole("reference"),
         devices=BOTH,
-        unfit=_no_choice,
     ),
 ]
 
@@ -182,7 +179,7 @@ def small_error(provider: Provider, case: Case, device: str) -> float:
     for impl in ("fused", "reference"):
         model = build(small, impl).to(device).train()
         with _precision(case, device):
-            loss = model.training_loss(batch)["loss"]
+            loss = _loss(model, batch)
         loss.backward()
         gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
         found.append((loss.detach(), torch.cat(gradients)))
@@ -197,7 +194,7 @@ def _error(provider: Provider, case: Case, result: Tensor) -> float:
 
 
 def _finish(result: Result) -> None:
-    """Share of the encoder's time, and what the kernels save of the rest of the step."""
+    """The share of the encoder's time, and the kernels' saving in the rest of the step."""
     rows = rows_by_name(result)
     share_limits(result, {case: r.p50_us for (case, name), r in rows.items() if name == "encoder"})
     for case in dict.fromkeys(row.case for row in result.rows):

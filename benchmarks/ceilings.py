@@ -1,11 +1,11 @@
-"""What this machine gives at most, and what a call costs: the numbers that others are judged by.
+"""The most that this machine gives, and the cost of a call: numbers that others are judged by.
 
 ``python -m benchmarks.ceilings --device cuda --out ceilings``   a few seconds
 ``python -m benchmarks.ceilings --show ceilings.json``   print a former run
 
-The bandwidth of a large copy, the rates of a large square product in each precision, and the
-microseconds that the caller's thread spends in small calls: asking torch for the current stream,
-an operator of ours, an operator of torch. Products are checked against float64 before timing.
+It measures the bandwidth of a large copy, the rates of a large square product in each precision,
+and the microseconds that the caller's thread spends in small calls: asking torch for the current
+stream, an operator of ours, an operator of torch. Products are checked against float64 first.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 
 class Counter:
-    """A plugin of pytest that counts what has passed."""
+    """A plugin of pytest that counts the tests that passed."""
 
     def __init__(self) -> None:
         self.passed = 0

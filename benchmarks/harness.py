@@ -1,8 +1,8 @@
-"""Check, time and record: what every ``bench_<room>.py`` shares.
+"""Check, time and record: the code that every ``bench_<room>.py`` shares.
 
 Each measurement runs in a process of its own (a clean fork of a server that has only imported
 torch), so that peak memory and thread pools of one provider do not touch the next. A provider's
-result is checked before anything is timed. Kept are the median and the p20-p80 spread over repeats.
+result is checked before anything is timed. A row has the median and the p20-p80 spread of repeats.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from benchmarks.machine import (
     wait_for_idle_cores,
 )
 from benchmarks.processes import call_apart
-from benchmarks.records import Result, Row, quantile, read_records, update_tables, write_records
+from benchmarks.records import Result, Row, document, quantile, read_records, write_records
 from benchmarks.records import report as text_report
 from benchmarks.suite import Provider, Settings, Suite
+from zsbir_fast._files import write_text
 
 # --- one measurement, in a process of its own --------------------------------------------------
 
@@ -38,7 +39,7 @@ def choose_n(time_call: Callable[[int], float], start: int, limit: int, call_s: 
     """How many items make a call that takes ``call_s`` seconds above its fixed cost.
 
     The fixed cost (building an index, say) is left out, so that it is spread over as many items as
-    it would be in use. Found by growing from ``start``; the answer is at most ``limit``.
+    it would be in use. The number grows from ``start``, up to ``limit`` at most.
     """
     n = min(start, limit)
     seconds = time_call(n)
@@ -139,9 +140,9 @@ def run_suite(
     how: Settings,
     keep: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """Measure ``names`` on ``cases``; stderr tells what is under way.
+    """Measure ``names`` on ``cases``; stderr names the row under way.
 
-    ``keep`` is called with every new row, so that a run that is killed leaves what it has.
+    ``keep`` is called with every new row, so that a run that is killed leaves its finished rows.
     """
     owners = metadata.packages_distributions()
     modules = {m.split(".")[0] for p in suite.providers.values() for m in p.requires}
@@ -276,7 +277,7 @@ def parse_args(suite: Suite, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list providers and end")
     parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.csv and STEM.json")
     parser.add_argument(
-        "--docs", type=Path, metavar="FILE.md", help="renew the tables in this document"
+        "--docs", type=Path, metavar="FILE.md", help="write the tables of the run to this page"
     )
     parser.add_argument(
         "--show", type=Path, metavar="FILE.json", help="print a former run, measure nothing"
@@ -330,5 +331,6 @@ def main(suite: Suite, argv: Sequence[str] | None = None) -> int:
     if args.out:
         write_records(result, args.out)
     if args.docs:
-        update_tables(args.docs, result, titles, suite.ours, suite.layout)
+        page = document(result, titles, suite.ours, suite.module, suite.layout)
+        write_text(args.docs, page)
     return int(bool(result.failed))

@@ -1,9 +1,9 @@
-"""The main kernels once each, for ``ncu``, and a table of what it saw.
+"""The main kernels once each, for ``ncu``, and a table of its numbers.
 
 ``ncu ... python -m benchmarks.kernel_profile --run``   a launch or two of every main kernel
 ``python -m benchmarks.kernel_profile --show FILE.csv``   of ``ncu --import ... --page raw --csv``
 
-The kernels: rank counting (batched_map, QuickDraw size), products (row_products, the same),
+The kernels are rank counting (batched_map, QuickDraw size), products (row_products, the same),
 selection (quadruplet_mining, B = 4,096), and forward and backward of the token weighting (bfloat16
 on tensor cores, 5 to 20 words).
 ``--kernels`` prints their names as a regular expression for ``ncu --kernel-name``.
@@ -85,7 +85,7 @@ RUNS: tuple[Callable[[str, bool], None], ...] = (
     run_token_weighting,
 )
 
-# --- what ncu saw --------------------------------------------------------------------------------
+# --- the report of ncu ---------------------------------------------------------------------------
 
 # Heading, factor, and patterns of ncu's metrics: the first that is there counts. Names differ
 # between architectures.
@@ -115,7 +115,7 @@ EXTRA = (
 
 
 def read_launches(lines: Sequence[str]) -> list[dict[str, str]]:
-    """The launches of ``ncu --page raw --csv``; what comes before its header is left out."""
+    """The launches of ``ncu --page raw --csv``; the lines before its header are left out."""
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     rows = list(csv.DictReader(lines[start:]))
     return [row for row in rows if (row.get("ID") or "").isdigit()]  # the row of units has none

@@ -49,7 +49,7 @@ class PeakMemory:
         self.cuda = importlib.import_module("torch").cuda if device == "cuda" else None
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc: what is free, but kept, would hide a peak
+            ctypes.CDLL(None).malloc_trim(0)  # glibc: free memory that is kept would hide a peak
         if self.cuda is not None:
             self.cuda.synchronize()
             self.cuda.reset_peak_memory_stats()

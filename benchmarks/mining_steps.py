@@ -85,7 +85,7 @@ def floor_provider(name: str, title: str, kind: FloorKind, cases: tuple[str, ...
     return Provider(name, title, "floor", prepare, kind, devices=BOTH, bound="flop", cases=cases)
 
 
-# --- what users write themselves -----------------------------------------------------------------
+# --- rivals that users write themselves ----------------------------------------------------------
 
 
 def _hinges(far: Tensor, near: Tensor, margin: float) -> Tensor:

@@ -98,7 +98,7 @@ def score_chunks(
 
 
 def all_scores(queries: Tensor, gallery: Tensor, n: int) -> Tensor:
-    """Scores [n, G] in one matrix, as whoever does not think of memory computes them."""
+    """Scores [n, G] in one matrix, as code computes them that does not save memory."""
     return torch.mm(queries[:n], gallery.T)
 
 
@@ -132,7 +132,7 @@ def _copy(data: RetrievalData, device: str) -> Prepared:
     return Prepared(run)
 
 
-# --- what users write themselves -----------------------------------------------------------------
+# --- rivals that users write themselves ----------------------------------------------------------
 
 
 class Sums:

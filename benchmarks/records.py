@@ -47,13 +47,13 @@ class Row:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other processes took what it needed; a GPU hardly notices busy cores."""
+        """Whether other processes took its cores; a GPU hardly notices busy cores."""
         return self.device == "cpu" and self.other_load > 0.2
 
 
 @dataclass
 class Result:
-    """What a run leaves: facts of the machine, rows, skipped and failed providers, verdicts."""
+    """The result of a run: facts of the machine, rows, skipped and failed providers, verdicts."""
 
     facts: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
@@ -192,7 +192,7 @@ def report(
     module: str,
     layout: Layout = PER_ITEM,
 ) -> str:
-    """What a run prints: machine, a table for each case, verdicts, what was skipped and why."""
+    """The output of a run: machine, a table for each case, verdicts, skipped rows with reasons."""
     blocks = [machine(result.facts)]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
@@ -208,35 +208,38 @@ def report(
     return "\n\n".join(blocks)
 
 
-def update_tables(
-    document: Path,
+def document(
     result: Result,
     titles: Mapping[str, str],
     ours: str,
+    module: str,
     layout: Layout = PER_ITEM,
-) -> None:
-    """Renew what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in a document.
+) -> str:
+    """A Markdown page of a run: machine, a table for each case, verdicts, skipped and failed rows.
 
-    Names: ``OP.DEVICE.CASE`` for a table, ``OP.DEVICE.verdicts``, ``OP.DEVICE.machine``.
-
-    Raises:
-        ValueError: The document has no such place for one of the tables.
+    A part with nothing in it is not printed.
     """
-    text = document.read_text()
-    prefix = f"{result.rows[0].op}.{result.rows[0].device}"
-    blocks = {"machine": machine(result.facts), "verdicts": bullets(result.verdicts)}
+    op, device = module.rpartition("bench_")[2], "GPU" if "gpu" in result.facts else "CPU"
+    blocks = [
+        f"# Measurements of {op} on the {device}",
+        f"`python -m {module} --docs` writes this page. `docs/performance_notes.md` says how the "
+        "rows are measured.",
+        machine(result.facts),
+    ]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
         lines = markdown(table(rows, ours, layout), layout)
-        blocks[case] = f"**{titles.get(case, case)}**\n\n{lines}"
-    for name, block in blocks.items():
-        begin, end = f"<!-- begin {prefix}.{name} -->", f"<!-- end {prefix}.{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"update_tables: {document} must hold {begin} ... {end}, got none")
-        text = f"{before}{begin}\n{block}\n{end}{after}"
-    write_text(document, text)
+        blocks.append(f"## {titles.get(case, case)}\n\n{lines}")
+    if any(row.disturbed for row in result.rows):
+        blocks.append("(!) Other processes took more than 0.2 core during this row.")
+    for heading, lines in (
+        ("Verdicts", result.verdicts),
+        ("Rows that could not run", result.skipped),
+        ("Rows that failed", result.failed),
+    ):
+        if lines:
+            blocks.append(f"## {heading}\n\n" + "\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(blocks) + "\n"
 
 
 def machine(facts: Mapping[str, Any]) -> str:
@@ -254,8 +257,3 @@ def machine(facts: Mapping[str, Any]) -> str:
 
 def _gpu(facts: Mapping[str, Any]) -> list[str]:
     return [f"{facts['gpu']}, driver {facts.get('driver', 'unknown')}, CUDA {facts.get('cuda')}"]
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """A list for a document."""
-    return "\n".join(f"- {line}" for line in lines)

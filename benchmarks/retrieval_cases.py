@@ -55,7 +55,7 @@ WARM_UP = Case("warm_up", Q=12, G=400, C=4, strength=0.3)  # to load libraries
 
 @dataclass(frozen=True)
 class Definition:
-    """What a provider means by its numbers; P@k is hits within k over k or over min(k, R)."""
+    """The definition of a provider's numbers; P@k is hits within k over k or over min(k, R)."""
 
     ap: Literal["standard", "voc"] = "standard"
     at_k: Literal["min_relevant_k", "prefix_positive", "all_relevant"] = "min_relevant_k"
@@ -89,7 +89,7 @@ class RetrievalData:
 
     @classmethod
     def load(cls, case: Case, folder: Path) -> RetrievalData:
-        """What ``save`` wrote."""
+        """The arrays that ``save`` wrote."""
         return cls(case, *(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS))
 
 

@@ -1,4 +1,4 @@
-"""What a bench is made of: providers (its rows), settings, and the suite that holds them."""
+"""The parts of a bench: providers (its rows), settings, and the suite that holds them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Settings:
     timeout_s: float = 90.0  # of one row; then it has failed
     run_s: float = 870.0  # of the run; rows that have not begun by then are left out
     patience_s: float = 0.0  # of the run, for waiting for idle cores and repeating disturbed rows
-    remarks: bool = False  # also find what the suite says beside its rows
+    remarks: bool = False  # also find the lines of the suite beside its rows
 
 
 QUICK = Settings(call_s=0.2, total_s=0.5, timeout_s=15.0, run_s=50.0)

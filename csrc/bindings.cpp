@@ -1,9 +1,9 @@
-// pybind11 module _C: addresses in, nothing out. Every room binds its own functions in
-// <room>/bindings.cpp: no logic there but the choice of the element type, and every function
+// The pybind11 module _C: addresses go in, nothing comes out. Every room binds its own functions in
+// <room>/bindings.cpp. The only logic there is the choice of the element type, and every function
 // releases the GIL. zsbir_fast/ops checks all arguments before it takes an address
-// (tests/ops/test_operator_checks.py). Numbers of rows inside tensors are checked by the CPU
-// kernels, which throw; those of CUDA, which cannot, read nothing beyond and make NaN of the
-// result.
+// (tests/ops/test_operator_checks.py). The CPU kernels check the row numbers inside tensors, and
+// throw; the CUDA kernels cannot throw, so they read nothing beyond the tensor and make the result
+// NaN.
 #include <pybind11/pybind11.h>
 
 #include "common/cpu_features.h"

@@ -33,7 +33,7 @@ def write_atomically(
 
     A reader, or a run that is killed meanwhile, sees the old file or the new one, never a part;
     and what is in place is on the disk. A new file has the permissions that the umask leaves, an
-    old one keeps its own. A symbolic link stays, and what it points to is replaced.
+    old one keeps its own. A symbolic link stays, and its target is replaced.
 
     Args:
         path: the file to write; its folder is made if needed.
@@ -121,7 +121,7 @@ def _is_left_over(path: Path) -> bool:
     pid = int(found["pid"])
     if found["host"] == socket.gethostname()[:64]:
         return pid == os.getpid() or not _is_alive(pid)
-    try:  # nobody can ask another machine for its processes
+    try:  # the processes of another machine cannot be asked for
         return time.time() - path.stat().st_mtime > _DAY
     except FileNotFoundError:
         return False

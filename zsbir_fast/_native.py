@@ -1,4 +1,4 @@
-"""Is the compiled module there, and what does it hold? Imports nothing of torch."""
+"""Finds the compiled module and tells what it holds, without an import of torch."""
 
 from __future__ import annotations
 

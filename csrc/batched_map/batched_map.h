@@ -1,8 +1,8 @@
 // batched_map: exact ranking metrics of Q queries against G gallery items, without sorting the
 // gallery.
 //
-// This header is the contract of the room: what goes in, what comes out, what a tie or an empty row
-// means. It knows nothing of torch or Python. docs/metrics.md defines every metric.
+// This header is the contract of the room: it defines the inputs, the outputs, and the meaning of a
+// tie or an empty row. It knows nothing of torch or Python. docs/metrics.md defines every metric.
 #pragma once
 #include <cstdint>
 

@@ -1,15 +1,15 @@
-// batched_map on the CPU: one query per task, everything of it in one core's cache.
+// batched_map on the CPU: one query per task, and everything about it stays in one core's cache.
 //
-// Algorithm    sort the R relevant keys (slot_table.h); send every other column through the table
-// to
-//              its place among them and count there; prefix sums of the counts give `closer`, and
-//              so the exact rank of each relevant item; metrics.h turns ranks into metrics.
-// Work         O(G) table look-ups, O(R + 4R) for the sort and the table, O(R) divisions
-// Memory       reads 4 G bytes of scores a query (plus 4 G of classes where relevant columns are
-//              scattered), writes one row of doubles; about 120 KiB of workspace a thread at R =
-//              1,805
-// Determinism  integer counts; sums in rank order: bit-identical for any thread count, chunk or
-// SIMD level
+// Algorithm    The R relevant keys are sorted (slot_table.h). Every other column is sent through
+//              the table to its place among them and counted there. Prefix sums of the counts give
+//              `closer`, and so the exact rank of each relevant item. metrics.h turns ranks into
+//              metrics.
+// Work         O(G) table look-ups, O(R + 4R) for the sort and the table, O(R) divisions.
+// Memory       A query reads 4 G bytes of scores (and 4 G of classes where relevant columns are
+//              scattered) and writes one row of doubles. A thread needs about 120 KiB of workspace
+//              at R = 1,805.
+// Determinism  Counts are integers and sums run in rank order, so the result is bit-identical for
+//              any thread count, chunk or SIMD level.
 #include <algorithm>
 #include <vector>
 
@@ -57,7 +57,7 @@ struct Workspace {
     }
   }
 
-  // A column whose key equals the keys [place, group_end[place]): counted at the group's first
+  // A column whose key equals the keys [place, group_end[place]) is counted at the group's first
   // slot, and before those of its items that stand behind it in the gallery.
   void count_tie(int32_t place, int32_t gallery_index) {
     ++tied[place];
@@ -67,8 +67,8 @@ struct Workspace {
     if (behind != end) ++before[behind - index];
   }
 
-  // Prefix sums: from counts by place to counts against each relevant item; adds to `out` [3,
-  // stride].
+  // Prefix sums turn counts by place into counts against each relevant item, which are added to
+  // `out` [3, stride].
   void add_counts(int32_t* out, int64_t stride) const {
     int32_t closer = 0;
     for (int64_t first = 0; first < table.relevant();) {
@@ -94,7 +94,7 @@ struct Row {
   const int32_t* gallery_index;
 };
 
-// Counts one column by search, whatever the table says of it.
+// Counts one column by search, without the table.
 template <class T>
 void count_by_search(const Row<T>& row, int64_t column, T key, Workspace<T>& w) {
   const int32_t place = w.table.place(key);
@@ -105,12 +105,13 @@ void count_by_search(const Row<T>& row, int64_t column, T key, Workspace<T>& w) 
   }
 }
 
-// The second stage, one column at a time but without branches that depend on the data: count every
-// candidate at the first slot of its bucket and list those in occupied buckets; move these on by
-// one slot where they are behind its key; search for the few that tie or meet a second key.
+// The second stage goes column by column, but without branches that depend on the data. It counts
+// every candidate at the first slot of its bucket and lists those in occupied buckets; it moves
+// these on by one slot where they are behind its key; it searches for the few that tie or meet a
+// second key.
 template <class T>
 void count_block(const Row<T>& row, int64_t first_column, Workspace<T>& w) {
-  // Locals, so that a store to one list does not make the compiler load all the others again.
+  // These are locals, so that a store to one list does not make the compiler load the others again.
   const Candidates<T>& c = w.candidates;
   const int32_t size = c.size;
   const int32_t* const bucket = c.bucket;
@@ -175,8 +176,9 @@ void count_range_unmapped(const Row<T>& row, int64_t begin, int64_t end, const F
   }
 }
 
-// Counts the non-relevant columns of one row against the keys in w.table; [skip_begin, skip_end)
-// are known to be relevant, and `classes` tells of the others where that is not known.
+// Counts the non-relevant columns of one row against the keys in w.table. The columns [skip_begin,
+// skip_end) are known to be relevant; `classes` tells which of the others are, and is nullptr if
+// none is.
 template <class T>
 void count_row(const Scores<T>& s, int64_t query, const int32_t* classes, int64_t skip_begin,
                int64_t skip_end, SelectCandidates<T> select, Workspace<T>& w) {
@@ -208,9 +210,9 @@ int64_t longest(const int64_t* offsets, int64_t rows) {
   return most;
 }
 
-// The columns of a class, where they stand side by side: [begin, end), else begin = end = 0. A
-// gallery sorted by class (what evaluate_retrieval prepares) has them so: stepping over them spares
-// the look at every column's class.
+// The columns of a class where they stand side by side: [begin, end); elsewhere begin = end = 0. A
+// gallery sorted by class, as evaluate_retrieval prepares it, has them side by side, and stepping
+// over them spares the look at every column's class.
 struct Range {
   int64_t begin = 0, end = 0;
 };
@@ -228,8 +230,8 @@ std::vector<Range> class_ranges(const int64_t* class_offsets, const int32_t* cla
   return ranges;
 }
 
-// Relevant keys of a query, in the order of the gallery, into the sorted table; how many there are.
-// Those that take no part (NaN) are left out, as they are among the other columns.
+// Puts the relevant keys of a query, in the order of the gallery, into the sorted table and returns
+// their number. Keys that take no part (NaN) are left out, as they are among the other columns.
 template <class T>
 int64_t gather_relevant(const Scores<T>& s, int64_t query, const int32_t* columns, int64_t relevant,
                         Workspace<T>& w) {

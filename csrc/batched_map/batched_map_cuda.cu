@@ -1,5 +1,4 @@
-// Launchers of batched_map on CUDA: grid and shared memory for this device and problem, nothing
-// else.
+// Launchers of batched_map on CUDA: they choose grid and shared memory for this device and problem.
 #include <algorithm>
 #include <cstdint>
 #include <string>

@@ -1,32 +1,28 @@
-// batched_map on CUDA: rank every relevant item of Q queries among G gallery items, without a sort.
+// batched_map on CUDA: ranks each relevant item of Q queries among G gallery items without a sort.
 //
-// In / out     scores T[Q,G], classes int32[Q], int32[G], and each query's relevant items, sorted
-//              ->  counts int32[3,nnz] (added to), then metrics double[Q, 5 + 4 n_ks];
-//              batched_map.h
+// In / out     scores T[Q,G], classes int32[Q] and int32[G], and each query's sorted relevant items
+//              -> counts int32[3,nnz] (added to), then metrics double[Q, 5 + 4 n_ks]; see
+//              batched_map.h.
 // Algorithm    rank_counts_kernel: every non-relevant column looks up its place among the R sorted
-// keys
-//              (a table of 2 x capacity buckets over their range, then a search within its bucket)
-//              and increments a counter there; prefix sums of the counters are the counts. A column
-//              that ties takes a second path. ranking_metrics_kernel: metrics.h, one thread per
-//              query.
-// Work         G look-ups per query, O(R + capacity) for table and sums; R > capacity:
-// ceil(R/capacity)
-//              passes over the row
-// Memory       reads 4QG bytes of scores (float) once per pass, and 4G of classes that stay in L2;
-//              Q=1000, G=54151: 217 MB, floor 45 us at 4.8 TB/s. Shared memory, not this, is the
-//              limit: README.md, Cost
-// Mapping      a block per (query, gallery slice): blockIdx.x, blockIdx.y; 16-byte loads, two in
-// flight
-//              per thread; keys, table and counters in shared memory; one merge by atomicAdd at the
-//              end
-// Numerics     keys are only compared; a rounded bucket number does not matter, because the map
-// from
+//              keys (a table of 2 x capacity buckets over their range, then a search within its
+//              bucket) and increments a counter there; prefix sums of the counters are the counts.
+//              A column that ties takes a second path. ranking_metrics_kernel runs metrics.h, one
+//              thread per query.
+// Work         G look-ups per query, O(R + capacity) for table and sums. Where R > capacity,
+//              ceil(R / capacity) passes over the row are needed.
+// Memory       One pass reads 4QG bytes of scores (float) and 4G of classes, which stay in L2. For
+//              Q=1000 and G=54151 that is 217 MB, with a floor of 45 us at 4.8 TB/s. The limit is
+//              shared memory, not this: see README.md, Cost.
+// Mapping      A block takes a (query, gallery slice): blockIdx.x, blockIdx.y. Each thread has two
+//              16-byte loads in flight. Keys, table and counters are in shared memory; one merge by
+//              atomicAdd ends the block.
+// Numerics     Keys are only compared. A rounded bucket number does no harm, because the map from
 //              key to bucket is monotone (a subtraction, a product with a non-negative constant, a
-//              clamp)
-// Determinism  bitwise: all sums over columns are integers; metrics sum in rank order, in one
-// thread Limits       R, G < 2^31; slices <= 2^30 columns; capacity <= 32,767; blockDim.x a
-// multiple of 32;
-//              NaN: takes no part; infinities are fine
+//              clamp).
+// Determinism  Bitwise: all sums over columns are integers; metrics are summed in rank order, in
+//              one thread.
+// Limits       R, G < 2^31; slices of at most 2^30 columns; capacity <= 32,767; blockDim.x a
+//              multiple of 32. A NaN takes no part; infinities are fine.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -39,8 +35,7 @@
 namespace zsbir::batched_map {
 
 constexpr int32_t kRankCountsThreads = 512;
-// Blocks of 49 KB that an SM holds: 3 on data-centre chips (at most 42 registers), else no more
-// than 2.
+// Blocks of 49 KB that an SM holds: 3 on data-centre chips (with at most 42 registers), else 2.
 #if defined(__CUDA_ARCH__) && \
     (__CUDA_ARCH__ == 800 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200))
 constexpr int32_t kRankCountsBlocksPerSm = 3;
@@ -48,7 +43,7 @@ constexpr int32_t kRankCountsBlocksPerSm = 3;
 constexpr int32_t kRankCountsBlocksPerSm = 2;
 #endif
 
-// 16 bytes of a row, and as many classes.
+// 16 bytes of a row, and the classes of its columns.
 template <class T>
 struct Pack;
 template <>
@@ -85,7 +80,7 @@ struct Pack<double> {
   }
 };
 
-// What a block keeps in shared memory, for up to `capacity` relevant items at a time.
+// The shared memory of a block, for up to `capacity` relevant items at a time.
 template <class T, int32_t capacity>
 struct RankCountsShared {
   static_assert(capacity >= 1 && capacity <= 32767, "entry holds a slot and a flag in 16 bits");
@@ -188,8 +183,8 @@ struct Segment {
     atomicAdd(&s.between[place], 1);
   }
 
-  // A column that ties with the group of keys that begins at `place`. It stands before those of its
-  // items that have a larger index: a suffix of the group.
+  // A column that ties with the group of keys that begins at `place`. It stands before those items
+  // of the group that have a larger index, which are a suffix of the group.
   __device__ __forceinline__ void count_tie(int32_t place, int32_t gallery_index) {
     const int32_t end = group_end(place);
     int32_t last = end;
@@ -208,9 +203,9 @@ struct Segment {
     }
   }
 
-  // closer[j] = all columns between or tied ahead of j; tied[j] = those noted at the end of j's
-  // group; tied_before[j] = prefix sum of differences. Every thread takes a run of neighbouring
-  // items.
+  // closer[j] counts all columns between or tied ahead of j; tied[j] those noted at the end of j's
+  // group; tied_before[j] is the prefix sum of the differences. Every thread takes a run of
+  // neighbouring items.
   __device__ void add_counts(int32_t* closer, int32_t* tied, int32_t* tied_before) {
     const int32_t run = (count + blockDim.x - 1) / blockDim.x;
     const int32_t begin = min(int32_t(threadIdx.x) * run, count), end = min(begin + run, count);
@@ -255,7 +250,7 @@ struct Slice {
   int32_t own_class;
   T sign;  // key = sign * score; exact, and -0 still ties with 0
 
-  // A relevant column turns into NaN, which no comparison counts, as those that take no part are.
+  // A relevant column turns into NaN, which no comparison counts, like a column that takes no part.
   __device__ __forceinline__ T key(T score, int32_t class_of) const {
     return class_of == own_class ? T(NAN) : sign * score;
   }
@@ -278,8 +273,7 @@ struct Slice {
     }
   }
 
-  // Streams the slice past the segment; returns how many of this thread's columns are ahead of all
-  // keys.
+  // Streams the slice past the segment. Returns how many of this thread's columns precede all keys.
   template <class S>
   __device__ int32_t stream(S& segment) const {
     constexpr int32_t width = Pack<T>::columns;
@@ -319,7 +313,7 @@ struct Slice {
   static constexpr int32_t kInFlight = 2;  // 1,536 threads x 32 B: twice what hides HBM latency
 };
 
-// grid (Q, slices); dynamic shared memory: a RankCountsShared<T, capacity>.
+// The grid is (Q, slices), the dynamic shared memory a RankCountsShared<T, capacity>.
 template <class T, int32_t capacity>
 __global__ void __launch_bounds__(kRankCountsThreads, kRankCountsBlocksPerSm)
     rank_counts_kernel(Scores<T> scores, Relevant<T> relevant, int32_t* counts,
@@ -347,12 +341,11 @@ __global__ void __launch_bounds__(kRankCountsThreads, kRankCountsBlocksPerSm)
     __syncthreads();  // every column is counted before the counters are summed
     int32_t* out = counts + offset + first;
     segment.add_counts(out + kCloser * nnz, out + kTied * nnz, out + kTiedBefore * nnz);
-    __syncthreads();  // all have read keys, counters and totals before the next segment replaces
-                      // them
+    __syncthreads();  // keys, counters and totals are read before the next segment replaces them
   }
 }
 
-// One thread per query.
+// A thread takes a query.
 template <class T>
 __global__ void ranking_metrics_kernel(int64_t queries, Relevant<T> relevant, const int32_t* counts,
                                        Definition definition, double* out) {

@@ -14,7 +14,7 @@ namespace zsbir::batched_map {
 
 namespace {
 
-// Plain C++: a compaction without branches (whether a column counts is a coin toss that the branch
+// Plain C++: a compaction without branches (whether a column counts is a coin toss, which a branch
 // predictor would lose), then the bucket numbers in a loop that the compiler vectorises.
 template <class T>
 inline __attribute__((always_inline)) void select_plain(const T* scores, const int32_t* classes,
@@ -50,8 +50,8 @@ __attribute__((target("avx2"))) void select_avx2(const T* scores, const int32_t*
   select_plain(scores, classes, columns, filter, out);
 }
 
-// 16 columns at a time. The compaction goes through a register (compress, then a plain store): the
-// compressing store is slow on AMD.
+// Takes 16 columns at a time. The compaction goes through a register (compress, then a plain
+// store), because the compressing store is slow on AMD.
 __attribute__((target("avx512f,avx512vl"))) void select_avx512(const float* scores,
                                                                const int32_t* classes,
                                                                int32_t columns,
@@ -74,7 +74,7 @@ __attribute__((target("avx512f,avx512vl"))) void select_avx512(const float* scor
       keep = _mm512_mask_cmpneq_epi32_mask(keep, _mm512_maskz_loadu_epi32(keep, classes + i), own);
     }
     const __m512 kept = _mm512_maskz_compress_ps(keep, key);
-    // The second operand of max is what a NaN (overflow times zero) turns into.
+    // A NaN (overflow times zero) turns into the second operand of max.
     const __m512 scaled =
         _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(kept, lowest), scale), _mm512_setzero_ps());
     _mm512_storeu_ps(out.key + size, kept);

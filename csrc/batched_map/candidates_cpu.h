@@ -16,7 +16,7 @@ struct Candidates {
   int32_t size = 0;
 };
 
-// What this stage needs to know of a query (slot_table.h explains the map from keys to buckets).
+// The facts of a query that this stage needs (slot_table.h explains the map from keys to buckets).
 template <class T>
 struct Filter {
   T lowest, highest, scale;

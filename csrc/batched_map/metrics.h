@@ -1,10 +1,10 @@
-// One query's counts -> one row of metrics. The same code runs in the CPU kernel, in the CUDA
-// kernel and in the emulation of CUDA, so that they agree to the last bit. docs/metrics.md has the
-// formulas.
+// Turns the counts of one query into one row of metrics. The same code runs in the CPU kernel, in
+// the CUDA kernel and in the emulation of CUDA, so that they agree to the last bit. docs/metrics.md
+// has the formulas.
 //
-// Work: O(R) divisions in double (plus, under `expected`, the items of tied groups); no memory but
-// the row itself. Sums run in rank order, sequentially: the result does not depend on threads or
-// chunks.
+// The work is O(R) divisions in double, and under `expected` the items of tied groups. No memory is
+// needed but the row itself. Sums run sequentially in rank order, so the result does not depend on
+// threads or chunks.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -78,7 +78,7 @@ ZSBIR_HD double precision_sum(const QueryCounts<T>& q, int64_t hits, ApKind ap, 
   return sum;
 }
 
-// What the first k items of a ranking give; k < 0 stands for the whole gallery.
+// The counts of the first k items of a ranking; k < 0 stands for the whole gallery.
 struct Prefix {
   double precision_sum;  // numerator of AP@k
   double hits;           // relevant items among them (an expectation under grouped and expected)
@@ -91,8 +91,8 @@ ZSBIR_HD Prefix ordered_prefix(const QueryCounts<T>& q, int64_t k, ApKind ap, Ti
   return {precision_sum(q, hits, ap, ties), double(hits), hits > 0 ? 1.0 : 0.0};
 }
 
-// `grouped`: one threshold per tie group, precision at its end. A group cut by k ends there and
-// holds its expected share of relevant items.
+// `grouped` has one threshold per tie group and takes the precision at its end. A group that k cuts
+// ends there and holds its expected share of relevant items.
 template <class T>
 ZSBIR_HD Prefix grouped_prefix(const QueryCounts<T>& q, int64_t k, ApKind ap) {
   double sum = 0.0, hits = 0.0;
@@ -195,7 +195,7 @@ ZSBIR_HD double ap_normaliser(Normaliser normaliser, int64_t k, int64_t relevant
   }
 }
 
-// AP@all under `ties`, and between what the orders of tied items can make of it.
+// AP@all under `ties`, and the lowest and highest AP@all that an order of the tied items can give.
 struct ApRange {
   double ap, worst, best;
 };

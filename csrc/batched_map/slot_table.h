@@ -1,15 +1,16 @@
 // The relevant keys of one query, sorted, and a table that finds the place of any key among them.
 //
-// Algorithm   a linear map sends the range [lowest, highest] relevant key onto about 8R buckets; a
-//             counting sort over the buckets sorts the keys and leaves, for every bucket, the slot
-//             of its first key and whether it is *occupied*. A key in an empty bucket has its place
-//             from one table look-up, with no comparison; in an occupied one two comparisons
-//             usually do. The map is monotone in floating point (a subtraction, a product with a
-//             positive constant and a truncation all are), so the place is exact.
-// Cost        O(R + buckets) to build; 32 KiB of table at R = 1,805: it fits the first-level cache
-// Limits      where the map does not exist (range overflow, R > 32,766) the place is found by
-// binary
-//             search; in a bucket with many keys (one outlier stretches the range) likewise.
+// Algorithm    A linear map sends the range [lowest, highest] of relevant keys onto about 8R
+//              buckets. A counting sort over the buckets sorts the keys and leaves, for every
+//              bucket, the slot of its first key and whether it is *occupied*. A key in an empty
+//              bucket gets its place from one table look-up, with no comparison; in an occupied one
+//              two comparisons usually do. The map is monotone in floating point (a subtraction, a
+//              product with a positive constant and a truncation all are), so the place is exact.
+// Cost         O(R + buckets) to build. The table takes 32 KiB at R = 1,805 and fits the
+//              first-level cache.
+// Limits       Where the map does not exist (range overflow, R > 32,766) the place is found by
+//              binary search, and so it is in a bucket with many keys (one outlier stretches the
+//              range).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -138,7 +139,7 @@ class SlotTable {
     constexpr uint64_t kOnes = 0x0001000100010001u, kTops = 0x8000800080008000u;
     uint64_t before = 0;
     uint16_t* start =
-        start_.data();  // locals: what memcpy writes might be members, for all C++ knows
+        start_.data();  // locals: the compiler must assume that memcpy writes to members
     uint16_t* entry = entry_.data();
     const int32_t buckets = buckets_;
     for (int32_t b = 0; b < buckets; b += 4) {

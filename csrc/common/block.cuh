@@ -1,6 +1,6 @@
-// What the threads of a block do together; shared by the kernels of all rooms.
+// What the threads of a block do together; the kernels of all rooms share it.
 //
-// Blocks are one-dimensional and a multiple of 32 threads; every thread of the block calls.
+// Blocks are one-dimensional, with a multiple of 32 threads, and every thread of the block calls.
 #pragma once
 #include <cstdint>
 
@@ -24,8 +24,8 @@ __device__ __forceinline__ V warp_sum(V value) {
   return value;
 }
 
-// Sum of the values of all threads before this one. warp_totals [kMaxWarps] is shared scratch: sync
-// before writing to it again.
+// The sum of the values of all threads before this one. warp_totals [kMaxWarps] is shared scratch:
+// sync before writing to it again.
 template <class V>
 __device__ __forceinline__ V block_exclusive_sum(V value, V* warp_totals) {
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -41,7 +41,7 @@ __device__ __forceinline__ V block_exclusive_sum(V value, V* warp_totals) {
   return ahead + inclusive - value;
 }
 
-// Sum over all threads of the block, in thread 0; always added in the same order. warp_totals
+// The sum over all threads of the block, in thread 0, always added in the same order. warp_totals
 // [kMaxWarps] is shared scratch: sync before writing to it again.
 template <class V>
 __device__ __forceinline__ V block_sum(V value, V* warp_totals) {

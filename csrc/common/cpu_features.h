@@ -1,4 +1,4 @@
-// Which SIMD instructions this CPU has, asked once at run time; binaries are built for the
+// Which SIMD instructions this CPU has. It is asked once at run time: binaries are built for the
 // baseline.
 #pragma once
 
@@ -11,8 +11,9 @@ enum class Simd { baseline, avx2, avx512 };
 Simd simd_level();
 const char* simd_name(Simd level);
 
-// Whether products of bfloat16 have units of their own (AMX) that the operating system lets us use:
-// a product in bfloat16 then takes a fraction of one in float32, else it takes longer.
+// Whether products of bfloat16 have units of their own (AMX) that the operating system lets us use.
+// If so, a product in bfloat16 takes a fraction of the time of one in float32; else it takes
+// longer.
 bool has_bfloat16_matrix_units();
 
 }  // namespace zsbir

@@ -1,5 +1,6 @@
-// What every launcher does around its kernels: the tensors' device, the caller's stream, and an
-// error that names the kernel. Nothing here waits, unless ZSBIR_DEBUG_SYNC=1 asks for it.
+// What every launcher does around its kernels: it takes the tensors' device and the caller's
+// stream, and raises errors that name the kernel. Nothing here waits, unless ZSBIR_DEBUG_SYNC=1
+// asks for it.
 #pragma once
 #include <cuda_runtime.h>
 

@@ -15,7 +15,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// What a storage type is computed in.
+// The type in which a storage type is computed.
 template <class S>
 struct Accumulator {
   using Type = float;

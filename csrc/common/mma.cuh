@@ -1,18 +1,21 @@
-// Products on tensor cores: what a warp multiplies at a time.
+// Products on tensor cores: the tiles that a warp multiplies at a time.
 //
-// In / out     16 x 16 values of A and 16 x 8 of B, float16 or bfloat16 in registers -> sums float
+// In / out     16 x 16 values of A and 16 x 8 of B, float16 or bfloat16 in registers -> sums in
+//              float.
 // Algorithm    mma.sync.aligned.m16n8k16.row.col.f32.{f16,bf16}.{f16,bf16}.f32 (PTX ISA manual,
-//              "Matrix Fragments for mma.m16n8k16 with floating point types")
-// Mapping      lane 4 g + t; a register holds two neighbours along k, the first in its low half:
+//              "Matrix Fragments for mma.m16n8k16 with floating point types").
+// Mapping      The lane is 4 g + t. A register holds two neighbours along k, the first in its low
+//              half:
 //                a[0] A[g, 2t]  a[1] A[g+8, 2t]  a[2] A[g, 2t+8]  a[3] A[g+8, 2t+8]
 //                b[0] B[2t, g]  b[1] B[2t+8, g]
 //                sum[0], sum[1] C[g, 2t], C[g, 2t+1]    sum[2], sum[3] C[g+8, 2t], C[g+8, 2t+1]
-//              k and n have no meaning of their own: whoever loads A and B in one order of k, and
-//              stores C in B's order of n, may choose both so that a lane loads 16 bytes at once
-// Numerics     products are exact; how the 16 of them are rounded on the way to float is the
-//              hardware's choice, within the error of a sum of floats
-// Determinism  the same bits for the same bits on one architecture
-// Limits       sm_80 or newer; all 32 lanes call, with the same `rows` and `columns`
+//              The order of k and n has no meaning of its own: a caller that loads A and B in one
+//              order of k, and stores C in B's order of n, may choose both so that a lane loads 16
+//              bytes at once.
+// Numerics     Products are exact. How the 16 of them are rounded on the way to float is the
+//              hardware's choice, within the error of a sum of floats.
+// Determinism  The same input gives the same bits on one architecture.
+// Limits       sm_80 or newer; all 32 lanes call, with the same `rows` and `columns`.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -22,7 +25,8 @@
 
 namespace zsbir {
 
-// Only what is compiled for sm_80 or newer can run the kernels; launchers ask for this capability.
+// Only code that is compiled for sm_80 or newer can run the kernels; launchers ask for this
+// capability.
 constexpr int32_t kMmaCapability = 8;
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

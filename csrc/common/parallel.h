@@ -1,6 +1,6 @@
-// Loops over independent rows on the CPU. The default number of OpenMP threads, and nothing else:
-// it follows torch.set_num_threads (one shared runtime), and an explicit count hangs in forked
-// workers.
+// Loops over independent rows on the CPU. They use OpenMP's default number of threads and never
+// name a count of their own: the default follows torch.set_num_threads (one shared runtime), and an
+// explicit count hangs in forked workers.
 #pragma once
 #include <cstdint>
 

@@ -1,6 +1,6 @@
-// Vectors of the SIMD levels under one name: simd::<level>::Vector<T> has Vec, kLanes, load (from
-// aligned memory), loadu, strided (elements `stride` apart), store (to any), set, zero, sub, fma,
-// sqrt.
+// The vectors of the SIMD levels under one name: simd::<level>::Vector<T> has Vec, kLanes, load
+// (from aligned memory), loadu, strided (elements `stride` apart), store (to any), set, zero, sub,
+// fma and sqrt.
 //
 // Code for a level is written once in an .inl that is included between the pragmas of each level
 // (row_products/product_tiles.inl); a function without them cannot inline these.
@@ -16,8 +16,8 @@
 namespace zsbir::simd {
 
 namespace baseline {
-// Single elements, which the compiler joins as it can. Without a fused multiply-add where the
-// processor has none: calling a library for it would cost a hundred times as much.
+// Single elements, which the compiler joins where it can. There is no fused multiply-add where the
+// processor has none: a library call for it would cost a hundred times as much.
 template <class T>
 struct Vector {
   using Vec = T;

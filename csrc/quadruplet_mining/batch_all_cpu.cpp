@@ -1,12 +1,13 @@
-// Batch-all sums on the CPU: the thresholds of a row are few, the values many. Sort the thresholds,
-// find for every value how many of them it lies below, and everything follows from such counts:
+// Batch-all sums on the CPU. A row has few thresholds and many values, so the thresholds are sorted
+// and every value finds the number of thresholds that it lies below. All sums follow from such
+// counts:
 //
 //   sum of max(0, t - x) over t > x  =  (sum of those t) - k x,   k = number of t > x
 //   derivative by x = -k,  by t = number of x < t
 //
-// Work         rows x values x min(P / lanes, log P) for P thresholds of a row, once more to sort
-// Memory       reads the two matrices once, writes the derivatives once; O(columns) a thread
-// Numerics     comparisons in the element type, counts exact, sums in double in a fixed order
+// Work         rows x values x min(P / lanes, log P) for P thresholds of a row, once more to sort.
+// Memory       The two matrices are read once, the derivatives written once; O(columns) a thread.
+// Numerics     Comparisons are in the element type, counts exact, sums in double in a fixed order.
 #include <algorithm>
 #include <vector>
 
@@ -43,7 +44,7 @@ void gather_thresholds(const HingeRows<T>& p, int64_t r, RowWorkspace<T>& w) {
   w.counts.assign(w.thresholds.size(), 0);
 }
 
-// Weight 0 takes the columns of the row's own class out.
+// A weight of 0 takes the columns of the row's own class out.
 template <class T>
 void weigh_values(const HingeRows<T>& p, int64_t r, RowWorkspace<T>& w) {
   w.weights.resize(p.value_columns);
@@ -166,7 +167,7 @@ void probe_pairs_cpu(const Probes<T>& p, double* sums, T* by_value, int64_t* hit
         threshold_sum -= p.by_class_sums[at - p.by_class];
         ++own[count + 1 + (at - p.by_class)];
       }
-      // Of no threshold at all the difference of sums would be a rounding error, not 0.
+      // With no threshold at all the difference of sums would be a rounding error, not 0.
       if (above > 0) sum += threshold_sum - double(above) * double(x);
       by_value[q * p.columns + n] = T(-above);
     }

@@ -8,9 +8,9 @@
 
 namespace zsbir::quadruplet_mining {
 
-using Counter = unsigned long long;  // what 64-bit atomics take
+using Counter = unsigned long long;  // the type of 64-bit atomics
 
-// How many of the ascending keys are below x, or not above it.
+// The number of ascending keys that are below x, or not above it.
 template <class T>
 __device__ __forceinline__ int64_t keys_below(const T* keys, int64_t count, T x, bool or_equal) {
   int64_t first = 0;
@@ -29,7 +29,7 @@ __device__ __forceinline__ int64_t keys_below(const T* keys, int64_t count, T x,
 
 constexpr int32_t kHingeThreads = 256;
 
-// Thresholds of a row are taken kCapacity at a time (a power of two): one pass over the values
+// kCapacity thresholds of a row (a power of two) are taken at a time: one pass over the values
 // each.
 template <class T, int32_t kCapacity>
 struct HingeRowShared {
@@ -48,7 +48,7 @@ struct HingeRow {
   HingeRowShared<T, kCapacity>& s;
   int32_t taken, total;  // thresholds in shared memory; thresholds of the row
 
-  // The own columns number `first` to `first + kCapacity`, in ascending order.
+  // Gathers the row's own columns number `first` to `first + kCapacity`, in ascending order.
   __device__ void gather(int32_t first) {
     total = 0;
     int32_t turn = 0;
@@ -69,7 +69,7 @@ struct HingeRow {
     taken = min(max(total - first, 0), kCapacity);
   }
 
-  // Bitonic sort (Batcher, 1968) of (key, column); what is missing to a power of two is +inf.
+  // A bitonic sort (Batcher, 1968) of (key, column); +inf fills up to a power of two.
   __device__ void sort() {
     int32_t size = 1;
     while (size < taken) size *= 2;
@@ -139,7 +139,7 @@ struct HingeRow {
   }
 };
 
-// One block per row; dynamic shared memory: a HingeRowShared.
+// A block takes a row; its dynamic shared memory is a HingeRowShared.
 template <class T, int32_t kCapacity>
 __global__ void __launch_bounds__(kHingeThreads, 4)
     hinge_rows_kernel(HingeRows<T> problem, double* sums, double* active, T* by_threshold,
@@ -159,8 +159,7 @@ __global__ void __launch_bounds__(kHingeThreads, 4)
     row.gather(first);
     row.sort();
     sum += row.stream(first == 0, out_v);
-    __syncthreads();  // every value is counted, and both matrices are written, before the counts
-                      // are
+    __syncthreads();  // values are counted and both matrices written before the counts are written
     sum += row.write_counts(out_t, counted);
     first += kCapacity;  // gather() waits for all threads before it replaces a key
   } while (first < row.total);
@@ -172,7 +171,8 @@ __global__ void __launch_bounds__(kHingeThreads, 4)
   }
 }
 
-// One block per row. The counters are shared by all blocks: integers, so any order gives the same.
+// A block takes a row. All blocks share the counters: they are integers, so any order gives the
+// same.
 template <class T>
 __global__ void probe_pairs_kernel(Probes<T> p, double* sums, T* by_value, Counter* hits,
                                    Counter* class_hits) {
@@ -207,7 +207,7 @@ __global__ void probe_pairs_kernel(Probes<T> p, double* sums, T* by_value, Count
 
 // --- counting non-zero quadruplets --------------------------------------------------------------
 
-// One warp per pair of a row and a column; grid (columns in blocks, rows).
+// A warp takes a pair of a row and a column; the grid is (columns in blocks, rows).
 template <class T>
 __global__ void union_counts_kernel(UnionRows<T> p, T* out) {
   const int64_t r = blockIdx.y;
@@ -227,7 +227,7 @@ __global__ void union_counts_kernel(UnionRows<T> p, T* out) {
   if (threadIdx.x % kWarp == 0) out[r * p.columns + c] = T(inside);
 }
 
-// One warp per entry of by_class; totals [count] of its non-zero quadruplets.
+// A warp takes an entry of by_class; totals [count] has its number of non-zero quadruplets.
 template <class T>
 __global__ void probe_union_kernel(ProbeUnion<T> p, int64_t* totals) {
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;

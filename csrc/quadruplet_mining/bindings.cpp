@@ -69,7 +69,7 @@ void bind_arguments(py::module_& m) {
            py::arg("members") = 0, py::arg("member_offsets") = 0);
 }
 
-// f(zero of the element type) under a released lock: what every binding below does.
+// Calls f(zero of the element type) without the lock, as every binding below does.
 template <class... Args, class F>
 auto typed(F f) {
   return

@@ -1,7 +1,7 @@
-// A block of distances with the vectors of one SIMD level; included once for each level by
-// distances_cpu.cpp, which names ZSBIR_VECTOR (common/vectors.h) and ZSBIR_TILE_ROWS.
+// A block of distances with the vectors of one SIMD level. distances_cpu.cpp includes it once for
+// each level and names ZSBIR_VECTOR (common/vectors.h) and ZSBIR_TILE_ROWS.
 //
-// Mapping: kTileRows rows by two vectors of columns are summed in registers; one element of the
+// Mapping: kTileRows rows by two vectors of columns are summed in registers. One element of the
 // width costs two loads and, for each of the 2 kTileRows accumulators, a subtraction with a
 // broadcast from memory and a fused multiply-add. A panel (64 KB at width 512) stays in the
 // second-level cache for all rows of the block.

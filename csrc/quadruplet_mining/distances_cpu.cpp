@@ -1,8 +1,9 @@
-// Distances of all pairs of rows on the CPU, what batch-all losses are made of.
+// Distances of all pairs of rows on the CPU, which batch-all losses are made of.
 //
-// A distance is summed directly, (a - b)^2 over the width, not from |a|^2 + |b|^2 - 2 a.b: no
-// cancellation, equal pairs have equal distances, and the cost is that of a product (a subtraction
-// and a fused multiply-add for each element where a product needs one fused multiply-add).
+// A distance is summed directly, (a - b)^2 over the width, not from |a|^2 + |b|^2 - 2 a.b. Nothing
+// cancels, equal pairs have equal distances, and the cost is close to that of a product: a
+// subtraction and a fused multiply-add for each element, where a product needs one fused
+// multiply-add.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -36,7 +37,7 @@ class AlignedArray {
   std::unique_ptr<T, decltype(&std::free)> memory_;
 };
 
-// A copy of rows as panels [ceil(count / kPanel), width, kPanel]; what is missing is 0.
+// A copy of rows as panels [ceil(count / kPanel), width, kPanel]; missing rows are 0.
 template <class T>
 struct PackedRows {
   explicit PackedRows(Rows<T> rows);
@@ -126,12 +127,12 @@ void pair_distances_cpu(Rows<T> a, Rows<T> b, Distance distance, T* out) {
   const int64_t rows = block_rows(a.count), n = b.count;
   parallel_rows((a.count + rows - 1) / rows, [&](int64_t number, int) {
     const int64_t begin = number * rows, end = std::min(begin + rows, a.count);
-    // Of a set with itself only the upper triangle is computed: (x - y)^2 = (y - x)^2 in all bits.
+    // A set with itself needs only the upper triangle: (x - y)^2 = (y - x)^2 in all bits.
     const int64_t first = itself ? begin / kPanel<T> : 0;
     block({a.data + begin * a.width, end - begin, a.width}, packed, first, distance,
           out + begin * n, n);
     if (!itself) return;
-    // Up to the end of this panel, the rows below compute their part themselves.
+    // The rows below compute the part up to the end of this panel themselves.
     const int64_t behind = (end + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
     for (int64_t c = behind; c < n; ++c) {
       for (int64_t r = begin; r < end; ++r) out[c * n + r] = out[r * n + c];

@@ -9,8 +9,8 @@
 
 namespace zsbir::quadruplet_mining {
 
-// Between which the raw distance lies: the sum of a chain, or 1 - sum for one_minus_dot. NaN where
-// a product or norm overflowed; comparisons are written so that such a pair is looked at.
+// The bounds of the raw distance: the sum of a chain, or 1 - sum for one_minus_dot. They are NaN
+// where a product or norm overflowed; comparisons are written so that such a pair is looked at.
 template <class T>
 struct Interval {
   T low, high;
@@ -30,8 +30,8 @@ ZSBIR_HD T raw_of_sum(bool dot, T sum) {
   return dot ? 1 - sum : sum;
 }
 
-// Where raw distances may lie if the distance is to be above `low` and below `high` of the filter:
-// surely inside, or possibly. They differ by what the square root rounds.
+// The raw distances whose distance is above `low` and below `high` of the filter: those that are
+// surely inside, or those that possibly are. The two differ by the rounding of the square root.
 template <class T>
 struct Window {
   T low_inside, low_possible, high_possible, high_inside;

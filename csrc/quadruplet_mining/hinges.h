@@ -26,7 +26,7 @@ ZSBIR_HD bool uses_edge(const HingeForm& form, int32_t edge) {
   return form.coefficient[edge - 1] > 0;
 }
 
-// Whether a quadruplet names a row that exists. Operators may be given any number.
+// Whether a quadruplet names a row that exists; an operator may be given any number.
 template <class T>
 ZSBIR_HD bool corner_exists(const MinedRows<T>& m, int64_t anchor, int32_t role) {
   if (role == kSketch) return true;
@@ -41,8 +41,8 @@ ZSBIR_HD bool edge_exists(const MinedRows<T>& m, int64_t anchor, int32_t edge) {
   return corner_exists(m, anchor, edge_from(edge)) && corner_exists(m, anchor, edge_to(edge));
 }
 
-// Sum of the hinges; slope[e] is its derivative by distance e. A hinge of NaN stays NaN: what is
-// not finite must not look like a hinge of 0.
+// Returns the sum of the hinges; slope[e] is its derivative by distance e. A hinge of NaN stays
+// NaN: a value that is not finite must not look like a hinge of 0.
 template <class T>
 ZSBIR_HD T hinges_of(const T* d, const HingeForm& form, T* slope) {
   for (int32_t e = 0; e < kEdges; ++e) slope[e] = 0;
@@ -68,8 +68,9 @@ ZSBIR_HD T hinges_of(const T* d, const HingeForm& form, T* slope) {
   return total;
 }
 
-// The derivative of a distance by its row x is `factor * (x - y)`, and for one_minus_dot `factor *
-// y`; a Euclidean distance below 1e-6 passes none. Smaller squares have no accurate root in float.
+// The derivative of a distance by its row x is `factor * (x - y)`, and for one_minus_dot it is
+// `factor * y`. A Euclidean distance below 1e-6 passes none, because smaller squares have no
+// accurate root in float.
 template <class T>
 ZSBIR_HD T gradient_factor(Distance distance, T slope, T d) {
   if (distance == Distance::one_minus_dot) return -slope;

@@ -1,8 +1,9 @@
 // Hinges of mined quadruplets on the CPU, and their gradients.
 //
-// Work         up to 6 D per anchor forward, up to 12 D backward
-// Memory       four rows read per anchor; backward a list of (anchor, edge) by row: no atomics, and
-//              the same order of every sum for any number of threads
+// Work         Up to 6 D per anchor forward, up to 12 D backward.
+// Memory       Four rows are read per anchor. The backward pass keeps a list of (anchor, edge) by
+//              row, so it needs no atomics and has the same order of every sum for any number of
+//              threads.
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -16,7 +17,7 @@ namespace zsbir::quadruplet_mining {
 
 namespace {
 
-// Throws unless all rows exist that the edges `used(anchor, edge)` of valid anchors end in.
+// Throws unless all rows exist in which the edges `used(anchor, edge)` of valid anchors end.
 template <class T, class Used>
 void check_rows(const char* function, const MinedRows<T>& m, const Used& used) {
   for (int64_t a = 0; a < m.sketches.count; ++a) {
@@ -33,7 +34,7 @@ void check_rows(const char* function, const MinedRows<T>& m, const Used& used) {
   }
 }
 
-// Rows that take part exist; of the others only the address is formed, of row 0.
+// Rows that take part exist. Of the others only an address is formed, that of row 0.
 template <class T>
 struct Corners {
   const T* row[4];

@@ -1,12 +1,13 @@
-// Mining on the CPU: the products of an anchor's row say which references may be chosen; only their
-// distances are computed.
+// Mining on the CPU: the products of an anchor's row tell which references may be chosen, and only
+// the distances of those are computed.
 //
-// Algorithm    for each anchor two passes over its products: the best that some distance surely is,
-//              by choice; then the references that may be as good, whose distances are summed, a
-//              few side by side
+// Algorithm    Each anchor takes two passes over its products. The first finds, by choice, the best
+//              bound that some distance surely keeps; the second finds the references that may be
+//              as good, and their distances are summed, a few side by side.
 // Work         4 comparisons and 4 operations a product in vectors, twice; D fused multiply-adds
-//              and subtractions for each candidate, about one a choice unless distances are equal
-// Memory       one index a reference and thread
+//              and subtractions for each candidate, about one candidate a choice unless distances
+//              are equal.
+// Memory       One index a reference and thread.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -23,7 +24,7 @@ namespace {
 
 constexpr int64_t kAnchorsOfTask = 8;
 
-// Labels as 32-bit numbers, equal where the labels are, for twice as many in a vector.
+// Labels as 32-bit numbers, equal where the labels are equal, so that a vector holds twice as many.
 class Classes {
  public:
   Classes(const int64_t* labels, int64_t count) : references(count) {
@@ -57,10 +58,10 @@ template <class T>
 struct Chosen {
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
   T distance[kChoices], raw[kChoices];
-  int64_t index[kChoices] = {-1, -1, -1, -1};  // -1: nobody yet, and the distances are not set
+  int64_t index[kChoices] = {-1, -1, -1, -1};  // -1: none yet, and the distances are not set
 
-  // Whether a reference of this interval may still be chosen: not beyond the bound of its choice,
-  // and not surely as good as the best so far at most. Sums of squares are not negative.
+  // Whether a reference of this interval may still be chosen: it is not beyond the bound of its
+  // choice, and the best so far is not surely as good. Sums of squares are not negative.
   bool can_improve(bool same, bool dot, const Interval<T>& interval,
                    const T (&bound)[kChoices]) const {
     const int32_t nearest = same ? kNearestSame : kNearestOther, farthest = nearest + 1;

@@ -1,18 +1,18 @@
-// Mining on CUDA: the products of an anchor's row say which references may be chosen; only their
-// distances are computed.
+// Mining on CUDA: the products of an anchor's row tell which references may be chosen, and only the
+// distances of those are computed.
 //
-// In / out     products [rows, references] of anchors -> index and distance [choices, anchors]
-// Algorithm    a block per anchor, two passes over its products: the best that some distance surely
-//              is, by choice; then every thread sums the distances of those of its references that
-//              may be as good, about one a choice in all unless distances are equal
-// Work         per pair 2 x 10 operations; per candidate D subtractions and fused multiply-adds in
-//              one chain, for which the other lanes of the warp wait
-// Memory       per pair and pass 16 bytes (product, length, label), from L2: products of a few
-// anchors
-//              at a time, lengths and labels the same for all
-// Determinism  bitwise, and the same for products rounded in any other way: distances are one chain
-//              of fused multiply-adds, choices are by (distance, index)
-// Limits       references < 2^31, blockDim.x a multiple of 32
+// In / out     products [rows, references] of anchors -> index and distance [choices, anchors].
+// Algorithm    A block takes an anchor, in two passes over its products. The first finds, by
+//              choice, the best bound that some distance surely keeps. In the second every thread
+//              sums the distances of those of its references that may be as good, about one a
+//              choice in all unless distances are equal.
+// Work         Per pair 2 x 10 operations; per candidate D subtractions and fused multiply-adds in
+//              one chain, for which the other lanes of the warp wait.
+// Memory       Per pair and pass 16 bytes (product, length, label) come from L2: the products are
+//              those of a few anchors at a time, and lengths and labels are the same for all.
+// Determinism  Bitwise, and the same for products rounded in any other way: distances are one chain
+//              of fused multiply-adds, choices are by (distance, index).
+// Limits       references < 2^31; blockDim.x a multiple of 32.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -27,14 +27,14 @@ ZSBIR_HD bool is_nearest(int32_t choice) {
   return choice == kNearestSame || choice == kNearestOther;
 }
 
-// A raw distance, or a bound of one, and whose it is; index -1: of nobody.
+// A raw distance, or a bound of one, and the index of its reference; -1 stands for no reference.
 template <class T>
 struct Candidate {
   T distance, raw;
   int32_t index;
 };
 
-// Nearer (or farther), or as near with a lower index.
+// Nearer (or farther), or equally near with a lower index.
 template <class T>
 __device__ __forceinline__ bool better(bool nearest, const Candidate<T>& x,
                                        const Candidate<T>& best) {
@@ -72,7 +72,8 @@ class AnchorMiner {
     for (int32_t c = 0; c < kChoices; ++c) best_[c] = {0, 0, -1};
   }
 
-  // The best that a raw distance surely is, in all threads. Unwanted choices: nothing is as good.
+  // The best bound that a raw distance surely keeps, in all threads. Unwanted choices get one that
+  // no reference reaches.
   __device__ void find_bounds(MiningShared<T>& shared) {
     for (int32_t c = 0; c < kChoices; ++c) bound_[c] = is_nearest(c) ? T(INFINITY) : -T(INFINITY);
     for (int32_t r = threadIdx.x; r < references_.count; r += blockDim.x) {
@@ -151,15 +152,15 @@ class AnchorMiner {
     return raw_interval(estimates_, dot_, length_, estimates_.reference_lengths[r], products_[r]);
   }
 
-  // kNearestSame or kNearestOther; the farthest is the next number. -1: counts as neither.
+  // kNearestSame or kNearestOther; the farthest is the next number. -1 counts as neither.
   __device__ __forceinline__ int32_t nearest_choice(int32_t r) const {
     const int64_t of = filter_.reference_labels[r];
     if (of == filter_.anchor_labels[anchor_]) return r < filter_.same_limit ? kNearestSame : -1;
     return filter_.forbidden && of == filter_.forbidden[anchor_] ? -1 : kNearestOther;
   }
 
-  // Whether a reference of this interval may be chosen by this thread, whose next ones have higher
-  // indices: an equal distance is no improvement. Sums of squares are not negative.
+  // Whether this thread may choose a reference of this interval. Its next ones have higher indices,
+  // so an equal distance is no improvement. Sums of squares are not negative.
   __device__ __forceinline__ bool may_improve(const Interval<T>& raw, T near_bound, T far_bound,
                                               const Candidate<T>& near,
                                               const Candidate<T>& far) const {
@@ -195,7 +196,7 @@ class AnchorMiner {
   Candidate<T> best_[kChoices];
 };
 
-// grid: one block per anchor of `estimates`.
+// The grid has one block per anchor of `estimates`.
 template <class T>
 __global__ void select_kernel(Rows<T> anchors, Rows<T> references, SelectFilter<T> filter,
                               Estimates<T> estimates, Distance distance, int32_t wanted,

@@ -1,6 +1,6 @@
-// The loops of mining for one SIMD level; included once for each by mining_scan_cpu.cpp, inside the
-// compiler's target for it: vectors in functions of another target would be taken apart. The level
-// names ZSBIR_FUSED: whether it has fused multiply-adds.
+// The loops of mining for one SIMD level. mining_scan_cpu.cpp includes it once for each, inside the
+// compiler's target for that level: vectors in functions of another target would be taken apart.
+// The level names ZSBIR_FUSED: whether it has fused multiply-adds.
 
 // Vectors of 64 bytes in the compiler's own notation: one register with AVX-512, two or four below.
 // (Left to the compiler, these loops stay scalar: too many conditions.) Masks are -1 and 0.
@@ -13,7 +13,8 @@ struct Lanes {
   typedef int32_t Class __attribute__((vector_size(kCount * 4)));
 };
 
-// A vector's worth of references from `first` on: what bounds their raw distances, and who counts.
+// The bounds of the raw distances of one vector of references from `first` on, and which of them
+// count.
 template <class T>
 struct Chunk {
   using L = Lanes<T>;
@@ -44,7 +45,7 @@ struct Chunk {
     std::memcpy(&lengths, lengths_at, sizeof(lengths));
     std::memcpy(&products, products_at, sizeof(products));
     std::memcpy(&numbers, classes_at, sizeof(numbers));
-    // As raw_interval does it.
+    // This is what raw_interval computes.
     const typename L::Vec norms = row.length * row.length + lengths * lengths;
     const typename L::Vec middle = row.dot ? T(1) - products : norms - T(2) * products;
     const typename L::Vec width =

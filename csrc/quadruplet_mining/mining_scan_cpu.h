@@ -6,7 +6,7 @@
 
 namespace zsbir::quadruplet_mining {
 
-// One anchor and what is known of all references before any distance is.
+// One anchor, and the facts about all references that are known before any distance is.
 template <class T>
 struct ScanRow {
   const T *products, *lengths;  // [references]
@@ -22,7 +22,8 @@ constexpr int32_t kChains = 8;  // that run side by side: one would wait for its
 
 template <class T>
 struct ScanLoops {
-  // The best that a raw distance surely is, by choice; infinite where none is sure to count.
+  // The best bound that a raw distance surely keeps, by choice; infinite where none is sure to
+  // count.
   void (*bounds)(const ScanRow<T>& row, T (&bound)[kChoices]);
   // The references that may be as good, in ascending order; returns how many.
   int32_t (*candidates)(const ScanRow<T>& row, const T (&bound)[kChoices], int32_t* found);

@@ -1,8 +1,9 @@
-// Counting non-zero quadruplets on the CPU where two hinges share a negative: there the active sets
-// overlap, and their sizes do not simply add up.
+// Counting non-zero quadruplets on the CPU where two hinges share a negative: the active sets
+// overlap there, and their sizes do not simply add up.
 //
-// Work         union_counts: pairs of one class times values, in vectors. probe_union: photos times
-//              thresholds. Both n^3 / C for n rows in C balanced classes, integers only.
+// Work         union_counts takes pairs of one class times values, in vectors; probe_union takes
+//              photos times thresholds. Both are n^3 / C for n rows in C balanced classes, in
+//              integers only.
 #include <algorithm>
 #include <vector>
 
@@ -43,7 +44,7 @@ void union_counts_cpu(const UnionRows<T>& p, T* out) {
 
 namespace {
 
-// How many of the sketches of a list lie below each of the ascending thresholds: a histogram of
+// The number of sketches of a list that lie below each of the ascending thresholds: a histogram of
 // places, then its prefix sum.
 template <class T, class Skip, class PlaceOf>
 void count_below(const T* distances, int64_t sketches, const Skip& skip, const PlaceOf& place_of,
@@ -68,7 +69,7 @@ struct Entries {
   int32_t valid;               // pairs of an entry for which one hinge is enough
 };
 
-// Nearly a coin toss for each entry: without branches, and with gathers where there are some.
+// Each entry is nearly a coin toss, so this has no branches, and uses gathers where there are some.
 template <bool h1, bool h4, class T>
 inline __attribute__((always_inline)) int64_t sum_of(const Entries<T>& e) {
   constexpr int64_t kBlock = 1024;  // whose sum fits 32 bits

@@ -8,8 +8,8 @@
 
 namespace zsbir::quadruplet_mining {
 
-// How many of the ascending keys are not above x. Without branches: whether a key is above is a
-// coin toss, and a wrong guess costs more than the whole search.
+// The number of ascending keys that are not above x. The search has no branches: whether a key is
+// above is a coin toss, and a wrong guess costs more than the whole search.
 template <class T>
 inline int64_t keys_up_to(const T* keys, int64_t count, T x) {
   const T* at = keys;
@@ -22,8 +22,8 @@ inline int64_t keys_up_to(const T* keys, int64_t count, T x) {
 }
 
 // The same for many values: a table over equal steps of the range narrows the search to the keys of
-// one step. All searches take as many rounds as the fullest step needs: a loop whose length depends
-// on the value would be guessed wrong every time.
+// one step. All searches take as many rounds as the fullest step needs, because the branch
+// predictor would guess a loop wrong whose length depends on the value.
 template <class T>
 class PlaceTable {
  public:
@@ -57,8 +57,8 @@ class PlaceTable {
 
  private:
   static constexpr int64_t kMaxSteps = 1 << 16;
-  // Rounding is monotone, so equal and smaller values never come to a later step. The maximum makes
-  // 0 of NaN, which an infinite key leaves.
+  // Rounding is monotone, so equal and smaller values never come to a later step. The maximum turns
+  // a NaN, which an infinite key leaves, into 0.
   int64_t step_of(T value) const { return int64_t(std::max(T(0), (value - lowest_) * scale_)); }
 
   const T* keys_;

@@ -1,11 +1,11 @@
 // quadruplet_mining: hard mining across modalities, the hinges of mined quadruplets, and batch-all
 // losses.
 //
-// This header is the contract of the room: what goes in, what comes out, what a tie or an empty set
-// means. It knows nothing of torch or Python. README.md has the maths; docs/methods.md says which
-// equation is whose.
+// This header is the contract of the room: it defines the inputs, the outputs, and the meaning of a
+// tie or an empty set. It knows nothing of torch or Python. README.md has the maths;
+// docs/methods.md says which equation is whose.
 //
-// Everything is deterministic: a distance is one chain of fused multiply-adds over the width, the
+// Everything is deterministic. A distance is one chain of fused multiply-adds over the width, the
 // same for every pair, so equal pairs have equal distances; choices are by (distance, index); sums
 // have a fixed order.
 #pragma once
@@ -20,7 +20,7 @@ enum class Distance : int32_t {
   one_minus_dot = 2  // the cosine distance of rows that have length 1 (or 0)
 };
 
-// A matrix, row by row, nothing in between.
+// A contiguous matrix, row by row.
 template <class T>
 struct Rows {
   const T* data;  // [count, width]
@@ -44,7 +44,7 @@ void distance_weights_cpu(const T* grad, const T* distances, int64_t rows, int64
 
 // --- mining -------------------------------------------------------------------------------------
 
-// What is sought among the references of an anchor. Same: of the anchor's class.
+// The four choices that are sought among the references of an anchor. Same: of the anchor's class.
 enum Choice : int32_t {
   kNearestSame = 0,
   kFarthestSame = 1,
@@ -63,11 +63,11 @@ struct SelectFilter {
   const T* high;                    // [anchors] only distances below it count; nullptr: all
 };
 
-// What products of rows say of their distances. Rows may be shifted by a common vector before they
-// are multiplied, and the products may be rounded in any way: what counts is that the raw distance
-// (the sum of a chain over the given rows, before its square root) is within
-// product_error |a| |b| + norm_error (|a|^2 + |b|^2) + tiny of |a|^2 + |b|^2 - 2 product, or of
-// 1 - product for one_minus_dot.
+// What products of rows tell of their distances. Rows may be shifted by a common vector before they
+// are multiplied, and the products may be rounded in any way, provided that the raw distance (the
+// sum of a chain over the given rows, before its square root) is
+// within  product_error |a| |b| + norm_error (|a|^2 + |b|^2) + tiny
+// of      |a|^2 + |b|^2 - 2 product,  or of  1 - product  for one_minus_dot.
 template <class T>
 struct Estimates {
   const T* products;           // [rows, references], of the anchors from `first` on
@@ -77,11 +77,12 @@ struct Estimates {
   T product_error, norm_error, tiny;
 };
 
-// The choices of anchors `first` to `first + rows`: index [kChoices, anchors], -1 where there is
-// none (the distance is then 0) or where bit `choice` of `wanted` is not set, and distance
-// [kChoices, anchors]. Among equal distances the lowest index is chosen. Products only say which
-// pairs are worth a look: distances, and so choices, are those of the given rows, in all bits.
-// references.count < 2^31. Returns how many distances were summed.
+// The choices of anchors `first` to `first + rows`: index [kChoices, anchors] and distance
+// [kChoices, anchors]. The index is -1, and the distance 0, where there is no such reference; the
+// index is -1, too, where bit `choice` of `wanted` is not set. Among equal distances the lowest
+// index is chosen. Products only tell which pairs are worth a look: distances, and so choices, are
+// those of the given rows, in all bits. references.count < 2^31. Returns how many distances were
+// summed.
 template <class T>
 int64_t select_pairs_cpu(Rows<T> anchors, Rows<T> references, const SelectFilter<T>& filter,
                          const Estimates<T>& estimates, Distance distance, int32_t wanted,
@@ -113,16 +114,16 @@ struct MinedRows {
 // The distances of a quadruplet, in the order of d_k, after that of (sketch, positive).
 constexpr int32_t kEdges = 6;
 
-// hinges [anchors], 0 where not valid. slopes [anchors, kEdges]: the derivative of an anchor's
-// hinges by each of its six distances, divided by the distance for `euclidean` (0 where a distance
-// is below 1e-6): what the backward pass needs.
+// hinges [anchors] is 0 where an anchor is not valid. slopes [anchors, kEdges] is what the backward
+// pass needs: the derivative of an anchor's hinges by each of its six distances, divided by the
+// distance for `euclidean` (0 where a distance is below 1e-6).
 template <class T>
 void quadruplet_hinges_cpu(const MinedRows<T>& rows, const HingeForm& form, Distance distance,
                            T* hinges, T* slopes);
 
 // Gradients of sum(upstream * hinges): [sketches.count, D], [photos.count, D] and
-// [references.count, D]; nullptr: not wanted. Every row gathers its own terms in the order of the
-// anchors.
+// [references.count, D]. A nullptr says that a gradient is not wanted. Every row gathers its own
+// terms in the order of the anchors.
 template <class T>
 int64_t rows_with_gradient(const MinedRows<T>& rows, const T* sketches_grad, const T* photos_grad,
                            const T* references_grad) {
@@ -153,11 +154,10 @@ struct HingeRows {
   bool exclude_self;
 };
 
-// sums [rows]; active [rows] the weights of the non-zero terms; by_threshold [rows,
-// threshold_columns]: the derivative of a row's sum by its
-// thresholds, which (for weights of 1) is the number of non-zero terms; by_value [rows,
-// value_columns], never positive. With values == thresholds and by_value == nullptr both go to
-// by_threshold.
+// sums [rows]; active [rows], the weights of the non-zero terms; by_threshold [rows,
+// threshold_columns], the derivative of a row's sum by its thresholds, which (for weights of 1) is
+// the number of non-zero terms; by_value [rows, value_columns], never positive. With values ==
+// thresholds and by_value == nullptr both derivatives go to by_threshold.
 template <class T>
 void hinge_rows_cpu(const HingeRows<T>& problem, double* sums, double* active, T* by_threshold,
                     T* by_value);
@@ -176,19 +176,20 @@ struct Probes {
   const double* by_class_sums;   // [count] sum of by_class[i:end of its class]
   const int64_t* class_offsets;  // [classes + 1] into by_class
   const int64_t* count;          // number of thresholds; device memory on CUDA
-  int64_t capacity;              // entries of the arrays; what is behind the thresholds is +inf
+  int64_t capacity;              // entries of the arrays; those behind the thresholds are +inf
 };
 
-// sums [rows]; by_value [rows, columns], never positive; hits and class_hits [capacity + 1] (both
-// added to): how many pairs have exactly the thresholds from i on above them, among all
-// and among those of a class that the pair touches; from them follow the derivatives by thresholds.
+// sums [rows]; by_value [rows, columns], never positive; hits and class_hits [capacity + 1], both
+// added to: how many pairs have exactly the thresholds from i on above them, among all pairs and
+// among those of a class that the pair touches. The derivatives by thresholds follow from them.
 template <class T>
 void probe_pairs_cpu(const Probes<T>& problem, double* sums, T* by_value, int64_t* hits,
                      int64_t* class_hits);
 
-// How many values lie below at least one of two thresholds: out[r, c] = number of v of another
-// class than row r with first[r, v] < pairs[r, c] + first_margin or second[c, v] < pairs[r, c] +
-// second_margin, for columns c of the row's class; 0 for the others.
+// How many values lie below at least one of two thresholds: out[r, c] is the number of values v of
+// another class than row r with
+//   first[r, v] < pairs[r, c] + first_margin  or  second[c, v] < pairs[r, c] + second_margin,
+// for columns c of the row's class, and 0 for the others.
 template <class T>
 struct UnionRows {
   const T *pairs, *first, *second;  // [rows, columns], [rows, values], [columns, values]
@@ -214,8 +215,8 @@ struct ProbeUnion {
   const int64_t* class_offsets;             // [classes + 1] into by_class
   int32_t classes;
   int64_t count;  // entries; on CUDA those that are +inf stand for none
-  // CUDA only: `values` with every row sorted, sketches of the photo's class as +inf; the sketches
-  // by class, and where each class begins among them.
+  // CUDA only: `values` with every row sorted and sketches of the photo's class as +inf; the
+  // sketches by class; and the begin of each class among them.
   const T* sorted;                // [photos, sketches]
   const int64_t* members;         // [sketch_count]
   const int64_t* member_offsets;  // [classes + 1]

@@ -1,4 +1,4 @@
-// Launchers of quadruplet_mining on CUDA: grids for this device and problem, nothing else.
+// Launchers of quadruplet_mining on CUDA: they choose grids for this device and problem.
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>

@@ -15,9 +15,9 @@
 namespace zsbir::quadruplet_mining {
 
 // A square of distances, kPerThread x kPerThread of them in the registers of each thread. The width
-// goes through shared memory in chunks: every element that is loaded takes part in kTile
-// distances. Rows and columns of a thread are kSide apart, so that neighbouring threads read
-// neighbouring words of shared memory and write neighbouring distances.
+// goes through shared memory in chunks: every element that is loaded takes part in kTile distances.
+// Rows and columns of a thread are kSide apart, so that neighbouring threads read neighbouring
+// words of shared memory and write neighbouring distances.
 template <class T, int32_t kSide>
 struct DistanceTile {
   static constexpr int32_t kPerThread = sizeof(T) == 8 ? 2 : 4;  // in double more would spill
@@ -62,7 +62,7 @@ struct DistanceTile {
   }
 
  private:
-  // Beyond the matrix stands 0, which adds nothing to a sum.
+  // Beyond the matrix a 0 is read, which adds nothing to a sum.
   static __device__ void load(T (&to)[kChunk][kTile + 1], const Rows<T>& rows, int64_t first,
                               int64_t from) {
     for (int32_t i = threadIdx.x; i < kTile * kChunk; i += kThreads) {
@@ -73,7 +73,7 @@ struct DistanceTile {
   }
 };
 
-// grid (tiles of b, tiles of a).
+// The grid is (tiles of b, tiles of a).
 template <class T, int32_t kSide>
 __global__ void __launch_bounds__(kSide* kSide)
     pair_distances_kernel(Rows<T> a, Rows<T> b, Distance distance, T* out) {
@@ -105,7 +105,7 @@ __device__ __forceinline__ const T* corner(const MinedRows<T>& m, int64_t anchor
   return m.references.data + m.sketch_negative[anchor] * width;
 }
 
-// One warp per anchor; lanes stride over the width.
+// A warp takes an anchor; its lanes stride over the width.
 template <class T>
 __global__ void quadruplet_hinges_kernel(MinedRows<T> m, HingeForm form, Distance distance,
                                          T* hinges, T* slopes) {
@@ -161,9 +161,9 @@ __device__ void add_terms(const MinedRows<T>& m, Distance distance, const T* slo
   }
 }
 
-// One block per row of sketches, then of photos, then of references, of those whose gradient is
-// wanted. A block looks through all anchors for its row and adds the terms in their order: no float
-// atomics, and no list to build.
+// A block takes a row of sketches, then of photos, then of references, where their gradient is
+// wanted. It looks through all anchors for its row and adds the terms in their order, without float
+// atomics and without a list.
 template <class T>
 __global__ void quadruplet_hinges_backward_kernel(MinedRows<T> m, Distance distance,
                                                   const T* slopes, const T* upstream,

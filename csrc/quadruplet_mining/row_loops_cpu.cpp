@@ -25,7 +25,8 @@ inline __attribute__((always_inline)) T sum_over(int64_t width, const Term& term
   return total;
 }
 
-// One set of loops for each level: the attribute decides what the compiler may use inside.
+// There is one set of loops for each level: the attribute decides which instructions the compiler
+// may use inside.
 #define ZSBIR_ROW_LOOPS(level, target)                                                   \
   namespace level {                                                                      \
   template <class T>                                                                     \

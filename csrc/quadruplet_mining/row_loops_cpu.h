@@ -1,5 +1,5 @@
 // The two loops over the width of a row that hinges are made of, for this processor's SIMD level.
-// Without contraction and with sixteen partial sums in a fixed order they give the same bits at
+// They have no contraction and sixteen partial sums in a fixed order, so they give the same bits at
 // every level.
 #pragma once
 #include <cstdint>

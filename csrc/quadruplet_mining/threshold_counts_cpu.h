@@ -1,4 +1,5 @@
-// How many of a few thresholds each value lies below, and the reverse, by comparing all with all.
+// The number of thresholds, of a few, that each value lies below, and the reverse, by comparing all
+// with all.
 #pragma once
 #include <cstdint>
 

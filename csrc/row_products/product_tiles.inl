@@ -1,12 +1,11 @@
-// The loops of the room with the vectors of one SIMD level; included once for each level by
-// row_products_cpu.cpp, which names ZSBIR_VECTOR (common/vectors.h), ZSBIR_TILE_ROWS and
-// ZSBIR_TILE_VECTORS.
+// The loops of the room with the vectors of one SIMD level. row_products_cpu.cpp includes it once
+// for each level and names ZSBIR_VECTOR (common/vectors.h), ZSBIR_TILE_ROWS and ZSBIR_TILE_VECTORS.
 //
-// Mapping of products: ZSBIR_TILE_ROWS rows by ZSBIR_TILE_VECTORS vectors of columns are summed in registers.
-// One element of the width costs a load for each vector and, for each row, a broadcast and a fused
-// multiply-add for each vector: with 8 x 3 on AVX-512 it is 11 loads for 24 multiply-adds, so that
-// the arithmetic is the limit. A panel (96 KB at width 512) stays in the second-level cache for all
-// rows, the rows of a tile in the first.
+// Mapping of products: ZSBIR_TILE_ROWS rows by ZSBIR_TILE_VECTORS vectors of columns are summed in
+// registers. One element of the width costs a load for each vector and, for each row, a broadcast
+// and a fused multiply-add for each vector. With 8 x 3 on AVX-512 these are 11 loads for 24
+// multiply-adds, so that the arithmetic is the limit. A panel (96 KB at width 512) stays in the
+// second-level cache for all rows, the rows of a tile in the first.
 
 template <class T, int kRowsOfTile>
 static inline void tile(const T* a, int64_t stride, int64_t width, const T* panel,
@@ -37,8 +36,8 @@ static inline void tile(const T* a, int64_t stride, int64_t width, const T* pane
   }
 }
 
-// All rows of `a` with the kPanel rows of one panel; scoring and out begin at its first row. Tile by
-// tile the next panel is asked for, or the first tile would wait for memory.
+// All rows of `a` with the kPanel rows of one panel; scoring and out begin at its first row. The
+// next panel is asked for tile by tile, or the first tile would wait for memory.
 template <class T>
 static void panel_products(Rows<T> a, const T* panel, const T* next, const Scoring<T>& scoring,
                            T* out, int64_t row_stride) {

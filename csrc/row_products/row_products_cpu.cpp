@@ -1,12 +1,12 @@
 // Products of all rows of two matrices on the CPU.
 //
-// A product of matrices by the vendor's library is as fast, but sums in an order that hangs on the
-// sizes, the place of a row, the number of threads and global switches. Here every sum is one chain
-// over the width (row_products.h), and blocking is by panels of the right side only: the chain of a
-// product never leaves its register.
+// A product of matrices by the vendor's library is as fast, but the order of its sums depends on
+// the sizes, the place of a row, the number of threads and global switches. Here every sum is one
+// chain over the width (row_products.h), and only the right side is cut into blocks, its panels:
+// the chain of a product never leaves its register.
 //
-// Work: one fused multiply-add for each pair of rows and feature. Memory: panels once from memory
-// for each call, rows of the left side from the second-level cache once for each panel.
+// The work is one fused multiply-add for each pair of rows and feature. Panels come from memory
+// once for each call, rows of the left side from the second-level cache once for each panel.
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -145,8 +145,8 @@ void row_products_cpu(Rows<T> left, const Panels<T>& right, const Scoring<T>& sc
   const PanelProducts<T> products = loops_of_this_cpu<T>().products;
   const int64_t last = right.first + right.count, first_panel = right.first / kPanel<T>;
   const int64_t end_panel = (last + kPanel<T> - 1) / kPanel<T>, panels = end_panel - first_panel;
-  // A task is a few panels that follow each other, with all rows of the left side; where there are
-  // few panels, one with some of the rows.
+  // A task is a few adjacent panels with all rows of the left side; where there are few panels, it
+  // is one panel with some of the rows.
   const int64_t run = std::clamp<int64_t>(panels / 64, 1, 8);
   const int64_t rows = panels >= 32 ? left.count : std::min<int64_t>(left.count, 48);
   const int64_t runs = (panels + run - 1) / run, row_blocks = (left.count + rows - 1) / rows;

@@ -1,4 +1,4 @@
-// Launchers of row_products on CUDA: grids for this problem, nothing else.
+// Launchers of row_products on CUDA: they choose grids for this problem.
 #include <algorithm>
 #include <cstdint>
 

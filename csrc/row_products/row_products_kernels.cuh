@@ -1,9 +1,12 @@
 // Products of all rows of two matrices, and squared lengths, on CUDA.
 //
-// Inputs: row-major matrices. Outputs: scores [left.count, right.count]; sums of squares in double.
-// Numerics: row_products.h; every sum is the chain of the CPU kernel, equal to it in all bits.
-// Traffic: a block reads (kTile + kTile) rows once for kTile * kTile products. No launch and no
-// library call here: tests/csrc compiles this file for CPU threads, too.
+// In / out     Row-major matrices -> scores [left.count, right.count], or sums of squares in
+//              double.
+// Memory       A block reads (kTile + kTile) rows once for kTile * kTile products.
+// Numerics     Those of row_products.h: every sum is the chain of the CPU kernel, equal to it in
+//              all bits.
+//
+// No launch and no library call is made here: tests/csrc compiles this file for CPU threads, too.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,8 +17,8 @@
 namespace zsbir::row_products {
 
 // A square of products, kPerThread x kPerThread of them in the registers of each thread. The width
-// goes through shared memory in chunks. The rows of a thread stand in groups of four, which are one
-// load of 16 bytes; neighbouring threads read neighbouring groups.
+// goes through shared memory in chunks. The rows of a thread stand in groups of four, which one
+// load of 16 bytes takes; neighbouring threads read neighbouring groups.
 template <class T, int32_t kSide>
 struct ProductTile {
   static constexpr int32_t kPerThread = sizeof(T) == 8 ? 4 : 8;
@@ -76,7 +79,7 @@ struct ProductTile {
   }
 };
 
-// grid (tiles of right, tiles of left).
+// The grid is (tiles of right, tiles of left).
 template <class T, int32_t kSide>
 __global__ void __launch_bounds__(kSide* kSide)
     row_products_kernel(Rows<T> left, Rows<T> right, Scoring<T> scoring, T* out,
@@ -101,7 +104,7 @@ __global__ void __launch_bounds__(kSide* kSide)
   }
 }
 
-// Half a warp for each row: a lane of it for each chain.
+// Half a warp takes a row, and each of its lanes a chain.
 template <class T>
 __global__ void row_squares_kernel(Rows<T> rows, double* out) {
   static_assert(2 * kSquareLanes == kWarp);

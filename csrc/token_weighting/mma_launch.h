@@ -1,5 +1,5 @@
-// Which shapes the tensor-core kernels take, and how: the one place that decides, for the launchers
-// and for the emulation in tests/csrc alike.
+// Which shapes the tensor-core kernels take, and how. This is the one place that decides, for the
+// launchers and for the emulation in tests/csrc alike.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -12,10 +12,10 @@ namespace zsbir::token_weighting {
 
 // Valid words of a block: as many as shared memory holds. 48 hold most texts at once, and all 77
 // tokens in two tiles, which for 64 pairs are 128 blocks: one for each multiprocessor of a large
-// GPU. With 16 words of space there is nothing to gain from more.
+// GPU. Where texts have room for at most 16 words, larger tiles would gain nothing.
 constexpr int32_t kMmaWords = 48, kMmaFewWords = 16;
 
-// What a launch needs; words == 0: the shape does not fit.
+// The numbers that a launch needs; words == 0: the shape does not fit.
 struct MmaLaunch {
   int32_t words = 0;
   unsigned threads = 0;
@@ -41,7 +41,7 @@ bool mma_takes(const Problem<S>& p) {
   return takes;
 }
 
-// `limit`: bytes of shared memory that a block can have; `few`: the smaller tile at any rate.
+// `limit`: bytes of shared memory that a block can have; `few`: take the smaller tile in any case.
 template <class S>
 MmaLaunch forward_mma_launch(const Problem<S>& p, const Forward<float>& out, size_t limit,
                              bool few = false) {
@@ -62,8 +62,8 @@ MmaLaunch words_mma_launch(const Problem<S>& p, const Backward<S>& g, size_t lim
   return least <= limit ? MmaLaunch{kMmaFewWords, kMmaThreads, least} : MmaLaunch{};
 }
 
-// Warps share out the patches of a side evenly. Halves of all words take room for each warp: with
-// very long texts there are few warps, in the end none.
+// Warps share out the patches of a side evenly. Halves of all words need room for each warp, so
+// very long texts leave few warps, and in the end none.
 template <class S>
 MmaLaunch patches_mma_launch(const Problem<S>& p, const Backward<S>& g, size_t limit,
                              bool few = false, int64_t most_warps = kMmaThreads / kWarp) {

@@ -3,8 +3,9 @@
 //
 // Keys and values go from memory to the registers of an mma without a stop in shared memory: k and
 // n of an mma have no order of their own (common/mma.cuh), so every lane takes 8 or 16 bytes that
-// lie together. No warp waits for another in a product. Rows of words have strides, and the words
-// of a tile an order, by which the 16-byte loads of a quarter of a warp touch every bank once.
+// lie together. No warp waits for another in a product. The strides of rows of words, and the order
+// of the words of a tile, are such that the 16-byte loads of a quarter of a warp touch every bank
+// once.
 #pragma once
 #include <cstdint>
 
@@ -28,8 +29,8 @@ ZSBIR_HD constexpr int64_t word_stride(int64_t width) {
 // Floats from one row by patch to the next: 16 mod 32. The halves of a row fit with their zeros.
 ZSBIR_HD constexpr int64_t patch_stride(int64_t patches) { return (patches + 15) / 32 * 32 + 16; }
 
-// Which of 8 words is column n of an mma tile. Those of n = 0, 2, 4, 6 and of 1, 3, 5, 7 lie in
-// different banks, and so do those of 2 i and 2 i + 1.
+// The word of 8 that is column n of an mma tile. The words of n = 0, 2, 4, 6 and of 1, 3, 5, 7 lie
+// in different banks, and so do those of 2 i and 2 i + 1.
 __device__ __forceinline__ int32_t word_of(int32_t n) {
   return n % 2 == 0 ? n / 2 : 4 + ((n / 2) ^ 2);
 }
@@ -62,11 +63,10 @@ __device__ __forceinline__ float inverse_power(float power) {
   return float_of_bits(0x7f000000u - bits_of_float(power));
 }
 
-// --- rows of words in shared memory
-// ---------------------------------------------------------------
+// --- rows of words in shared memory --------------------------------------------------------------
 
-// Columns [column, column + columns) of the texts of words, unscaled; zeros beyond the width and in
-// the rows after the last word, up to a multiple of 16.
+// Columns [column, column + columns) of the texts of words, unscaled. Beyond the width, and in the
+// rows after the last word up to a multiple of 16, they are zeros.
 template <class S>
 __device__ __forceinline__ void stage_text(const Problem<S>& p, int64_t pair, const int32_t* row,
                                            int32_t count, int64_t column, int32_t columns,
@@ -83,9 +83,9 @@ __device__ __forceinline__ void stage_text(const Problem<S>& p, int64_t pair, co
   }
 }
 
-// A power of two that makes a gradient of a pooled row at most 2 by division; a warp asks. A unit
-// for each row, because gradients may be so small (the weight of a word, the scale of a loss) that
-// float16 would lose them.
+// A power of two that brings a gradient of a pooled row to at most 2 by division; a warp asks.
+// Every row has a unit of its own, because gradients may be so small (the weight of a word, the
+// scale of a loss) that float16 would lose them.
 template <class S>
 __device__ __forceinline__ float unit_of(const PooledGradient<S>& gradient, int64_t width) {
   float largest = 0;
@@ -96,9 +96,9 @@ __device__ __forceinline__ float unit_of(const PooledGradient<S>& gradient, int6
   return power_of_two(warp_max(largest));
 }
 
-// A warp writes columns of the gradient over its unit, rounded. Returns <gradient, pooled row> over
-// these columns, of the rounded gradient: the slopes of a word then add up to 0 as they should, and
-// what was rounded is what came from above, no more.
+// A warp writes columns of the gradient over its unit, rounded. It returns <gradient, pooled row>
+// over these columns, of the rounded gradient: the slopes of a word then add up to 0 as they
+// should, and the only value that was rounded is the upstream gradient.
 template <class S>
 __device__ __forceinline__ float stage_gradient(const PooledGradient<S>& gradient, float unit,
                                                 int64_t width, int64_t column, int32_t columns,
@@ -132,17 +132,16 @@ __device__ __forceinline__ void narrow_row(float* row, int32_t count, const F& f
   }
 }
 
-// --- products
-// -------------------------------------------------------------------------------------
+// --- products ------------------------------------------------------------------------------------
 
 // sum[0][j] = <patch, word> of 16 patches and the words 8 j ... 8 j + 7, in the order of word_of,
-// for j < tiles. A warp calls; `count` >= 1
-// patches are there, and the rows of the others repeat the last.
+// for j < tiles. A warp calls. `count` >= 1 patches exist, and the rows of the others repeat the
+// last.
 template <int32_t T, class S>
 __device__ __forceinline__ void mma_dots(const S* patches, int32_t count, int64_t depth,
                                          const S* words, int32_t stride, int32_t tiles,
                                          float (&sum)[1][T][4]) {
-  // Loads of a lane under way: 2 kAhead of 16 bytes. One more, and some architectures spill.
+  // A lane has 2 kAhead loads of 16 bytes under way. One more, and some architectures spill.
   constexpr int32_t kAhead = 3;
   const int32_t g = lane_id() / 4, t = lane_id() % 4;
   const S* upper = patches + min(g, count - 1) * depth + 8 * t;
@@ -168,8 +167,8 @@ __device__ __forceinline__ void mma_dots(const S* patches, int32_t count, int64_
     for (int32_t i = 0; i < kAhead; ++i) {
       const int32_t d = first + i * kDepth;
       if (d >= end) break;
-      // Of a lane's 8 values the first 4 are k = 2t, 2t+1, 2t+8, 2t+9 of one mma, the last 4 of the
-      // next; for patches and words alike.
+      // The first 4 of a lane's 8 values are k = 2t, 2t+1, 2t+8, 2t+9 of one mma, the last 4 those
+      // of the next; this holds for patches and words alike.
       const uint32_t a[2][1][4] = {{{x[i].x, y[i].x, x[i].y, y[i].y}},
                                    {{x[i].z, y[i].z, x[i].w, y[i].w}}};
       uint32_t b[2][T][2];
@@ -185,15 +184,16 @@ __device__ __forceinline__ void mma_dots(const S* patches, int32_t count, int64_
 }
 
 // sum[m][j] += sum_n weight[word, n] x[n, column], for the words 16 m ... 16 m + 15, m < tiles, and
-// kStripe columns: of lane (g, t) its words are 16 m + g and + 8, its columns 8 t ... 8 t + 7. A
+// kStripe columns. The words of lane (g, t) are 16 m + g and + 8, its columns 8 t ... 8 t + 7. A
 // warp calls. Weights are halves in shared memory, zero after the last patch up to a whole kDepth.
-// Of a lane 8 kAhead loads of 8 bytes are under way.
+// A lane has 8 kAhead loads of 8 bytes under way.
 template <int32_t M, int32_t kAhead, class S>
 __device__ __forceinline__ void mma_columns(const S* weights, int32_t stride, const S* x,
                                             int64_t width, int64_t column, int32_t patches,
                                             int32_t tiles, float (&sum)[M][4][4]) {
   const int32_t g = lane_id() / 4, t = lane_id() % 4;
-  // What is not there is read where there is something: its weight is 0, or its column not stored.
+  // A missing patch or column is read where there is one: its weight is 0, or its column not
+  // stored.
   const S* from = x + (column + 4 * g < width ? column + 4 * g : 0);
   const S* row = weights + g * stride + 8 * t;
 #pragma unroll kAhead

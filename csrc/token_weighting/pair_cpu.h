@@ -1,5 +1,5 @@
 // What the driver (token_weighting_cpu.cpp) asks of a SIMD level: the work of one pair in one
-// thread. Each level is a file of its own; all share pair_cpu_body.h.
+// thread. Each level is a file of its own; all of them share pair_cpu_body.h.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -55,7 +55,7 @@ class Carver {
 
 inline int64_t padded(int64_t patches) { return (patches + 15) / 16 * 16; }
 
-// Rows of valid words lie packed in scratch: that is how padding costs nothing.
+// Rows of valid words lie packed in scratch, so padding costs nothing.
 template <class S>
 struct PairScratch {
   using A = Accumulate<S>;

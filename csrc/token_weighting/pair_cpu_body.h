@@ -1,8 +1,8 @@
-// One pair in one thread, over the vector type V of a SIMD level; see products_cpu.h for how this
-// file is included.
+// One pair in one thread, over the vector type V of a SIMD level; products_cpu.h says how this file
+// is included.
 //
 // Forward, of each side: logits = q K^T (dots), softmax over the patches, pooled = attention V
-// (combine). Then cosines of the two pooled rows of a word, and their weighted sum.
+// (combine). Then come the cosines of the two pooled rows of a word, and their weighted sum.
 // Backward, of each side, with the attention computed anew from its logarithmic sums:
 //   dV = attention^T dZ,  slope = attention * (dZ V^T - <dZ, Z>),  dq += slope K,  dK = slope^T q
 // Source: methods.md (1) to (3); recomputation as in FlashAttention, arXiv 2205.14135.
@@ -22,7 +22,7 @@ ZSBIR_INLINE void narrow_row(const Accumulate<S>* from, S* to, int64_t size) {
   for (int64_t i = 0; i < size; ++i) narrow(from[i], to[i]);
 }
 
-// The elements as A: where they are, or converted into scratch.
+// The elements as A: in place if they have that type, else converted into scratch.
 template <class S>
 const Accumulate<S>* widened(const S* from, Accumulate<S>* scratch, int64_t size) {
   if constexpr (std::is_same_v<S, Accumulate<S>>) {
@@ -71,7 +71,7 @@ class Pair {
         const A* row = s_.pooled[side] + i * p_.value_width;
         const A inverse = row_inverse_norm<V>(row, p_.value_width, A(kZeroRow));
         out.stats[word(kInverseNorm + side, j)] = inverse;
-        // Made unit rows one after the other: their product cannot overflow.
+        // The rows are made unit rows one after the other, so that their product cannot overflow.
         row_scale<V>(row, inverse, s_.pooled[side] + i * p_.value_width, p_.value_width);
         norm *= inverse;
       }
@@ -159,8 +159,8 @@ class Pair {
     }
   }
 
-  // dZ of a word: through its cosine, d cos / dZ = (unit other - cos * unit own) / |Z|, and what
-  // came for the row itself.
+  // dZ of a word: through its cosine, d cos / dZ = (unit other - cos * unit own) / |Z|, plus the
+  // gradient that was given for the row itself.
   void pooled_gradient(int32_t side, const Backward<S>& g) {
     const int64_t width = p_.value_width;
     for (int64_t i = 0; i < valid_; ++i) {
@@ -225,8 +225,8 @@ class Pair {
     } else {
       to = out;
     }
-    // Whole lines that nobody reads soon go around the cache: half the traffic of fetching them
-    // first.
+    // Whole lines that are not read again soon are written around the cache, which saves the half
+    // of the traffic that would fetch them first.
     const bool lines = width % V::kWidth == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
     const auto product = !PairScratch<S>::kWiden && lines
                              ? combine<V, Order::by_columns, Result::stream>

@@ -1,17 +1,17 @@
 // pairwise_token_score on CUDA: every sketch token against its best photo token.
 //
 // In / out     tokens S[B,N,D] of both sides -> scores A[pairs], inverse norms, and of every sketch
-//              token its largest cosine and where it is; gradients: token_weighting.h
+//              token its largest cosine and the place of it; gradients: see token_weighting.h.
 // Algorithm    best_kernel: R sketch tokens against the photo's, kTile at a time, with a running
 //              maximum. The backward pass touches the chosen photo tokens only.
-// Work         2 N_s N_i D flop per pair forward, O((N_s + N_i) D) backward
-// Memory       photo tokens are read once per R sketch tokens, from L2 after the first; the matrix
-// of
-//              cosines is never stored
-// Mapping      a block per (pair, R sketch tokens); backward a block per token, a thread owns
-// columns Numerics     sums in A = float, or double Determinism  bitwise: no atomics; the lowest
-// photo token among equals Limits       R rows of the width in shared memory; blocks < 2^31;
-// blockDim.x a multiple of 32
+// Work         2 N_s N_i D flop per pair forward, O((N_s + N_i) D) backward.
+// Memory       Photo tokens are read once per R sketch tokens, from L2 after the first. The matrix
+//              of cosines is never stored.
+// Mapping      A block per (pair, R sketch tokens); backward a block per token, in which a thread
+//              owns columns.
+// Numerics     Sums are in A = float, or double.
+// Determinism  Bitwise: no atomics; among equals the photo token of the lowest index is chosen.
+// Limits       R rows of the width in shared memory; blocks < 2^31; blockDim.x a multiple of 32.
 #pragma once
 #include <cstdint>
 
@@ -19,7 +19,7 @@
 
 namespace zsbir::token_weighting {
 
-// A warp per token.
+// A warp takes a token.
 template <class S>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     norms_kernel(Tokens<S> tokens, int64_t width, Accumulate<S>* out) {
@@ -38,7 +38,7 @@ struct BestShared {
   // Behind it: unit rows [R, width].
 };
 
-// grid pairs * tiles of sketch tokens.
+// The grid is pairs * tiles of sketch tokens.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     best_kernel(Pairwise<S> p, PairwiseForward<Accumulate<S>> out, int64_t tiles) {
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   }
 }
 
-// A thread per pair.
+// A thread takes a pair.
 template <class S>
 __global__ void pairwise_scores_kernel(Pairwise<S> p, PairwiseForward<Accumulate<S>> out) {
   const int64_t pair = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -101,9 +101,9 @@ __global__ void pairwise_scores_kernel(Pairwise<S> p, PairwiseForward<Accumulate
   out.scores[pair] = total / Accumulate<S>(patches);
 }
 
-// Gradient of one token of a sketch or photo, over its pairs in order, and of a photo token over
-// the sketch tokens that chose it: d cos / dx = (unit partner - cos * unit own) / |x|. A block per
-// token.
+// The gradient of one token of a sketch or photo, over its pairs in order, and of a photo token
+// over the sketch tokens that chose it: d cos / dx = (unit partner - cos * unit own) / |x|. A block
+// takes a token.
 template <class S, int32_t side>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     pairwise_gradient_kernel(Pairwise<S> p, PairwiseBackward<S> g) {

@@ -1,21 +1,22 @@
 // token_weighting on tensor cores: the gradients of keys and values, for float16 and bfloat16.
 //
-// In / out     what the forward pass left, text, keys, values -> gradients S[B,N,D], S[B,N,V]
-// Algorithm    a warp owns 16 patches from their logits to their gradients: it forms attention and
-//              slopes with all valid words, R at a time, which in the layout of an mma's sums are
-//              also the layout of its factor A; so they become halves in registers, and after the
-//              last words those multiply text and gradients of pooled rows, 64 columns at a time
-// Work         8 L N D flop per pair and side on tensor cores, rounded up to 16 words
-// Memory       keys and values once per R words (from memory, then L2), gradients written once; the
-//              rows of a pair's words once per block, twice if there are more than R
-// Mapping      a block per (pair, side, 16 patches for every warp)
-// Numerics     sums in float. Attention and slopes are rounded to S, each patch's over a power of
-//              two near its largest: so a small gradient survives float16, and a large value does
-//              not overflow it. A larger power, when more words come, scales what is there down, as
-//              the maximum does in an online softmax
-// Determinism  bitwise: every sum has one owner and one order; no atomics
-// Limits       what mma_launch.h asks: widths that are multiples of 8, rows on 16 bytes, and shared
-//              memory for R rows of text and gradients and, for each warp, halves of all words
+// In / out     The results of the forward pass, text, keys, values -> gradients S[B,N,D], S[B,N,V].
+// Algorithm    A warp owns 16 patches from their logits to their gradients. It forms attention and
+//              slopes with all valid words, R at a time. The layout of an mma's sums is also that
+//              of its factor A, so attention and slopes become halves in registers. After the last
+//              words those multiply text and gradients of pooled rows, 64 columns at a time.
+// Work         8 L N D flop per pair and side on tensor cores, rounded up to 16 words.
+// Memory       Keys and values are read once per R words (from memory, then L2), gradients written
+//              once. The rows of a pair's words are read once per block, twice if there are more
+//              than R.
+// Mapping      A block per (pair, side, 16 patches for every warp).
+// Numerics     Sums are in float. Attention and slopes are rounded to S, each patch's over a power
+//              of two near its largest, so that a small gradient survives float16 and a large value
+//              does not overflow it. When later words bring a larger power, the sums so far are
+//              scaled down, as under the running maximum of an online softmax.
+// Determinism  Bitwise: every sum has one owner and one order; no atomics.
+// Limits       Those of mma_launch.h: widths that are multiples of 8, rows on 16 bytes, and shared
+//              memory for R rows of text and gradients and, for each warp, halves of all words.
 #pragma once
 #include <cstdint>
 
@@ -64,7 +65,7 @@ struct PatchesMmaBlock {
   __device__ float* log_sum() const { return mean() + R; }
   __device__ S* text() const { return reinterpret_cast<S*>(memory + at.staged); }
   __device__ S* grad() const { return text() + R * word_stride(p.width); }
-  // Of this lane alone.
+  // These belong to this lane alone.
   __device__ float4& factors(int32_t tile) const {
     return reinterpret_cast<float4*>(memory +
                                      at.factors)[(warp_id() * at.tiles + tile) * kWarp + lane_id()];
@@ -93,7 +94,7 @@ struct PatchesMmaBlock {
     __syncthreads();  // the words are found before any thread asks for them
   }
 
-  // Whole rows of words [first, first + words), and what is to be known of them; a warp per row.
+  // Stages whole rows of words [first, first + words) and their measures; a warp takes a row.
   __device__ void stage_words(int32_t first, int32_t words) const {
     stage_text(p, pair, row() + first, words, 0, int32_t(round_up(p.width, kDepth)),
                int32_t(word_stride(p.width)), text());
@@ -114,8 +115,8 @@ struct PatchesMmaBlock {
     }
   }
 
-  // Halves of the sums over the larger one of `power`, by row, and the largest so far; what the
-  // products of earlier words shrink by.
+  // Turns sums over the larger one of `power`, by row, and the largest so far into halves; returns
+  // the factor by which the products of earlier words shrink.
   __device__ void narrow_sums(const float (&sum)[1][T][4], int32_t first, int32_t product,
                               float (&power)[2], float (&factor)[2]) const {
     float inverse[2];
@@ -181,7 +182,7 @@ struct PatchesMmaBlock {
                             const float (&power)[2], S* out) const {
     const int32_t lane_g = lane_id() / 4, t = lane_id() % 4;
     const auto steps = int32_t(round_up(count(), 16) / 16);
-    // Of the 16 words of a step those of this lane: in the order of word_of, of two mma tiles.
+    // The words of this lane among the 16 of a step: in the order of word_of, of two mma tiles.
     const S* word = words + t * stride + 8 * lane_g;
     const S* next = words + (4 + (t ^ 2)) * stride + 8 * lane_g;
     for (int64_t stripe = 0; stripe < columns; stripe += kWideStripe) {
@@ -213,7 +214,7 @@ struct PatchesMmaBlock {
         }
         mma_tiles<S>(sum, a, b);
       }
-      // Lane (g, t) has of the patches g and g + 8 the columns 16 t ... 16 t + 15.
+      // Lane (g, t) has the columns 16 t ... 16 t + 15 of the patches g and g + 8.
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) {
         const int32_t patch = i < 2 ? lane_g : lane_g + 8;
@@ -227,12 +228,12 @@ struct PatchesMmaBlock {
     }
   }
 
-  // The gradients, where the words are more than R: columns of all of them are staged by turns.
+  // The gradients where there are more than R words: columns of all of them are staged by turns.
   __device__ void sum_columns(int32_t product, int32_t patches, const float (&power)[2],
                               S* out) const {
     const int64_t width = product == 0 ? p.value_width : p.width;
     for (int64_t column = 0; column < width; column += kWideStripe) {
-      __syncthreads();  // every warp is done with what was staged before
+      __syncthreads();  // every warp is done with the rows staged before
       if (product == 1) {
         stage_text(p, pair, row(), count(), column, kWideStripe, kWideStripe + 16, text());
       }
@@ -254,8 +255,8 @@ struct PatchesMmaBlock {
   }
 };
 
-// grid pairs * (tiles of sketch + of photo patches), a tile being 16 patches for each warp; dynamic
-// shared memory: PatchesMmaLayout.
+// The grid is pairs * (tiles of sketch + of photo patches), a tile being 16 patches for each warp;
+// dynamic shared memory is a PatchesMmaLayout.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kMmaThreads)
     patches_mma_kernel(Problem<S> p, Backward<S> g, int64_t sketch_tiles, int64_t tiles) {

@@ -1,15 +1,15 @@
 // The two small matrix products of the CPU kernels, over a vector type V of one SIMD level.
 //
-// Included by the file of each level only, within its target options: everything is local to that
-// file, so that the linker cannot take one level's code for another's.
+// The file of each level alone includes this one, within its target options: everything is local to
+// that file, so that the linker cannot take one level's code for another's.
 //
 // dots         out[i, j] = <a_i, b_j>: rows of both lie along the vectors. A tile of V::kDotRows x
-// 4
-//              sums in registers, summed over their lanes at the end.
+//              4 sums stays in registers, and is summed over the lanes at the end.
 // combine      out[i, :] (+)= sum_k weight(i, k) b_k: a weight is broadcast. A tile of V::kRows x
-//              V::kColumns vectors in registers.
-// In both a vector that is loaded is used kRows times, and the arithmetic, not the loads, sets the
-// pace.
+//              V::kColumns vectors stays in registers.
+//
+// In both a vector that is loaded is used kRows times, so that the arithmetic, not the loads, sets
+// the pace.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -55,14 +55,14 @@ ZSBIR_INLINE void with_height(int64_t rows, const Run& run) {
 constexpr int kDotColumns = 4;
 constexpr int kAhead = 8;  // rows of b that are fetched before their turn
 
-// `fetch`: this tile is the first that sees its columns, and fetches later ones, and those of
+// `fetch`: this tile is the first that sees its columns; it fetches later ones, and those of
 // `next`.
 template <class V, int R, bool fetch>
 ZSBIR_INLINE void dots_tile(const typename V::T* a, int64_t lda, const typename V::T* b,
                             int64_t ldb, int64_t columns, int64_t depth, typename V::T* out,
                             int64_t ldo, const typename V::T* next) {
   using T = typename V::T;
-  const T* column[kDotColumns];  // past the end: the last one again, whose sums nobody reads
+  const T* column[kDotColumns];  // past the end: the last one again, whose sums are not read
   for (int j = 0; j < kDotColumns; ++j) column[j] = b + std::min<int64_t>(j, columns - 1) * ldb;
   typename V::R sum[R][kDotColumns];
 #pragma GCC unroll 8

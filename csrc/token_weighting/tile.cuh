@@ -14,8 +14,8 @@ namespace zsbir::token_weighting {
 
 constexpr int32_t kTile = 32;  // patches of a softmax step: one per lane
 constexpr int32_t kThreads = 128;
-// Blocks of an SM that shared memory has room for at width 512; says how many registers there are,
-// which ptxas otherwise guesses, and spills.
+// The blocks of an SM that shared memory has room for at width 512. The number tells ptxas how many
+// registers there are, which it otherwise guesses, and spills.
 template <class S>
 constexpr int32_t kResident = sizeof(Accumulate<S>) == 8 ? 2 : 4;
 
@@ -79,8 +79,8 @@ __device__ __forceinline__ void share_out(A (&sum)[kWarp]) {
   if constexpr (step > 1) share_out<step / 2>(sum);
 }
 
-// out(patch, r, <row r, patch>) for R rows in shared memory and `count` patches: once for each, by
-// the thread that has the sum.
+// Calls out(patch, r, <row r, patch>) for R rows in shared memory and `count` patches, once for
+// each, in the thread that has the sum.
 template <int32_t R, class A, class S, class Out>
 __device__ __forceinline__ void tile_dots(const A* rows, const S* patches, int64_t depth,
                                           int32_t count, const Out& out) {

@@ -1,9 +1,10 @@
-// token_weighting: words attend over the patches of a sketch and of a photo; the cosines of what
-// they gather there score the pair. And, without text: every sketch patch against its best photo
-// patch.
+// token_weighting: words attend over the patches of a sketch and of a photo, and the cosines of the
+// rows that they pool there score the pair. Without text, every sketch patch is compared with its
+// best photo patch.
 //
-// This header is the contract of the room: what goes in, what comes out, what an empty text or a
-// zero row means. It knows nothing of torch or Python. docs/methods.md has the equations.
+// This header is the contract of the room: it defines the inputs, the outputs, and the meaning of
+// an empty text or a zero row. It knows nothing of torch or Python. docs/methods.md has the
+// equations.
 //
 // S is the type of storage (float, double, Half, BFloat16), A = Accumulate<S> that of all sums and
 // results. Every array is contiguous in the order of its shape. C++ names: pairs B, classes C,
@@ -94,8 +95,8 @@ struct ClassSums {
 template <class A, class S>
 void class_sums_cpu(const ClassSums<A>& sums, S* out);
 
-// Pairwise scores: the mean over sketch tokens of the largest cosine with a photo token; among
-// equal ones that of the lowest index.
+// Pairwise scores: the mean over sketch tokens of the largest cosine with a photo token. Among
+// equal cosines the one of the lowest index is taken.
 template <class S>
 struct Tokens {
   const S* data;  // [items, patches, width]
@@ -135,11 +136,11 @@ template <class S>
 void pairwise_backward_cpu(const Pairwise<S>& problem, const PairwiseBackward<S>& gradients);
 
 // The same on a CUDA device: every pointer is device memory, work is queued on `stream` (a
-// cudaStream_t), nothing is allocated and nothing waits. Throw std::runtime_error if a launch
-// fails.
+// cudaStream_t), nothing is allocated and nothing waits. A launch that fails throws
+// std::runtime_error.
 //
-// Products::best: float16 and bfloat16 on tensor cores where the device has them and the shape
-// allows it (mma_launch.h); a test may ask for the plain products instead.
+// Products     best takes tensor cores for float16 and bfloat16 where the device has them and the
+//              shape allows it (mma_launch.h); a test may ask for the plain products instead.
 enum class Products : int32_t { best = 0, plain = 1 };
 template <class S>
 void forward_cuda(const Problem<S>& problem, const Forward<Accumulate<S>>& out, int device,

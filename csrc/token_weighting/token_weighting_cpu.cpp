@@ -1,10 +1,10 @@
-// token_weighting on the CPU: pairs spread over threads, each worked on by the kernels of the best
-// SIMD level (pair_cpu.h).
+// token_weighting on the CPU: pairs are spread over threads, and each is worked on by the kernels
+// of the best SIMD level (pair_cpu.h).
 //
-// Determinism  a pair, and a class in class_sums, belongs to one thread: no bit depends on their
-//              number
-// Memory       scratch of a thread: rows of one pair's words, and attention rows [L, N]; nothing
-//              [B, L, N]
+// Determinism  A pair, and a class in class_sums, belongs to one thread: no bit depends on the
+//              number of threads.
+// Memory       The scratch of a thread holds rows of one pair's words, and attention rows [L, N];
+//              nothing has the size [B, L, N].
 #include <memory>
 #include <stdexcept>
 #include <string>

@@ -1,5 +1,5 @@
-// Launchers of token_weighting on CUDA: tensor cores or not, how many words a block takes, grid and
-// shared memory, nothing else.
+// Launchers of token_weighting on CUDA: they choose tensor cores or plain products, the words of a
+// block, the grid and the shared memory.
 #include <algorithm>
 #include <cstdint>
 #include <string>

@@ -1,27 +1,28 @@
-// token_weighting on CUDA: words attend over the patches of a sketch and of a photo, the cosines of
-// what they gather score the pair; forward and backward.
+// token_weighting on CUDA: words attend over the patches of a sketch and of a photo, and the
+// cosines of the rows that they pool score the pair; forward and backward.
 //
 // In / out     text S[C,L,D], mask, labels, keys S[B,N,D], values S[B,N,V] of both sides -> scores
-//              A[B], statistics A[5,B,L], pooled rows A[B,L,V] if kept; gradients:
-//              token_weighting.h
+//              A[B], statistics A[5,B,L], pooled rows A[B,L,V] if kept; gradients: see
+//              token_weighting.h.
 // Algorithm    forward_kernel: a tile of valid words against the patches, kTile at a time, with a
 //              running maximum and sum (online softmax: Milakov & Gimelshein, arXiv 1805.02867).
 //              The backward pass computes attention anew from its logarithmic sums (FlashAttention,
 //              arXiv 2205.14135): words_kernel for the gradient of the text, patches_kernel for
 //              those of keys and values; class_sums_kernel adds up the text's over the pairs.
-// Work         per pair and side 4 L N D flop forward, 14 L N D backward (each of the two backward
-//              kernels forms logits and their slopes); L counts valid words only
-// Memory       keys and values are read once per tile of words forward, mostly from L2 after the
-//              first; nothing of size [B,L,N]
+// Work         Per pair and side 4 L N D flop forward, 14 L N D backward (each of the two backward
+//              kernels forms logits and their slopes); L counts valid words only.
+// Memory       Keys and values are read once per tile of words forward, mostly from L2 after the
+//              first. Nothing has the size [B,L,N].
 // Mapping      forward and words_kernel: a block per (pair, tile of R valid words), sketch and
-//              photo one after the other, so that pooled rows stay in shared memory;
-//              patches_kernel: a block per (pair, side, tile of patches). Products of rows: a warp
-//              takes 32 / R patches, its lanes the width; sums over patches: a thread owns columns
-// Numerics     sums in A = float, or double; the softmax subtracts the maximum
-// Determinism  bitwise: every sum has one owner and one order; no atomics
-// Limits       R (2 D + V) or more values of A in shared memory: token_weighting_cuda.cu chooses R;
-//              blocks < 2^31; blockDim.x a multiple of 32; a label out of range is a text without
-//              words
+//              photo one after the other, so that pooled rows stay in shared memory.
+//              patches_kernel: a block per (pair, side, tile of patches). In products of rows a
+//              warp takes 32 / R patches and its lanes the width; in sums over patches a thread
+//              owns columns.
+// Numerics     Sums are in A = float, or double; the softmax subtracts the maximum.
+// Determinism  Bitwise: every sum has one owner and one order; no atomics.
+// Limits       R (2 D + V) or more values of A in shared memory, for which token_weighting_cuda.cu
+//              chooses R; blocks < 2^31; blockDim.x a multiple of 32. A label out of range is a
+//              text without words.
 #pragma once
 #include <cstdint>
 
@@ -29,14 +30,13 @@
 
 namespace zsbir::token_weighting {
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 template <class A, int32_t R>
 struct ForwardShared {
   A weight[kTile * R];                // logits, then exp(logit - maximum), by patch
   A most[kSides][R], sum[kSides][R];  // running maximum of the logits, and sum of exponentials
-  A factor[R];                        // what the sums so far shrink by under the new maximum
+  A factor[R];                        // by which the sums so far shrink under the new maximum
   Words<R> words;
   // Behind it: query [R, width], pooled [sides, R, value_width].
 };
@@ -116,7 +116,7 @@ struct ForwardBlock {
     for (int64_t d = threadIdx.x % kWarp; d < p.value_width; d += kWarp) to[d] = row[d];
   }
 
-  // A warp per word: statistics, and the pooled rows if they are kept.
+  // A warp takes a word: its statistics, and its pooled rows if they are kept.
   __device__ void finish() {
     const PairResults<S> results{p, out, pair};
     for (int32_t r = threadIdx.x / kWarp; r < s.words.count; r += blockDim.x / kWarp) {
@@ -131,7 +131,8 @@ struct ForwardBlock {
   }
 };
 
-// grid pairs * tiles of words; dynamic shared memory: a ForwardShared, queries, pooled rows.
+// The grid is pairs * tiles of words; the dynamic shared memory is a ForwardShared, queries and
+// pooled rows.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     forward_kernel(Problem<S> p, Forward<Accumulate<S>> out, int64_t tiles) {
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   block.finish();
 }
 
-// A thread per pair.
+// A thread takes a pair.
 template <class S>
 __global__ void scores_kernel(Problem<S> p, Forward<Accumulate<S>> out) {
   const int64_t pair = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -165,8 +166,7 @@ __global__ void scores_kernel(Problem<S> p, Forward<Accumulate<S>> out) {
   out.scores[pair] = score;
 }
 
-// --- backward
-// -------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 // A tile of words of a pair, as both backward kernels need it.
 template <class A, int32_t R>
@@ -224,7 +224,7 @@ struct WordsBackwardShared {
   // Behind it: query [R, width], query gradient [R, width], pooled gradient [R, value_width].
 };
 
-// Gradient of the text, by pair. grid pairs * tiles of words.
+// The gradient of the text, by pair. The grid is pairs * tiles of words.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     words_kernel(Problem<S> p, Backward<S> g, int64_t tiles) {
@@ -279,7 +279,8 @@ __device__ __forceinline__ void add_rows(const A* sums, A* column, int64_t width
   for (int32_t n = 0; n < P; ++n) column[n * width] += sums[n];
 }
 
-// Gradients of keys and values of P patches. grid pairs * (tiles of sketch + of photo patches).
+// The gradients of keys and values of P patches. The grid is pairs * (tiles of sketch + of photo
+// patches).
 template <class S, int32_t R, int32_t P>
 __global__ void __launch_bounds__(kThreads, kResident<S>)
     patches_kernel(Problem<S> p, Backward<S> g, int64_t sketch_tiles, int64_t tiles) {
@@ -334,7 +335,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   }
 }
 
-// A block per word of a class.
+// A block takes a word of a class.
 template <class A, class S>
 __global__ void __launch_bounds__(kThreads) class_sums_kernel(ClassSums<A> sums, S* out) {
   const int64_t row = blockIdx.x, label = row / sums.words, j = row % sums.words;

@@ -1,5 +1,6 @@
-// Launchers of the tensor-core kernels, for the launchers of the room: false where the shape, the
-// device, or what the kernels were compiled for, does not allow them, and nothing was launched.
+// Launchers of the tensor-core kernels, for the launchers of the room. They return false, and
+// launch nothing, where the shape, the device, or the architecture that the kernels were compiled
+// for does not allow them.
 #pragma once
 #include "common/cuda_guard.h"
 #include "token_weighting/token_weighting.h"

@@ -1,4 +1,4 @@
-// Launchers of token_weighting on tensor cores: grid and shared memory by mma_launch.h.
+// Launchers of token_weighting on tensor cores; mma_launch.h chooses grid and shared memory.
 #include <cstdint>
 #include <type_traits>
 
@@ -10,8 +10,9 @@ namespace zsbir::token_weighting {
 
 namespace {
 
-// What this device would run was compiled for tensor cores. The architecture it was compiled for
-// counts, not the device's: of a build for sm_75 alone newer devices run the empty bodies.
+// Whether the code that this device would run was compiled for tensor cores. The architecture it
+// was compiled for counts, not the device's: from a build for sm_75 alone, newer devices run empty
+// bodies.
 template <class Kernel>
 bool can_run(Kernel* kernel) {
   cudaFuncAttributes attributes;

@@ -1,27 +1,27 @@
 // token_weighting on tensor cores, for float16 and bfloat16: forward, and the gradient of the text.
-// What comes in and goes out, and the algorithm, are those of token_weighting_kernels.cuh; this
-// says what differs. The gradients of keys and values are in patches_mma_kernels.cuh.
+// Inputs, outputs and algorithm are those of token_weighting_kernels.cuh; this header says what
+// differs. The gradients of keys and values are in patches_mma_kernels.cuh.
 //
-// Algorithm    all logits of R words and the patches of both sides, in shared memory; then the
-//              softmax, row by row; then the products with values, or keys, column by column. No
-//              running maximum, and the second product never waits for the first
+// Algorithm    All logits of R words and the patches of both sides are formed in shared memory;
+//              then comes the softmax, row by row; then the products with values, or keys, column
+//              by column. There is no running maximum, and the second product never waits for the
+//              first.
 // Work         forward 4 L N D flop per pair and side, words_mma_kernel 6 L N D, on tensor cores,
-//              rounded up to 16 words
-// Memory       forward: keys and values once per tile of R words, from memory or L2;
-// words_mma_kernel
-//              the keys a second time. Pooled rows that are kept go straight to where they are kept
-// Mapping      a block per (pair, tile of R valid words). Logits: a warp takes 16 patches of a
-// side,
-//              all words, the whole width. Columns: a warp takes 32 of them, all words, all
+//              rounded up to 16 words.
+// Memory       Keys and values are read once per tile of R words in forward, from memory or L2;
+//              words_mma_kernel reads the keys a second time. Pooled rows that are kept are written
+//              straight to their place in memory.
+// Mapping      A block per (pair, tile of R valid words). Logits: a warp takes 16 patches of a
+//              side, all words, the whole width. Columns: a warp takes 32 of them, all words, all
 //              patches. Keys and values go from memory to registers, 8 or 16 bytes per lane and
-//              load
-// Numerics     words, keys and values are used as they come; sums, softmax, norms and cosines are
-//              float. Rounded to S for the second product: exp(logit - maximum), which is at most
-//              1; slopes, each row over a power of two near its largest, so that small gradients
-//              survive float16; and the gradients of pooled rows, likewise
-// Determinism  bitwise: every sum has one owner and one order; no atomics
-// Limits       what mma_launch.h asks: widths that are multiples of 8, rows on 16 bytes, and shared
-//              memory for R rows of logits, of text and of gradients
+//              load.
+// Numerics     Words, keys and values are used as they come; sums, softmax, norms and cosines are
+//              float. Three factors are rounded to S for the second product: exp(logit - maximum),
+//              which is at most 1; slopes, each row over a power of two near its largest, so that
+//              small gradients survive float16; and the gradients of pooled rows, likewise.
+// Determinism  Bitwise: every sum has one owner and one order; no atomics.
+// Limits       Those of mma_launch.h: widths that are multiples of 8, rows on 16 bytes, and shared
+//              memory for R rows of logits, of text and of gradients.
 #pragma once
 #include <cstdint>
 
@@ -64,16 +64,15 @@ __device__ __forceinline__ void each_dot(int32_t tiles, int32_t patches, const P
   }
 }
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 template <int32_t R>
 struct ForwardMmaShared {
   float log_sum[kSides][R], inverse_sum[kSides][R];
   Words<R> words;
   // Behind it, on 16 bytes: logits [sides, R, common_patch_stride], floats, then halves in place;
-  // the text [R, word_stride(width)], and where pooled rows are not kept, over the text, those:
-  // [sides, R, value_width].
+  // and the text [R, word_stride(width)], over which pooled rows [sides, R, value_width] are put
+  // where they are not kept.
 };
 
 template <int32_t R, class S>
@@ -120,7 +119,7 @@ struct ForwardMmaBlock {
     }
   }
 
-  // A warp per row: exp(logit - maximum) as halves, and their sum.
+  // A warp takes a row: exp(logit - maximum) as halves, and their sum.
   __device__ void softmax() const {
     for (int32_t row = warp_id(); row < p.sides * R; row += warps()) {
       const int32_t side = row / R, r = row % R;
@@ -171,7 +170,7 @@ struct ForwardMmaBlock {
   }
 };
 
-// grid pairs * tiles of words; dynamic shared memory: forward_mma_bytes.
+// The grid is pairs * tiles of words; the dynamic shared memory has forward_mma_bytes.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kMmaThreads)
     forward_mma_kernel(Problem<S> p, Forward<float> out, int64_t tiles) {
@@ -200,8 +199,7 @@ __global__ void __launch_bounds__(kMmaThreads)
   block.finish();
 }
 
-// --- backward: the text
-// ---------------------------------------------------------------------------
+// --- backward: the text --------------------------------------------------------------------------
 
 template <int32_t R>
 struct WordsMmaShared {
@@ -233,7 +231,7 @@ struct WordsMmaBlock {
     return slopes + (side * R + r) * stride;
   }
 
-  // A warp per row.
+  // A warp takes a row.
   __device__ void stage_gradients(int32_t side) const {
     const auto columns = int32_t(round_up(p.value_width, kDepth));
     for (int32_t r = warp_id(); r < round_up(s.words.count, 16); r += warps()) {
@@ -270,7 +268,7 @@ struct WordsMmaBlock {
     }
   }
 
-  // A warp per word, both sides by one power of two.
+  // A warp takes a word, and both of its sides by one power of two.
   __device__ void narrow_slopes() const {
     for (int32_t r = warp_id(); r < s.words.count; r += warps()) {
       float largest = 0;
@@ -309,7 +307,8 @@ struct WordsMmaBlock {
   }
 };
 
-// Gradient of the text, by pair. grid pairs * tiles of words; shared memory: words_mma_bytes.
+// The gradient of the text, by pair. The grid is pairs * tiles of words; the shared memory has
+// words_mma_bytes.
 template <class S, int32_t R>
 __global__ void __launch_bounds__(kMmaThreads)
     words_mma_kernel(Problem<S> p, Backward<S> g, int64_t tiles) {

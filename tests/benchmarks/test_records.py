@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import re
+from pathlib import Path
 
 import pytest
 
+from benchmarks.harness import main
 from benchmarks.records import (
     PER_ITEM,
     Result,
     Row,
+    document,
     markdown,
     plain,
     quantile,
@@ -15,10 +20,11 @@ from benchmarks.records import (
     report,
     significant,
     table,
-    update_tables,
     with_limits,
     write_records,
 )
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def make_row(provider="ours", p50=10.0, **changes):
@@ -135,33 +141,73 @@ def test_report_names_machine_skips_and_reproduction(result):
     assert "python -m benchmarks.bench_x --full --case CASE --only METHOD" in text
 
 
-def test_update_tables_renews_only_its_places(result, tmp_path):
-    document = tmp_path / "doc.md"
-    places = [f"batched_map.cpu.{name}" for name in ("machine", "verdicts", "tiny")]
-    document.write_text(
-        "before\n"
-        + "\n".join(f"<!-- begin {p} -->\nold\n<!-- end {p} -->" for p in places)
-        + "\nend\n"
-    )
-    update_tables(document, result, {}, "ours")
-    first = document.read_text()
-    assert first.startswith("before\n")
-    assert first.endswith("\nend\n")
-    assert "old" not in first
-    assert "| title of ours |" in first
-    assert "- met: something" in first
-    update_tables(document, result, {}, "ours")
-    assert document.read_text() == first
-
-
-def test_update_tables_wants_a_place(result, tmp_path):
-    document = tmp_path / "doc.md"
-    document.write_text("nothing here\n")
-    with pytest.raises(
-        ValueError, match=r"must hold <!-- begin batched_map\.cpu\.machine --> \.\.\."
+def test_page_holds_machine_tables_verdicts_and_rows_left_out(result):
+    text = document(result, {"tiny": "tiny: sizes"}, "ours", "benchmarks.bench_x")
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# Measurements of x on the CPU",
+        "## tiny: sizes",
+        "## Verdicts",
+        "## Rows that could not run",
+        "## Rows that failed",
+    ]
+    for line in (
+        "`python -m benchmarks.bench_x --docs` writes this page.",
+        "Some CPU",
+        "| title of ours |",
+        "(!) Other processes",
+        "- met: something",
+        "- ranx: needs ranx",
+        "- oml: bad",
     ):
-        update_tables(document, result, {}, "ours")
-    assert document.read_text() == "nothing here\n"
+        assert line in text
+
+
+def test_page_prints_no_empty_part(result):
+    quiet = Result(result.facts, result.rows[:1])
+    text = document(quiet, {}, "ours", "benchmarks.bench_x")
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## tiny"]
+    assert "(!)" not in text
+    text = document(Result(result.facts | {"gpu": "GPU X"}), {}, "ours", "benchmarks.bench_x")
+    assert text.startswith("# Measurements of x on the GPU\n")
+    assert "##" not in text
+
+
+def test_docs_writes_the_page_of_a_former_run(tmp_path, capsys):
+    record = RESULTS / "training_step_cpu.json"
+    suite = importlib.import_module("benchmarks.bench_training_step").SUITE
+    arguments = ["--show", str(record), "--docs", str(tmp_path / "new" / "page.md")]
+    assert main(suite, arguments) == 0
+    page = (tmp_path / "new" / "page.md").read_text()
+    assert page == record.with_suffix(".md").read_text()
+    assert "ours: the whole step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("record", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_page_is_that_of_its_record(record):
+    result = read_records(record)
+    module = f"benchmarks.bench_{result.rows[0].op}"
+    suite = importlib.import_module(module).SUITE
+    titles = {name: case.title for name, case in suite.cases.items()}
+    page = document(result, titles, suite.ours, module, suite.layout)
+    assert record.with_suffix(".md").read_text() == page
+
+
+def test_numbers_of_the_documentation_are_those_of_the_records():
+    text = (RESULTS.parents[1] / "docs" / "performance.md").read_text()
+    rows = re.findall(r"^\| \*\*([\d.,]+) .*\.\./benchmarks/results/(\w+\.md)\) \|$", text, re.M)
+    assert len(rows) == 6
+    for number, page in rows:
+        assert f"| {number} |" in (RESULTS / page).read_text()
+    cells = set(re.findall(r"(?<=\| )[^|]+(?= \|)", "".join(map(Path.read_text, _pages()))))
+    measured = re.findall(r"([\d.,]+\d) (?:us|ms|MiB)\b", text.partition("## How to repeat")[0])
+    for number in measured:
+        assert number in cells | {"20"}, f"{number} stands in no page of benchmarks/results"
+    assert len(measured) > 20
+
+
+def _pages():
+    return sorted(RESULTS.glob("*.md"))
 
 
 def test_busy_cores_disturb_rows_of_the_cpu_alone():

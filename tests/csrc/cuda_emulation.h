@@ -99,8 +99,8 @@ inline std::vector<std::unique_ptr<Warp>> warps;
 
 inline Warp& own_warp() { return *warps[threadIdx.x / 32]; }
 
-// A new block: whole barriers (threads of the last one left early), and shared memory of all ones:
-// NaN, or -1, so that reading before writing shows.
+// A new block: whole barriers (threads of the last one left early), and shared memory with all bits
+// set, which reads as NaN or -1, so that reading before writing shows.
 inline void start_block(size_t shared_bytes) {
   std::memset(dynamic_shared.get(), 0xff, shared_bytes);
   block_barrier.emplace(blockDim.x);
@@ -124,7 +124,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t s
       for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
         for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
           kernel(args...);
-          own_warp().barrier.arrive_and_drop();  // a thread that ends early keeps nobody waiting
+          own_warp().barrier.arrive_and_drop();  // no thread waits for one that ended early
           block_barrier->arrive_and_drop();
           between_blocks.arrive_and_wait();
         }
@@ -151,8 +151,8 @@ auto exchange(V value, Read read) {
   return result;
 }
 
-// Every lane shows two arrays of registers; those of all lanes, and the number of this one. They
-// stay until the lane shows others for the second time.
+// Every lane shows two arrays of registers and gets those of all lanes and its own number. The
+// arrays stay until the lane shows others for the second time.
 inline std::pair<const Warp::Registers*, unsigned> show(const void* first, size_t first_bytes,
                                                         const void* second, size_t second_bytes) {
   Warp& warp = own_warp();

@@ -6,8 +6,8 @@
 
 namespace kernels {
 
-// A copy of host memory on device 0, as long as it must be, so that compute-sanitizer sees its end.
-// A row that begins in the middle of 16 bytes does so there too.
+// A copy of host memory on device 0, without spare room, so that compute-sanitizer sees its end. A
+// row that begins in the middle of 16 bytes does so there too.
 template <class V>
 class OnDevice {
  public:

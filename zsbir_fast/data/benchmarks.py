@@ -165,8 +165,8 @@ def load_benchmark(
             only (150 MiB).
 
     Returns:
-        The benchmark. Class names are spelt as in the published split, whatever the folders'
-        spelling.
+        The benchmark. Class names are spelt as in the published split, even if the folders spell
+        them otherwise.
 
     Raises:
         ValueError: an option or a list file is wrong, classes overlap or are spelt alike, a class

@@ -48,7 +48,7 @@ PHOTO_FOLDERS = (
 _IMAGE_SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"]
 )
-# What lies beside images and is none: not worth a word.
+# Files that lie beside images and are none; they are left out without a warning.
 _COMPANIONS = frozenset(
     [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".ini", ".db"]
 )
@@ -241,7 +241,7 @@ def _given(root: Path, what: str, name: str, wanted: set[str] | None) -> ClassFo
 
 
 def _choose(root: Path, what: str, fitting: list[tuple[str, ClassFolders]]) -> ClassFolders:
-    """Take the first folder that fits, joined with its counterpart; name what is left out."""
+    """Take the first folder that fits, joined with its counterpart; name those left out."""
     taken = [fitting[0]]
     left = []
     for name, folders in fitting[1:]:
@@ -300,7 +300,7 @@ def _fits(folders: ClassFolders, wanted: set[str] | None) -> bool:
 
 
 def _look_into(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images in a class folder, sorted, and what else lies there."""
+    """Return the images in a class folder, sorted, and the other entries there."""
     images, others = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -21,7 +21,7 @@ _SIGNED = (
     *("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI"),
     *("HEIF", "JXL"),  # where a plug-in of Pillow is registered
 )
-# What a list may name besides. Others are refused: EPS would start Ghostscript on a foreign file.
+# Formats that a list may name besides; others are refused: EPS would start Ghostscript on a file.
 _FORMATS = (*_SIGNED, "MPO", "DIB", "TGA", "PCX", "SGI")
 
 
@@ -42,8 +42,7 @@ def decode_image(path: str | Path) -> Tensor:
 
     The EXIF orientation is applied (a damaged EXIF block is passed over), transparency is laid on
     white, palettes, CMYK, one-bit and 16-bit images are converted (16 bits are scaled to 8). The
-    first picture of an animation counts. What the file is follows from its bytes, never from its
-    name.
+    first picture of an animation counts. The bytes of a file decide its format, never its name.
 
     Args:
         path: the file.
@@ -82,7 +81,7 @@ def is_image(path: str | Path) -> bool:
         path: the file, of any name.
 
     Returns:
-        Whether it is. What follows behind the header is not looked at.
+        Whether it is. The bytes behind the header are not looked at.
     """
     try:
         with _opened(path) as stream, Image.open(stream, formats=_readable(_SIGNED)):

@@ -23,7 +23,7 @@ class FileTree:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self._elsewhere: tuple[str, ...] | None = None  # what takes the place of base there
+        self._elsewhere: tuple[str, ...] | None = None  # the folder in place of base there
         self._names = cache(_names)
         self._alike = cache(_alike)
         self._folder = cache(self._find_folder)

@@ -1,7 +1,7 @@
 """List files of the field: ``relative/path label`` and ``class name label`` lines.
 
 The form is that of SAKE and ZSE-SBIR: one entry per line, the last word is an integer label, and
-what stands before it may contain spaces.
+the text before it may contain spaces.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from zsbir_fast._files import reading, write_text
 from zsbir_fast._words import reason, shown
 from zsbir_fast.data.names import listing
 
-_MOST_DIGITS = 18  # of a label: what int64 holds
+_MOST_DIGITS = 18  # of a label, so that int64 holds it
 
 
 class FileList(NamedTuple):
-    """What a list of images says.
+    """The content of a list of images.
 
     Attributes:
         paths: as written in the file.

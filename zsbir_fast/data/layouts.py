@@ -186,7 +186,7 @@ def check_apart(images: Mapping[tuple[str, str], Labelled]) -> None:
 
 
 def describe_search(root: Path, sketches: Sequence[str], photos: Sequence[str]) -> str:
-    """Say what was looked for below ``root`` and what lies there.
+    """Name the files that were looked for below ``root``, and those that lie there.
 
     Args:
         root: folder of the dataset.

@@ -44,7 +44,7 @@ class _Deck:
         self.left: list[int] = []
 
     def draw(self, count: int) -> list[int]:
-        """Return ``count`` items, different ones as far as there are enough."""
+        """Return ``count`` items, all of them different if there are enough."""
         if count > len(self.items):  # every item, and some of them again
             extra = self.rng.choice(self.items, count - len(self.items))
             return [*self._shuffled(), *extra.tolist()]
@@ -52,7 +52,7 @@ class _Deck:
             rest, met = self.left, set(self.left)
             fresh = [item for item in self._shuffled() if item not in met]
             drawn, kept = fresh[: count - len(rest)], fresh[count - len(rest) :]
-            # What was drawn from the old deck waits in the new one like everything else.
+            # The items that were drawn from the old deck wait in the new one like all others.
             self.left = self._shuffle(np.array([*kept, *rest], dtype=np.int64))
             return [*rest, *drawn]
         drawn = self.left[len(self.left) - count :]
@@ -68,7 +68,7 @@ class _Deck:
 
 
 class _EpochSampler(Sampler[list[Any]], ABC):
-    """What the samplers share: epoch, rank and position."""
+    """The state that the samplers share: epoch, rank and position."""
 
     def __init__(self, *, batches: int, seed: int, rank: int, world_size: int) -> None:
         function = type(self).__name__
@@ -109,7 +109,7 @@ class _EpochSampler(Sampler[list[Any]], ABC):
         self.start_batch = start_batch
 
     def __len__(self) -> int:
-        """Return the batches of a whole epoch on this rank, whatever ``start_batch`` is."""
+        """Return the batches of a whole epoch on this rank, from any ``start_batch``."""
         return self.batches
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -213,7 +213,7 @@ class ClassBalancedBatchSampler(_EpochSampler):
 
 
 class MixedBatchSampler(_EpochSampler):
-    """Batches of sketches and photos in a fixed ratio, whatever their classes.
+    """Batches of sketches and photos of any classes in a fixed ratio.
 
     Args:
         sketches: number of sketches.

@@ -69,9 +69,9 @@ def train_transform(
 ) -> Transform:
     """Make the training transform: resize, augment, normalise.
 
-    With ``probability`` an image is mirrored at random, scaled, turned and shifted; what comes
-    into view is white on a sketch and of the colour ``mean`` on a photo (our reading). Draws from
-    PyTorch's global CPU generator.
+    With ``probability`` an image is mirrored at random, scaled, turned and shifted; the area that
+    comes into view is white on a sketch and of the colour ``mean`` on a photo (our reading). The
+    random numbers are those of PyTorch's global CPU generator.
 
     Args:
         size: side of the output in pixels; the aspect is not kept, as usual in the field.

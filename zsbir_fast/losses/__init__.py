@@ -1,1 +1,1 @@
-"""Training losses as modules: they combine the operators into what a method optimises."""
+"""Training losses as modules: they combine the operators into the loss of a method."""

@@ -16,8 +16,9 @@ def alignment_loss(
 ) -> Tensor:
     """InfoNCE between sketch and photo features in both directions.
 
-    All photos of a sketch's class are its positives (classes repeat within a batch): the mean of
-    their log-probabilities among all photos of the batch; and the same with the roles exchanged.
+    All photos of a sketch's class are its positives (classes repeat within a batch). The loss takes
+    the mean of their log-probabilities among all photos of the batch, and the same with the roles
+    exchanged.
 
     Args:
         sketches: [B, D] float, L2-normalised here.
@@ -58,7 +59,7 @@ def alignment_loss(
 def supervised_contrastive_loss(
     features: Tensor, labels: Integers, *, temperature: float = 0.1
 ) -> Tensor:
-    """Supervised contrastive loss of a set of features, whatever their modality.
+    """Supervised contrastive loss of a set of features of any modality.
 
     Args:
         features: [B, D] float, L2-normalised here.
@@ -86,7 +87,7 @@ def supervised_contrastive_loss(
 
 
 def _cosines(function: str, **features: Tensor) -> Tensor:
-    """Of all rows of the first with all of the last, in float32 at least."""
+    """Cosines of all rows of the first with all of the last, in float32 at least."""
     unit = [
         unit_length(function, name, x.to(accumulation_dtype(x.dtype)))
         for name, x in features.items()

@@ -1,4 +1,4 @@
-"""What the quadruplet losses compare: a batch, perhaps of several processes, and a bank."""
+"""The rows that quadruplet losses compare: a batch, perhaps of several processes, and a bank."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class JoinedBatch(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One modality: the batch, and what is mined from it (batch first, then bank; no gradient).
+    """One modality: the batch, and the pool that is mined (batch first, then bank; no gradient).
 
     ``banked`` says whether there is a bank.
     """
@@ -91,7 +91,7 @@ def chosen_rows(side: Side, *indices: Tensor) -> tuple[Tensor, list[Tensor]]:
 
     Returns:
         The batch and the bank's rows among them, [n + B * len(indices), D], and where those rows
-        are in it. Gradients of a whole bank, which nobody wants, are never made.
+        are in it. Gradients of a whole bank, which are not wanted, are never made.
     """
     if not side.banked:
         return side.features, list(indices)

@@ -131,8 +131,8 @@ class CrossBatchMemory(nn.Module):
         width: feature width D.
         past_positives: past features may be positives, too, not only negatives; not with
             ``positive="paired"``.
-        warm_up: so many batches are only remembered, and compared with themselves alone: early
-            features drift too fast to be worth comparing with.
+        warm_up: number of first batches that are remembered, but compared with themselves alone:
+            early features drift too fast to be worth comparing with.
 
     Raises:
         ValueError: a number is out of range, or the options do not go together.
@@ -211,7 +211,7 @@ class CrossBatchMemory(nn.Module):
         __call__ = forward
 
     def bank(self) -> Bank | None:
-        """Return what is remembered, or None while warming up or empty."""
+        """Return the remembered features, or None while warming up or empty."""
         if self._batches < self.warm_up or not len(self.photos) or not len(self.sketches):
             return None
         return Bank(
@@ -230,7 +230,7 @@ class CrossBatchMemory(nn.Module):
         """
         if not self.training:
             return
-        # Ready to be compared, so that no step has to normalise a large memory again.
+        # The rows are kept ready, so that no step has to normalise a large memory again.
         self.sketches.add(self.loss.prepare(batch.sketches.detach()), batch.sketch_labels)
         self.photos.add(self.loss.prepare(batch.photos.detach()), batch.photo_labels)
         self._batches += 1

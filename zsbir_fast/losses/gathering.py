@@ -3,8 +3,8 @@
 Every process joins the batches and computes the whole loss. In the backward pass the gradients of
 all processes are summed and each takes the part of its own rows. ``DistributedDataParallel`` then
 averages over the W processes, so W equal losses come to exactly the gradient that one process
-would have on the joined batch. Because it is the true sum, it is right, too, where the processes'
-losses differ (their mean is what is minimised).
+would have on the joined batch. Because the sum is a true one, the gradient is right, too, where the
+processes' losses differ: their mean is minimised.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Share(NamedTuple):
 
     @classmethod
     def alone(cls, rows: int) -> Share:
-        """The share of a process that joins nobody."""
+        """The share of a process that joins no other."""
         return cls((rows,), 0, None)
 
     @property
@@ -152,7 +152,7 @@ def share_rows(
         return tuple(Share.alone(len(x)) for x in rows.values())
     problem = _problem_of(check_all)
     entries = [int(problem is not None)]
-    for x in rows.values():  # of a wrong batch nobody will look at them
+    for x in rows.values():  # those of a wrong batch are not looked at
         if problem is not None:
             entries += [0, 0]
         else:

@@ -41,8 +41,8 @@ MinerNegative = Literal["hardest", "semihard"]
 class BatchAllTripletLoss(nn.Module):
     """Triplet margin loss over all triplets of a batch, without writing the triplets out.
 
-    Same values and gradients as pytorch-metric-learning's ``TripletMarginLoss`` with its default
-    distance, reducer and options.
+    It has the values and gradients of pytorch-metric-learning's ``TripletMarginLoss`` with its
+    default distance, reducer and options.
 
     Args:
         margin: in units of ``distance``; the default is pytorch-metric-learning's.
@@ -206,8 +206,8 @@ class BatchAllTripletLoss(nn.Module):
 class HardTripletMiner(nn.Module):
     """For each anchor its farthest positive and a hard negative, without a matrix of distances.
 
-    With its defaults the same choice as pytorch-metric-learning's ``BatchHardMiner``; among equal
-    distances the lowest index.
+    With its defaults it makes the choices of pytorch-metric-learning's ``BatchHardMiner``; among
+    equal distances it takes the lowest index.
 
     Args:
         negative: ``"hardest"``, or ``"semihard"``: the nearest farther than the positive by less
@@ -319,7 +319,7 @@ def _references(
     ref_emb: Tensor | None,
     ref_labels: Integers | None,
 ) -> tuple[Tensor, Tensor]:
-    """What anchors are compared with: ``ref_emb``, or themselves where there is none."""
+    """The rows that anchors are compared with: ``ref_emb``, or their own where there is none."""
     if ref_emb is None:
         if ref_labels is not None:
             raise ValueError(f"{function}: ref_emb must be given with ref_labels, got None")

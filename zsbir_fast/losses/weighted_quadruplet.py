@@ -319,7 +319,7 @@ class WeightedQuadrupletLoss(nn.Module):
         )
 
     def prepare(self, features: Tensor, argument: str = "features") -> Tensor:
-        """Bring [B, D] features to what is compared: with ``normalize`` to unit length.
+        """Return [B, D] features as the loss compares them: with ``normalize`` of unit length.
 
         Args:
             features: what to bring there.

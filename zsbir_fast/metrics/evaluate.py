@@ -83,7 +83,7 @@ def evaluate_retrieval(
         TypeError: labels or ks that are not integers, or input that is no array of numbers.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
-    copy of the gallery and one workspace, whatever Q is.
+    copy of the gallery and one workspace, for any Q.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -136,7 +136,7 @@ def evaluate_ranking(
         gallery_ids: integers, [G].
 
     Returns:
-        The result, bit-identical whatever the number of threads, and for any split of the rows.
+        The result, bit-identical for any number of threads and for any split of the rows.
 
     Raises:
         ValueError: mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an

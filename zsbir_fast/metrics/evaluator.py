@@ -44,7 +44,7 @@ _GALLERY_LIMIT = 2**31 - 1  # gallery positions are int32
 
 @dataclass(frozen=True)
 class _Holdings:
-    """What one process tells the others before an evaluation."""
+    """The facts that one process tells the others before an evaluation."""
 
     labels: Tensor  # distinct labels of its shards
     counts: Tensor
@@ -53,7 +53,7 @@ class _Holdings:
     largest_norm: float
     items: int
     items_with_id: int
-    call: dict[str, str]  # what must be the same everywhere
+    call: dict[str, str]  # options that must be the same everywhere
 
 
 class _Asked(NamedTuple):
@@ -67,7 +67,7 @@ class _Asked(NamedTuple):
 class RetrievalEvaluator:
     """Ranking metrics against one gallery, given shard by shard, for any number of query sets.
 
-    Three ways, chosen by what is given, one result, to the last bit:
+    The arguments choose one of three ways, which have one result, to the last bit:
 
     - shards in memory, one process: sorted by class once, at the first ``evaluate``;
     - a shard is a NumPy memory map, or ``stream=True``: the gallery stays where it is and is read
@@ -248,7 +248,7 @@ class RetrievalEvaluator:
     def _evaluate_shards(
         self, gallery: ShardedGallery, asked: _Asked, ks: tuple[int, ...]
     ) -> RetrievalResult:
-        """In two passes over the shards of all processes, block of queries by block."""
+        """Evaluate in two passes over the shards of all processes, by blocks of queries."""
         classes = gallery.labels.classes_of(asked.labels)
         rows = empty_rows(len(asked.rows), ks)
         blocks = gallery.query_blocks(classes)
@@ -282,7 +282,7 @@ class RetrievalEvaluator:
         processes: Processes,
         streaming: bool,
     ) -> _Asked:
-        """The queries, their labels and ids, checked as far as this process can."""
+        """The queries, their labels and ids, with all checks that this process can make."""
         if not self._parts and processes.size == 1:
             raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")
         width = self._parts[0].shape[1] if self._parts else None

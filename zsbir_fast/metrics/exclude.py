@@ -76,7 +76,7 @@ def check_something_left(caller: str, protocol: Protocol, relevant: Tensor) -> N
 
 @dataclass(frozen=True)
 class ColumnIds:
-    """Which columns of a block of scores have which id.
+    """The columns of a block of scores by their ids.
 
     Attributes:
         ids: int64 [n], ascending, on the CPU.

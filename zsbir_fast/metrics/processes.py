@@ -40,7 +40,7 @@ class Processes:
             raise ValueError(f"{caller}: this process must be a member of process_group, it is not")
 
     def together(self, caller: str, work: Callable[[], _T]) -> _T:
-        """Run ``work`` everywhere; if it fails in one process, raise in all: nobody waits in vain.
+        """Run ``work`` everywhere; if it fails in one process, raise in all, so that none waits.
 
         Raises:
             ValueError, TypeError: what ``work`` raised here.

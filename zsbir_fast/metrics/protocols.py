@@ -1,4 +1,4 @@
-"""Evaluation protocols by name: what the field's code bases compute, each as one object."""
+"""Evaluation protocols by name: the definitions of the field's code bases, each as one object."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Protocol:
         self.definition()
 
     def definition(self) -> Definition:
-        """The part that the kernels need: what one query's metrics mean.
+        """The part that the kernels need: the definition of one query's metrics.
 
         Raises:
             ValueError: an unknown choice, or ties without a closed form.

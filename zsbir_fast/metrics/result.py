@@ -1,4 +1,4 @@
-"""What an evaluation returns: per-query metrics, their means, and the definition behind them."""
+"""The result of an evaluation: per-query metrics, their means, and the definition behind them."""
 
 from __future__ import annotations
 

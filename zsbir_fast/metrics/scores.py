@@ -1,8 +1,8 @@
 """Scores of queries against gallery rows by one kind of distance.
 
-A score depends on the query and the gallery row alone, to the last bit: whatever else is in the
-gallery, however it is cut into blocks, shards and processes (``ops/row_products/``). So equal
-photos tie, and a photo keeps its rank.
+A score depends on the query and the gallery row alone, to the last bit, and neither on the rest of
+the gallery nor on its blocks, shards and processes (``ops/row_products/``). So equal photos tie,
+and a photo keeps its rank.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def query_side(queries: Tensor, metric: Metric, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class GallerySide:
-    """Gallery rows as the right side of products, with what makes a score of a product.
+    """Gallery rows as the right side of products, with the factors that make scores of products.
 
     - ``cosine``: q.g / |g|, which ranks as the cosine does; a row of zeros has 0 with everything;
     - ``euclidean``: |g|^2 - 2 q.g, which ranks as the distance does;
@@ -131,7 +131,7 @@ def _in_range(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows, and their squared lengths in float64, for directions alone.
 
     Rows so small or large that products would leave the range of floats are scaled by a power of
-    two, which changes no digit. Which, depends on the row alone.
+    two, which depends on the row alone and changes no digit.
     """
     squares = row_squares(rows)
     limit = 2.0 ** _SQUARES_IN_RANGE[rows.dtype]

@@ -1,8 +1,8 @@
 """Exact evaluation of a gallery that comes in shards: on disk, or spread over processes.
 
-The ranks of the relevant items are all that a metric needs, and they add up over shards. So: pass 1
-computes the scores of each query with the relevant items of its class and nothing else, and gathers
-them from all shards; pass 2 counts every shard's other items against them, block by block. The
+The ranks of the relevant items are all that a metric needs, and they add up over shards. So pass 1
+computes the scores of each query with the relevant items of its class alone and gathers them from
+all shards, and pass 2 counts every shard's other items against them, block by block. The
 gallery is read twice for each block of queries, and nothing of the size Q x G is ever stored.
 """
 

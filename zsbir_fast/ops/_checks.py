@@ -20,7 +20,7 @@ _SHORTEST = 1e-12  # a row above it loses no digits, nor do the squares in its l
 
 
 def kind_of(value: Any) -> str:
-    """What a value that is no tensor is called in an error."""
+    """The words of an error for a value that is no tensor."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
     return "None" if value is None else type(value).__name__
@@ -41,7 +41,7 @@ def check_has_values(function: str, argument: str, value: Tensor) -> None:
 
 
 def check_device(function: str, argument: str, tensor: Tensor, first: str, other: Tensor) -> None:
-    """The kernels take addresses: all must be where ``other``, called ``first``, is."""
+    """Raise unless the tensor is where ``other``, called ``first``, is: kernels take addresses."""
     if tensor.device != other.device:
         raise ValueError(
             f"{function}: {argument} must be on {other.device} like {first}, got {tensor.device}"
@@ -107,7 +107,7 @@ def as_temperature(function: str, value: Any, argument: str = "temperature") -> 
 
     Raises:
         TypeError: it is no real number.
-        ValueError: it is not positive, infinite, or so small that what it divides overflows.
+        ValueError: it is not positive, infinite, or so small that a quotient overflows.
     """
     temperature = as_number(function, argument, value)
     if not temperature > 0:
@@ -130,7 +130,7 @@ def check_choice(function: str, argument: str, value: Any, choices: Any) -> None
 def as_labels(
     function: str, argument: str, labels: Any, count: int, first: str, features: Tensor
 ) -> Tensor:
-    """Labels as int64 [count], where ``features``, called ``first``, are.
+    """Labels as int64 [count], on the device of ``features``, called ``first``.
 
     Args:
         function: named in errors.
@@ -184,7 +184,7 @@ def _tensor_of(function: str, argument: str, value: Any) -> Tensor:
 
 
 class _Interface:
-    """Somebody's memory as NumPy sees it; keeps its owner alive."""
+    """The memory of another object as NumPy sees it; keeps that object alive."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._owner = array
@@ -195,9 +195,9 @@ class _Interface:
 def as_torch_takes_it(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array in this machine's byte order, with no negative stride and no mark of read-only.
 
-    Of that mark torch would warn, though what is made of the array here is only ever read. To
-    silence the warning would change the filters of the whole process, in which other threads may be
-    at work.
+    torch would warn of that mark, though the tensor that is made of the array here is only read.
+    Silencing the warning would change the filters of the whole process, in which other threads may
+    be at work.
     """
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -221,7 +221,7 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
     """Raise naming the first row that is not finite; nothing is looked at where it is `unseen`."""
     if unseen(values) or values.numel() == 0:
         return
-    if math.isfinite(values.detach().sum().item()):  # nothing else would be: one cheap pass
+    if math.isfinite(values.detach().sum().item()):  # a finite sum has finite terms: one cheap pass
         return
     wrong = ~torch.isfinite(values.detach())  # or finite numbers whose sum overflows
     if wrong.any():
@@ -233,9 +233,9 @@ def check_finite(function: str, argument: str, values: Tensor) -> None:
 def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
     """The loss; NaN, with gradients of NaN, if it or an input that was `unseen` is not finite.
 
-    So a step is seen and skipped, by a ``GradScaler`` for instance, and nobody waits for a GPU.
+    A ``GradScaler``, for instance, sees such a step and skips it, without a wait for a GPU.
     """
-    if not unseen(loss):  # then the inputs were not, either
+    if not unseen(loss):  # the inputs were not unseen then, either
         plain = loss.detach()
         if math.isfinite(float(plain if plain.ndim == 0 else plain.sum())):
             return loss
@@ -245,12 +245,12 @@ def nan_unless_finite(loss: Tensor, *inputs: Tensor | None) -> Tensor:
     largest = [torch.linalg.vector_norm(x.detach(), math.inf) for x in (loss, *given)]
     zero = torch.stack([0 * x.to(loss.dtype) for x in largest]).sum()  # or NaN
     carrier = next((x for x in given if x.requires_grad), given[0])
-    # One element is enough: what is behind it gets NaN.
+    # One element is enough: the tensors that it was computed from get gradients of NaN.
     return loss + zero * carrier[(0,) * carrier.ndim].to(loss.dtype)
 
 
 def unit_length(function: str, argument: str, features: Tensor) -> Tensor:
-    """Rows [B, D] divided by their lengths, of whatever size they are.
+    """Rows [B, D] of any size divided by their lengths.
 
     A row without an entry of at least 1e-30 is zero: it becomes 0 and passes no gradient. A row
     that is not finite is an error; where values are `unseen`, it becomes NaN. Halves are divided in
@@ -279,7 +279,7 @@ def _of_any_length(features: Tensor, lengths: Tensor) -> Tensor:
     fits = (lengths >= _SHORTEST) & (lengths <= longest)
     largest = torch.linalg.vector_norm(features.detach(), math.inf, 1, keepdim=True)
     zero = largest < ZERO_ROW
-    power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for what is not finite
+    power = largest / (2 * torch.frexp(largest).mantissa)  # NaN for rows that are not finite
     power = power.masked_fill(fits | zero, 1)
     rows = features.div(power)
     divisors = torch.linalg.vector_norm(rows, 2, 1, keepdim=True).masked_fill(zero, 1)

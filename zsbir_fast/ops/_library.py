@@ -1,4 +1,4 @@
-"""The torch operator library ``zsbir`` and what every room's op file needs from it."""
+"""The torch operator library ``zsbir``, and the functions that every room's op file needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def why_not_native(device: torch.device) -> str | None:
 
 
 def notice_fallback(op: str, reference: _Function) -> _Function:
-    """The reference as the operator of devices without a kernel, saying so once.
+    """The reference as the operator of devices without a kernel; it says so once.
 
     ``ZSBIR_STRICT=1`` turns the notice into an error: tests and benchmarks on a GPU set it.
     """
@@ -80,7 +80,7 @@ def register(
 
 
 def _only_dense(op: str, function: _Function) -> _Function:
-    """The function, after a look at what torch lets through: None for a tensor, sparse tensors."""
+    """The function with a check of inputs that torch lets through: None, sparse tensors."""
 
     @cache
     def tensors() -> list[tuple[int, str, bool]]:
@@ -161,10 +161,10 @@ def as_kernel_input(
 
 
 def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors have so many dimensions.
+    """Raise unless all tensors have this number of dimensions.
 
     Raises:
-        ValueError: naming the first that has not.
+        ValueError: naming the first that has another number.
     """
     for name, tensor in tensors.items():
         if tensor is not None and tensor.ndim != dimensions:
@@ -174,7 +174,7 @@ def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None
 
 
 def check_enum(op: str, name: str, value: int, count: int) -> None:
-    """Raise unless the number is one of a C++ enum of so many entries."""
+    """Raise unless the number is one of a C++ enum of ``count`` entries."""
     if not 0 <= value < count:
         raise ValueError(f"{op}: {name} must be in [0, {count}), got {value}")
 

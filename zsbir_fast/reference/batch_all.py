@@ -1,7 +1,7 @@
 """Batch-all triplet and quadruplet losses in plain PyTorch: the specification.
 
 Every term is written out, one anchor at a time: O(n^3) work for triplets and O(n^4) for
-quadruplets, which is what the kernels avoid. A term counts as non-zero where its hinge is above 0;
+quadruplets, which the kernels avoid. A term counts as non-zero where its hinge is above 0;
 a margin is added to the positive distance first, in the dtype of the distances, so that all
 implementations agree on which terms those are. Sums are in float64.
 """
@@ -17,7 +17,7 @@ from zsbir_fast.reference.quadruplet_mining import Five
 
 
 class TermSums(NamedTuple):
-    """What every reduction of a batch-all loss is made of.
+    """The sums that every reduction of a batch-all loss is made of.
 
     Attributes:
         total: float64 scalar, sum of all hinges with their coefficients.

@@ -1,7 +1,7 @@
 """Ranking metrics by their definition: sort every row, look at where the relevant items stand.
 
-This is the specification that the kernels are tested against, and what runs on devices that have no
-kernel. The kernels never sort the gallery; this does, in the open.
+This is the specification that the kernels are tested against, and it runs on devices that have no
+kernel. The kernels never sort the gallery, as this does.
 
 Sizes: Q queries, G gallery items, R relevant items of a query. A *key* ranks ascending: a distance,
 or a negated similarity. ``query_class`` is -1 where no gallery item is relevant.

@@ -274,7 +274,7 @@ def quadruplet_hinges(
     """Sum of the hinges of every anchor, [B_s], 0 where it is not valid."""
     dtype = torch.promote_types(sketches.dtype, torch.float32)
     sketches, photos, references = sketches.to(dtype), photos.to(dtype), references.to(dtype)
-    # What no hinge compares gets a gradient of zeros, not none.
+    # Rows that no hinge compares get a gradient of zeros, not none.
     unused = photos[:0].sum() + references[:0].sum()
     if len(sketches) == 0 or len(photos) == 0:
         return sketches.sum(1) * 0 + unused

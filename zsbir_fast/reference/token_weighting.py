@@ -1,7 +1,7 @@
 """Cross-modal token weighting in plain PyTorch: the specification.
 
-The equation numbers are those of ``docs/methods.md``, where it is said which of them the DM-WAN
-paper (arXiv 2511.00925) states and which are our reading: its abstract and introduction name a
+The equation numbers are those of ``docs/methods.md``, which says which of them the DM-WAN paper
+(arXiv 2511.00925) states and which are our reading: its abstract and introduction name a
 local and a global aggregation block and an alignment weight list; their exact form is our reading.
 """
 
@@ -21,7 +21,7 @@ ZERO_ROW = 1e-30
 
 
 class TokenWeighting(NamedTuple):
-    """Scores of the pairs, and what they were computed from.
+    """Scores of the pairs, and the tensors that they were computed from.
 
     Attributes:
         scores: [B] local score of each pair, in [-1, 1].

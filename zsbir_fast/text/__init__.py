@@ -1,5 +1,5 @@
 """Class names as vectors: prompts, descriptions, and the text features that models are given.
 
-What turns a class name into words or vectors belongs here. Only seen classes are ever described
-to a model: at inference there is no text.
+Code that turns a class name into words or vectors belongs here. Only seen classes are ever
+described to a model: at inference there is no text.
 """

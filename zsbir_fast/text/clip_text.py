@@ -15,7 +15,7 @@ from zsbir_fast._words import reason, shown
 
 
 class ClipTokens(NamedTuple):
-    """What a text encoder makes of some sentences.
+    """The features that a text encoder computes from some sentences.
 
     Attributes:
         tokens: float32 [C, L, D], zero where ``mask`` is False.
@@ -36,7 +36,7 @@ def encode_sentences(
     """Encode sentences with the text tower of an open_clip model.
 
     Args:
-        sentences: one per class; what exceeds the context length is cut off.
+        sentences: one per class; the part beyond the context length is cut off.
         model: open_clip model name, e.g. ``"ViT-B-32"``.
         weights: a tag of open_clip, a local weight file, or None for random weights.
         batch_size: sentences per forward pass.

@@ -1,4 +1,4 @@
-"""The bundled GloVe vectors of class names, and what stands in where a name has none."""
+"""The bundled GloVe vectors of class names, and the stand-ins for names that have none."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def name_tokens(name: str, sentences: Sequence[str], *, max_tokens: int) -> Name
     Args:
         name: class name.
         sentences: its description, may be empty.
-        max_tokens: at most so many rows; the words that occur most often are kept.
+        max_tokens: the largest number of rows; the words that occur most often are kept.
 
     Returns:
         The vectors.

@@ -1,4 +1,4 @@
-// The CUDA kernels on a GPU, with host memory in and out: what emulated.h does on CPU threads.
+// The CUDA kernels on a GPU, with host memory in and out, as emulated.h runs them on CPU threads.
 #pragma once
 #include "batched_map/batched_map_kernels.cuh"
 #include "launch_shape.h"

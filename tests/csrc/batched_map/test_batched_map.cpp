@@ -69,8 +69,7 @@ T draw(Values values, std::mt19937_64& random) {
   }
 }
 
-// A matrix of scores in one piece; vectors are as long as they must be, so that ASan sees their
-// ends.
+// A matrix of scores in one piece. Vectors have no spare room, so that ASan sees their ends.
 template <class T>
 struct Data {
   int64_t stride;
@@ -82,7 +81,7 @@ struct Data {
     scores.resize(c.shift + c.queries * stride);
     for (T& score : scores) score = draw<T>(c.values, random);
     for (int64_t q = 0; q < c.queries; ++q) {
-      // The last class is nobody's in the gallery, and every fifth query has none.
+      // No gallery item has the last class, and every fifth query has none.
       query_class.push_back(q % 5 == 4 ? -1 : int32_t(q % (c.classes + (q > 2))));
     }
     for (int64_t g = 0; g < c.gallery; ++g) gallery_class.push_back(int32_t(random() % c.classes));

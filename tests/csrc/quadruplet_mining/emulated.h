@@ -1,4 +1,4 @@
-// The CUDA kernels of the room, run by cuda_emulation.h: what device.h does on a GPU. Blocks are
+// The CUDA kernels of the room, run by cuda_emulation.h, as device.h runs them on a GPU. Blocks are
 // small, and so is the capacity of a row of hinges, so that tests see tiles, slices and segments.
 #pragma once
 #include "cuda_emulation.h"

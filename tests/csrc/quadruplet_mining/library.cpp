@@ -66,7 +66,7 @@ void union_counts_cpu(const UnionRows<T>& problem, T* out) {
   kernels::union_counts(problem, out);
 }
 
-// Prepares what the operator prepares with PyTorch on a GPU.
+// Prepares the inputs that the operator prepares with PyTorch on a GPU.
 template <class T>
 int64_t probe_union_cpu(const ProbeUnion<T>& given) {
   ProbeUnion<T> problem = given;

@@ -39,8 +39,8 @@ bool close(const std::vector<T>& a, const std::vector<T>& b) {
   return true;
 }
 
-// Sketches, photos and labels; `steps` rounds to multiples of 1/2, which makes ties. Vectors are as
-// long as they must be, so that AddressSanitizer sees their ends.
+// Sketches, photos and labels; `steps` rounds to multiples of 1/2, which makes ties. Vectors have
+// no spare room, so that AddressSanitizer sees their ends.
 template <class T>
 struct Batch {
   int64_t sketches, photos, width;
@@ -111,7 +111,8 @@ struct Products {
   }
 };
 
-// All distances first, then a look at each: what select_pairs must find without them.
+// All distances are computed first, then looked at one by one: select_pairs must find the same
+// without them.
 template <class T>
 void plain_selection(const Batch<T>& b, const SelectFilter<T>& f, Distance distance, int32_t wanted,
                      std::vector<int64_t>& index, std::vector<T>& chosen) {

@@ -1,4 +1,4 @@
-// The CUDA kernels of the room, run by cuda_emulation.h: what device.h does on a GPU. Tiles are
+// The CUDA kernels of the room, run by cuda_emulation.h, as device.h runs them on a GPU. Tiles are
 // small, so that tests see several of them.
 #pragma once
 #include "cuda_emulation.h"

@@ -1,5 +1,5 @@
-// A case of the tests of the room: its sizes, its data, and what a forward and a backward pass make
-// of them.
+// A case of the tests of the room: its sizes, its data, and the results of a forward and a backward
+// pass.
 #pragma once
 #include <algorithm>
 #include <cmath>

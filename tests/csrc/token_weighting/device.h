@@ -1,4 +1,4 @@
-// The CUDA kernels on a GPU, with host memory in and out: what emulated.h does on CPU threads.
+// The CUDA kernels on a GPU, with host memory in and out, as emulated.h runs them on CPU threads.
 #pragma once
 #include "mma_product.h"
 #include "on_device.h"
@@ -33,8 +33,8 @@ struct ProblemOnDevice {
   }
 };
 
-// The launcher chooses the variant of the kernels, whatever the test asks for, but for the
-// products. Which those were only the launcher knows.
+// The launcher chooses the variant of the kernels, whichever one the test asks for, except for the
+// products. Which products ran only the launcher knows.
 inline bool ran_best() { return true; }
 
 template <class S>

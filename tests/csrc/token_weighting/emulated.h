@@ -1,4 +1,4 @@
-// The CUDA kernels of the room, run by cuda_emulation.h: what device.h does on a GPU.
+// The CUDA kernels of the room, run by cuda_emulation.h, as device.h runs them on a GPU.
 #pragma once
 #include "cuda_emulation.h"
 // After it, because it says what __global__ is:

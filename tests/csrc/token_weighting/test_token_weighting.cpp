@@ -44,8 +44,8 @@ void run_words(const Case& c) {
   for (int i = 0; i < 4; ++i) compare(c, names[i], cuda.patches[i], cpu.patches[i]);
 }
 
-// On tensor cores, or in the emulation of them. Halves: what is rounded on the way are weights and
-// gradients, so an error is measured by the largest element, however small that is.
+// On tensor cores, or in their emulation. With halves, weights and gradients are rounded on the
+// way, so an error is measured by the largest element, however small that is.
 template <class S>
 void run_mma(const Case& c) {
   Data<S> data(c);

@@ -101,9 +101,9 @@ def relevant_items(
     check_scores("relevant_items", scores, query_class, gallery)
     counts = (gallery.offsets[1:] - gallery.offsets[:-1])[query_class.clamp(min=0).long()]
     counts = torch.where(query_class >= 0, counts, 0)
-    # Rows padded to the longest, so that one batched sort does: NaN, for padding and for what takes
-    # no part, comes last in a row, and equal keys keep the order of `columns`, which is that of the
-    # gallery index.
+    # Rows are padded to the longest, so that one batched sort is enough: NaN, which stands for
+    # padding and for columns that take no part, comes last in a row, and equal keys keep the order
+    # of `columns`, which is that of the gallery index.
     slot = torch.arange(int(counts.max()) if len(counts) else 0, device=scores.device)
     own = slot < counts[:, None]
     first = gallery.offsets[query_class.clamp(min=0).long()]
@@ -315,7 +315,7 @@ def _ranking_metrics_native(
     check_definition(op, definition)
     relevant = RelevantInput(op, offsets, key, None)
     counts = as_kernel_input(op, "counts", counts, torch.int32, (3, len(key)))
-    if not counts.is_cuda:  # on a GPU the look would wait for it
+    if not counts.is_cuda:  # on a GPU the check would wait for it
         check_counts(op, counts)
     queries = len(offsets) - 1
     ks_tensor = cut_offs(ks, key.device)

@@ -1,4 +1,4 @@
-"""What the kernels of ``batched_map`` are given: checked tensors, their addresses in structs."""
+"""The inputs of the kernels of ``batched_map``: checked tensors, their addresses in structs."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class RelevantInput:
         self.index = index
         if index is not None:
             self.index = as_kernel_input(op, "index", index, torch.int32, (key.numel(),))
-        if not offsets.is_cuda:  # on a GPU the look would wait for it
+        if not offsets.is_cuda:  # on a GPU the check would wait for it
             check_offsets(op, "offsets", self.offsets, key.numel())
         self.struct = _C.Relevant(
             offsets=self.offsets.data_ptr(),

@@ -144,7 +144,7 @@ def _nan_unless_finite(sums: Tensor, *distances: Tensor | None) -> Tensor:
 
 
 def _triplets(labels: Tensor, reference_labels: Tensor, exclude_self: bool) -> Tensor:
-    """How many triplets there are of each anchor."""
+    """The number of triplets of each anchor."""
     positives = _count_equal(labels, reference_labels)
     negatives = len(reference_labels) - positives
     if exclude_self:
@@ -156,7 +156,10 @@ def _triplets(labels: Tensor, reference_labels: Tensor, exclude_self: bool) -> T
 
 def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
     """How many of ``others`` equal each label, int64."""
-    ascending, labels = others.sort().values, labels.contiguous()  # it warns of strided ones
+    ascending, labels = (
+        others.sort().values,
+        labels.contiguous(),
+    )  # it warns if strided
     return torch.searchsorted(ascending, labels, right=True) - torch.searchsorted(ascending, labels)
 
 
@@ -263,7 +266,7 @@ class AllQuadruplets:
     ) -> None:
         self.cross, self.sketches, self.photos = cross, sketches, photos
         self.labels = sketch_labels, photo_labels
-        # Of the class of each sketch and of each photo, the number of sketches and of photos:
+        # The number of sketches and of photos in the class of each sketch and of each photo:
         self.of_sketch = tuple(_count_equal(sketch_labels, x) for x in self.labels)
         self.of_photo = tuple(_count_equal(photo_labels, x) for x in self.labels)
 

@@ -73,7 +73,7 @@ def mine_quadruplets(
     matrix of distances is stored: the extra memory is O(B D) and a workspace of 8 MiB (CUDA: 32) or
     half of what the references take, so that ``photos`` and ``sketch_references`` may hold a bank
     of many past features. Products of blocks of rows, in TF32 or bfloat16 where that is faster,
-    only decide which distances are summed; what is chosen does not depend on them.
+    only decide which distances are summed; the choices do not depend on them.
 
     Args:
         sketches: [B_s, D] float, the anchors. float16 and bfloat16 are compared in float32.
@@ -90,7 +90,7 @@ def mine_quadruplets(
             below 0.5 count as 0.5 and those above 1.4 are not drawn, unless all are. Meant for
             L2-normalised features.
         sketch_negative: the sketch of another class nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; ``"none"``: nobody needs it, it is -1 and asked of no anchor.
+            ``"positive"`` photo; ``"none"``: no sketch negative is mined; its index is -1.
         distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 - cosine; a zero row
             has cosine 0).
         margin: of the semi-hard negatives, in units of ``distance``.
@@ -105,8 +105,8 @@ def mine_quadruplets(
         sketch_references: [M, D] float, the sketches that negatives are chosen from; default: the
             anchors themselves.
         sketch_reference_labels: [M] integers, their labels.
-        positive_photos: only the first so many photos may be positives (the others are a bank);
-            default: all.
+        positive_photos: only the first ``positive_photos`` photos may be positives (the others are
+            a bank); default: all.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, which stores the distances.
 
     Returns:
@@ -238,7 +238,7 @@ def quadruplet_loss(
         reduction: ``"mean"`` over valid anchors, ``"mean_nonzero"`` over valid anchors whose
             hinges are not all 0, ``"sum"``, or ``"none"``, [B_s] with 0 for invalid anchors.
             A mean over nothing is 0.
-        sketch_references: [M, D] float, what ``quadruplets.sketch_negative`` counts in; default:
+        sketch_references: [M, D] float, whose rows ``quadruplets.sketch_negative`` names; default:
             ``sketches``.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch.
 

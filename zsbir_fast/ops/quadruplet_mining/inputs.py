@@ -1,4 +1,4 @@
-"""What the mining and the losses over quadruplets check before any kernel runs."""
+"""The checks of mining and of the losses over quadruplets before any kernel runs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def check_beside(
     features: Tensor,
     dtype: torch.dtype = torch.int64,
 ) -> None:
-    """Raise unless there is one entry for every row of ``features``, called ``first``, there."""
+    """Raise unless every row of ``features``, called ``first``, has one entry on its device."""
     check_rows(function, argument, rows, len(features), dtype)
     check_device(function, argument, rows, first, features)
 

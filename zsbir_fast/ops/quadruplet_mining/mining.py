@@ -1,4 +1,4 @@
-"""Mining by ``select_pairs``: one pass for what no choice precedes, one more for each that does."""
+"""Mining by ``select_pairs``: one pass for the first choices, one for each that depends on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zsbir_fast.reference.quadruplet_mining import (
 
 
 class Batch(NamedTuple):
-    """What is mined; rows from ``kernel_rows``."""
+    """The batch that is mined; rows from ``kernel_rows``."""
 
     sketches: Tensor
     photos: Tensor
@@ -90,7 +90,7 @@ def mine(batch: Batch, options: MiningOptions) -> Quadruplets:
 
 
 def _wanted_first(options: MiningOptions) -> tuple[Choice, ...]:
-    """What the first pass must choose; each choice costs a look at its candidates."""
+    """The choices that the first pass must make; each costs a look at its candidates."""
     positive: Choice = "farthest_same" if options.positive == "hardest" else "nearest_same"
     if options.negative == "semihard":
         return positive, "nearest_other", "farthest_other"
@@ -122,7 +122,7 @@ def _positive_of(
     if options.positive_photos is not None:
         fits = fits & (batch.paired < options.positive_photos)
     positive = torch.where(fits, batch.paired, -1)
-    if options.negative != "semihard":  # nobody asks for the distance
+    if options.negative != "semihard":  # the distance is not used
         return Selected(positive, batch.sketches.new_zeros(len(positive)))
     # The kernel's own distance, in all bits: a copy of the positive in another class is no farther.
     rows = torch.arange(len(batch.photos), device=positive.device)

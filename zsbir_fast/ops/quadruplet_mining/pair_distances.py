@@ -1,4 +1,4 @@
-"""Distances of all pairs of rows, exact and differentiable: what batch-all losses start from."""
+"""Distances of all pairs of rows, exact and differentiable: the basis of batch-all losses."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _weights_cpu(
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` in the precision of its factors, whatever switches and autocast say."""
+    """``left @ right`` in the precision of its factors, independent of switches and autocast."""
     out = right.new_empty(left.shape[0], right.shape[1])
     return row_products(left, right.mT.contiguous(), out=out)
 

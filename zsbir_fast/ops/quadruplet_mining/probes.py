@@ -94,7 +94,7 @@ class _Thresholds(NamedTuple):
 
 
 def _shapes_are_fixed(tensor: Tensor) -> bool:
-    """Whether no shape may depend on values: a GPU would have to be waited for."""
+    """Whether no shape may depend on values, because the CPU would wait for a GPU."""
     return tensor.is_cuda
 
 
@@ -116,7 +116,7 @@ def _sorted_thresholds(
     finite = values < torch.inf  # those without a pair, and NaN, come last
     width = max(1, cross.shape[1])
     of_entry = sketch_class[pair // width] if len(sketch_class) else pair
-    of_entry = torch.where(finite, of_entry, len(both))  # what is no threshold comes last
+    of_entry = torch.where(finite, of_entry, len(both))  # entries that are no threshold come last
     class_of, rank = of_entry.sort(stable=True)
     by_class = values[rank]
     offsets = torch.searchsorted(class_of, torch.arange(len(both) + 1, device=cross.device))
@@ -138,7 +138,7 @@ def _sorted_thresholds(
 
 
 def _sums_from(values: Tensor) -> Tensor:
-    """Sums of values[i:] without what is not finite, float64 [T + 1], added in a fixed order.
+    """Sums of the finite ones of values[i:], float64 [T + 1], added in a fixed order.
 
     On CUDA torch scans the rows of a matrix in a fixed order, but a vector in one that varies.
     """
@@ -315,7 +315,7 @@ def _count_native(
         out = sketch_labels.new_zeros(())
         _C.probe_union_cpu(is_double(cross), _C.ProbeUnion(**arguments), out.data_ptr())
         return out
-    # What the kernel searches instead of a histogram per photo, which would not fit into a block.
+    # The kernel searches this instead of a histogram per photo, which would not fit into a block.
     same = photo_labels[:, None] == sketch_labels[None, :]
     ascending = transposed.masked_fill(same, torch.inf).sort(1).values
     classes, members = t.sketch_class.sort(stable=True)

@@ -65,7 +65,7 @@ def quadruplet_hinges(
         )
     needs_references = cross_modal_share is not None or any(coefficients[k] for k in (1, 2, 4))
     if references is sketches and not needs_references:
-        references = sketches.detach()[:0]  # no gradient of zeros to make and to add
+        references = sketches.detach()[:0]  # so that no gradient of zeros is made
     hinges: Tensor = torch.ops.zsbir.quadruplet_hinges(
         *(kernel_rows(x, distance) for x in (sketches, photos, references)),
         *quadruplets,
@@ -125,7 +125,7 @@ class _Mined:
         return _C.MinedRows(**rows, **indices)
 
     def of_anchors(self, name: str, x: Tensor, dtype: torch.dtype, *columns: int) -> Tensor:
-        """One entry or row of so many columns for every anchor."""
+        """One entry, or one row of ``columns``, for every anchor."""
         return as_kernel_input(self.op, name, x, dtype, (self.count, *columns))
 
     def run(self, *arguments: Any) -> None:

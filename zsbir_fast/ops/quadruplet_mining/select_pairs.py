@@ -1,6 +1,6 @@
 """The nearest and farthest references of every anchor, by class, without a matrix of distances.
 
-A matrix product, by blocks of anchors, says which references may be chosen; the kernel then sums
+A matrix product, by blocks of anchors, tells which references may be chosen; the kernel then sums
 the distances of those alone, about one for each choice. So the cost is that of the product, and the
 choices are exact and the same however the product was rounded: by another library, in bfloat16, or
 by blocks of another size.
@@ -40,13 +40,13 @@ Choice = Literal["nearest_same", "farthest_same", "nearest_other", "farthest_oth
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 # Bytes of products at a time: few enough for L3, or L2 of a GPU, many enough for a fast product.
 _WORKSPACE = {"cpu": 8 << 20, "cuda": 32 << 20}
-_SUM = 32  # a summed distance takes about as long as the float32 products of so many references
+_SUM = 32  # a summed distance takes about as long as the float32 products of 32 references
 _MOST_REFERENCES = 2**31 - 1  # their rows are 32-bit numbers in the kernels
 _LEAST_ANCHORS = 64  # at a time: a product of fewer rows takes longer for each
 
 
 class Selected(NamedTuple):
-    """What was chosen for every anchor.
+    """The choice of every anchor.
 
     Attributes:
         index: int64 [A], row of the reference; -1: none.
@@ -122,10 +122,10 @@ LIB.define(
 
 
 def _precision_on(device: torch.device) -> Precision:
-    """The fastest product: results are exact with any, and few pairs more are looked at.
+    """The precision of the fastest product; the results are exact with any.
 
-    bfloat16 where there are matrix units for it. It is asked for by the type of the factors, never
-    by a switch, because switches of precision belong to the whole process.
+    It is bfloat16 where there are matrix units for that. The type of the factors asks for it, never
+    a switch, because switches of precision belong to the whole process.
     """
     return "bfloat16" if bfloat16_is_faster(device.type) else "float32"
 
@@ -138,7 +138,7 @@ def _bfloat16_products(out: Tensor, left: Tensor, right: Tensor) -> None:
         out.copy_(torch.mm(left, right.mT))
 
 
-# By how much two factors, and on the CPU their product, may be wrong together: bfloat16 rounds to
+# The error that two factors, and on the CPU their product, may have together: bfloat16 rounds to
 # eight bits.
 _ROUNDED: dict[Precision, float] = {"float32": 0, "bfloat16": 2**-8 + 2**-9 + 2**-15}
 
@@ -163,7 +163,7 @@ class _Estimates:
 
     With u half the spacing of numbers near 1:
 
-    - a product of D terms errs by at most D u |a| |b|, whatever the order of its sums (Higham,
+    - a product of D terms errs by at most D u |a| |b| in any order of its sums (Higham,
       Accuracy and Stability of Numerical Algorithms, section 3.1), and by more where factors or the
       product are rounded and matrix units cut sums off; it counts twice in |a|^2 + |b|^2 - 2 a.b;
     - the chain that is the distance errs by (D + 4) u of itself, at most 2 (|a|^2 + |b|^2); for
@@ -187,7 +187,7 @@ class _Estimates:
         single = anchors.dtype == torch.float32
         self.precision: Precision = _precision_on(anchors.device) if single else "float32"
         self._right: tuple[Precision, Tensor] | None = None  # the references as products take them
-        # 1.25: for terms of second order. tiny: for what underflows.
+        # 1.25 allows for terms of second order, tiny for underflow.
         self.norm_error = 1.25 * ((width if self._cosine else 3 * width) + 40) * self._unit
         self.tiny = 8 * (width + 1) * info.tiny
 

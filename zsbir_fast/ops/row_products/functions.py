@@ -1,7 +1,7 @@
 """Products of all rows of two matrices whose bits depend on the two rows alone.
 
 A matrix product of the vendor's library sums in an order that changes with the sizes of the
-matrices, the place of a row, the number of threads and switches that anybody may set. Two equal
+matrices, the place of a row, the number of threads and switches of the process. Two equal
 photos then get two scores, and a ranking depends on how it was cut. Here a product is one chain of
 fused multiply-adds, the same on the CPU and on CUDA.
 
@@ -40,7 +40,7 @@ def panel_rows(dtype: torch.dtype) -> int:
 def bfloat16_is_faster(device_type: str) -> bool:
     """Whether products of bfloat16 with float32 sums have units of their own on a kind of device.
 
-    The answer is kept: to ask a virtual processor takes as long as a small product.
+    The answer is kept, because asking a virtual processor takes as long as a small product.
     """
     if device_type == "cuda":
         return "dtype" in torch.ops.aten.mm.overloads()  # from torch 2.8 on they may stay float32
@@ -94,7 +94,7 @@ def row_products(
 
     Args:
         left: [Q, D], float32 or float64.
-        right: [n, D], or what :func:`pack_rows` made of it.
+        right: [n, D], or its packed form from :func:`pack_rows`.
         first: the row of ``right`` with which the columns of ``out`` begin.
         scale: [G], for each column; None: 1.
         offset: [G], for each column; None: 0.

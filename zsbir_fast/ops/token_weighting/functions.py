@@ -94,30 +94,31 @@ def token_weighting(
 ) -> Tensor | TokenWeighting:
     """Score sketch-photo pairs by the words of their class.
 
-    Every text token of the pair's class attends over the patches of the sketch and, apart, of the
-    photo; the two pooled rows of one word are compared by cosine; the score is the weighted mean
-    over the words. The global aggregation block is the case L = 1 with the whole text's feature.
+    Every text token of the pair's class attends over the patches of the sketch and, separately, of
+    the photo; the two pooled rows of one word are compared by cosine; the score is the weighted
+    mean over the words. The global aggregation block is the case L = 1 with the whole text's
+    feature.
 
-    What is not finite is not looked for, but stays: its pair's score is NaN. A pair whose class has
-    no valid text token scores 0 and passes no gradient; so does a word
-    whose pooled row is zero (no entry of at least 1e-30). Finite inputs give finite results as long
-    as the products of text and keys fit the floating-point range. float16 and bfloat16 are
-    accumulated in float32, which is also the dtype of the results; gradients have the dtypes of the
-    inputs. Under autocast all float32 and half inputs are first cast to the autocast dtype, as for
+    Values that are not finite are not looked for: the pair's score is NaN. A pair whose class has
+    no valid text token scores 0 and passes no gradient; so does a word whose pooled row is zero (no
+    entry of at least 1e-30). Finite inputs give finite results as long as the products of text and
+    keys fit the floating-point range. float16 and bfloat16 are accumulated in float32, which is
+    also the dtype of the results; gradients have the dtypes of the inputs. Under autocast all
+    float32 and half inputs are first cast to the autocast dtype, as for
     ``torch.nn.functional.scaled_dot_product_attention``.
 
-    Differentiable once, by text, ``text_global``, keys and values, through scores, pooled rows and
-    attention maps; deterministic, also in the number of threads. Padding costs nothing, and the
-    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and
-    ``torch.func`` transforms need ``impl="reference"``.
+    Scores, pooled rows and attention maps are differentiable once, by text, ``text_global``, keys
+    and values. Results do not depend on the number of threads. Padding costs nothing, and the
+    fused kernel stores no tensor [B, L, N]. Higher derivatives, forward mode and ``torch.func``
+    transforms need ``impl="reference"``.
 
     Args:
         text: [C, L, D] float, token features of each class's text, as queries.
         text_mask: [C, L] bool, True where the token is valid.
         sketch_keys: [B, N_s, D] float, patch features of the sketches.
-        sketch_values: [B, N_s, V] float, what is pooled.
+        sketch_values: [B, N_s, V] float, the rows that are pooled.
         photo_keys: [B, N_i, D] float, patch features of the photos.
-        photo_values: [B, N_i, V] float, what is pooled.
+        photo_values: [B, N_i, V] float, the rows that are pooled.
         labels: [B] integers, class of each pair, an index into ``text``. On CUDA and in
             ``torch.compile`` the values are not checked: one out of range is a class without words.
         text_global: [C, D] float, the whole text's feature; needed by ``beta="text_attention"``.
@@ -138,7 +139,7 @@ def token_weighting(
 
     Raises:
         ValueError: shapes or devices do not fit, labels are out of range, a temperature is out of
-            range, ``text_global`` is missing, or more than scores is asked of ``all_pairs``.
+            range, ``text_global`` is missing, or ``all_pairs`` is to give more than scores.
         TypeError: something is no dense tensor or has the wrong dtype, or floating-point ones
             differ.
         NotImplementedError: a derivative that the fused kernel does not have is asked for.
@@ -372,9 +373,9 @@ def _all_pairs(
         classes, which = labels, None
         if not torch.compiler.is_compiling() and labels.device.type == "cpu":
             classes, which = labels.unique_consecutive(return_inverse=True)
-        words, nobody = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
+        words, one_text = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
         mask = text_mask[classes].flatten()[None]
-        found = reference.unit_rows(_pool(words, mask, keys, values, nobody, temperature))
+        found = reference.unit_rows(_pool(words, mask, keys, values, one_text, temperature))
         found = found.view(len(keys), len(classes), rows.shape[1]).transpose(0, 1)
         if which is not None:
             found = found[which]
@@ -385,7 +386,7 @@ def _all_pairs(
         return rows.new_zeros(0, len(photo[0])) + rows.sum() + nothing
     size = max(1, _CHUNK_ELEMENTS // max(1, len(photo[0]) * rows.shape[1]))
     parts = [
-        # What is pooled is pooled again in the backward pass, if there is one.
+        # The backward pass, if there is one, pools the rows again.
         checkpoint(scores, *given, use_reentrant=False, preserve_rng_state=False)
         if _needs_gradient(*given[:1], *given[2:])
         else scores(*given)

@@ -1,4 +1,4 @@
-"""What the token weighting refuses, before any work starts."""
+"""The checks of token weighting before any work starts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def check_pairwise_saved(
     all_pairs: bool,
     saved: dict[str, Tensor],
 ) -> None:
-    """Raise unless what a forward pass saved, and the gradient of its scores, fit the tokens."""
+    """Raise unless the tensors of a forward pass and the gradient of its scores fit the tokens."""
     op = "pairwise_token_score_backward"
     check_pairwise(sketch_tokens, photo_tokens, all_pairs=all_pairs, function=op)
     check_one_device(op, sketch_tokens=sketch_tokens, **saved)

@@ -1,8 +1,8 @@
 """The operators of the token weighting: schema, kernels, fake tensors and gradients.
 
 ``zsbir::token_weighting`` scores pairs, or, without a photo, only pools what the words gather from
-the sketches. What the forward pass
-leaves for the backward pass is described in ``csrc/token_weighting/token_weighting.h``.
+the sketches. ``csrc/token_weighting/token_weighting.h`` describes the tensors that the forward pass
+leaves for the backward pass.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _token_weighting_native(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 class _Saved:
-    """What a forward pass left, and the gradients of its results, checked."""
+    """The results that a forward pass left, and their gradients, checked."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The operators of the pairwise token score: patches of a sketch against patches of a photo.
 
-What the forward pass leaves for the backward pass is described in
-``csrc/token_weighting/token_weighting.h``.
+``csrc/token_weighting/token_weighting.h`` describes the tensors that the forward pass leaves for
+the backward pass.
 """
 
 from __future__ import annotations
