@@ -101,6 +101,7 @@ class Total(NamedTuple):
     """
 
     value: int = 0
+    parts: list[int] = field(default_factory=list)
 
     @property
     def half(self) -> float:
@@ -156,7 +157,7 @@ Source: schools.
 [zsbir_fast/kinds.py](../zsbir_fast/kinds.py)
 
 ```python
-Total(value: int = 0)
+Total(value: int = 0, parts: list[int] = list())
 ```
 
 A total.
