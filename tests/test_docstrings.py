@@ -11,11 +11,12 @@ import pytest
 import zsbir_fast
 
 PACKAGE = Path(zsbir_fast.__file__).parent
-FOLDERS = ("data", "losses", "metrics", "ops", "reference", "text", ".")
+FOLDERS = sorted({file.parent.name for file in PACKAGE.glob("*/*.py")} | {"."})
 SECTIONS = {"Args", "Attributes", "Example", "Raises", "Returns", "Warns", "Yields"}
 ENTRIES = {"Args", "Attributes", "Raises", "Warns"}
-# A word with a capital letter, but for names that are written so.
-CAPITAL = re.compile(r"(?!None\b|True\b|False\b)([A-Z][a-z]+|A)\b")
+# A word with a capital or a lower-case letter, but for names that are written so.
+CAPITAL = re.compile(r"(?!None\b|True\b|False\b|Ctrl-)([A-Z][a-z]+|A)\b")
+LOWER = re.compile(r"(?!bool\b|u?int\d+\b|float\d+\b)[a-z]")
 
 
 def complaints(text: str) -> list[str]:
@@ -35,7 +36,7 @@ def complaints(text: str) -> list[str]:
                 found.append(f"{section}: begin with a lower-case noun: {line.strip()}")
         elif section in ("Returns", "Yields") and first and line:
             first = False
-            if line.strip()[0].islower():
+            if LOWER.match(line.strip()):
                 found.append(f"{section}: begin with a capital letter: {line.strip()}")
     return found
 

@@ -1,4 +1,4 @@
-"""Write docs/api.md from the docstrings of the public names: ``python tools/api_page.py``.
+"""Write docs/api.md from the docstrings of the public names: ``python -m tools.api_page``.
 
 The sources are read and not imported, so that the page depends on no other package.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from api_sources import Class, Constant, Sources, Thing
+from tools.api_sources import Class, Constant, Sources, Thing
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
-COMMAND = "python tools/api_page.py"
+COMMAND = "python -m tools.api_page"
 _HEAD = f"""# Public names
 
 Made by `{COMMAND}` from the docstrings. Everything here is reached as `zsbir_fast.NAME`; sizes have

@@ -109,7 +109,7 @@ class Class:
                 return function.parameters()
         return [
             f"{ast.unparse(field.target)}: {_source(field.annotation)}"
-            + (f" = {_source(field.value)}" if field.value else "")
+            + (f" = {_field_default(field.value)}" if field.value else "")
             for field in self._fields()
         ]
 
@@ -259,6 +259,14 @@ class Sources:
 
 def _source(expression: ast.expr) -> str:
     return ast.unparse(expression).replace("'", '"')
+
+
+def _field_default(value: ast.expr) -> str:
+    """The default of a dataclass's field; that of a factory as the call of it."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        given = {keyword.arg: _source(keyword.value) for keyword in value.keywords}
+        return given["default"] if "default" in given else f"{given['default_factory']}()"
+    return _source(value)
 
 
 def _decorators(node: ast.FunctionDef) -> set[str]:

@@ -104,9 +104,8 @@ def test_a_key_that_is_none(tmp_path, capsys, yaml, key, near):
     config.write_text(yaml)
     assert main(["train", "--config", str(config)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(
-        f"zsbir train: error: --config must have keys of this command, got {key!r} in {config}{near}"
-    )
+    text = f"--config must have keys of this command, got {key!r} in {config}{near}"
+    assert err.startswith(f"zsbir train: error: {text}")
     assert err.count("\n") == 1
 
 

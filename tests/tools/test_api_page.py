@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 import zsbir_fast as zf
 
-TOOLS = Path(__file__).parents[2] / "tools"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def api_page():
+    """The module tools.api_page, which is not installed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TOOLS)
-        spec = importlib.util.spec_from_file_location("api_page", TOOLS / "api_page.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-        sys.modules.pop("api_sources")
+        patch.syspath_prepend(ROOT)
+        yield importlib.import_module("tools.api_page")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +101,7 @@ class Total(NamedTuple):
     """
 
     value: int = 0
+    parts: list[int] = field(default_factory=list)
 
     @property
     def half(self) -> float:
@@ -160,7 +157,7 @@ Source: schools.
 [zsbir_fast/kinds.py](../zsbir_fast/kinds.py)
 
 ```python
-Total(value: int = 0)
+Total(value: int = 0, parts: list[int] = list())
 ```
 
 A total.

@@ -52,6 +52,19 @@ def encoders(images: Tensor) -> int:
     return encoder.width
 
 
+def training() -> Tensor:
+    settings = zf.Settings(
+        method="dmwan",
+        model={"loss": zf.QuadrupletOptions(preset="full", negative="semihard")},
+        data=zf.DataConfig(classes_per_batch=8),
+        run=zf.RunConfig(epochs=3, out="run"),
+    )
+    run: zf.TrainedRun = zf.train(settings)
+    model, identity = zf.load_model("run/model")
+    zf.export_model(model, identity, "elsewhere")
+    return zf.embed_images(model, run.benchmark.test_photos, batch_size=16)
+
+
 def weighting(text: zf.ClassText, tokens: Tensor, labels: list[int]) -> Tensor:
     photos = (tokens, tokens)
     return zf.token_weighting(text.tokens, text.mask, tokens, tokens, *photos, labels)

@@ -31,5 +31,9 @@ def mining(rows: Tensor, labels: Tensor) -> None:
 def data_and_models() -> None:
     zf.load_benchmark("qd_caltech", layout="list")  # arg-type
     zf.load_split(25)  # arg-type
+    zf.train("dmwan")  # arg-type
+    zf.Settings(methods="dmwan")  # call-arg
+    zf.QuadrupletOptions(preset="triplets")  # arg-type
+    zf.embed_images(zf.load_model("model"), zf.load_benchmark())  # arg-type
     zf.build_encoder("bundled:mobilenet_v2", weight=None)  # call-arg
     zf.load_benchmarks()  # attr-defined

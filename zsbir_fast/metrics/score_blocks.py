@@ -38,7 +38,7 @@ def evaluate_score_blocks(
         blocks: rows of scores, [q, G] each, in the order of the queries; drawn one by one.
         query_labels: integers, [Q].
         gallery_labels: integers, [G].
-        larger_is_closer: true for similarities, False for distances.
+        larger_is_closer: True for similarities, False for distances.
         protocol: as for :func:`zsbir_fast.evaluate_retrieval`.
         ks: cut-offs.
 

@@ -40,7 +40,7 @@ def batched_map(
         definition: what the metrics mean.
 
     Returns:
-        Float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
+        float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
         ``COLUMNS_AT_K`` for each k. NaN but for the first column where nothing is relevant.
     """
     keys = -scores if larger_is_closer else scores
@@ -245,7 +245,7 @@ def rank_counts(
     ``scores`` are one shard: the counts of disjoint shards add up.
 
     Returns:
-        Int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
+        int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
     """
     keys = -scores if larger_is_closer else scores
     columns = gallery_index

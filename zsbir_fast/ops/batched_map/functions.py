@@ -63,7 +63,7 @@ def batched_map(
         definition: what the metrics mean.
 
     Returns:
-        Float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
+        float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
         number of relevant items where that is 0.
 
     Raises:
@@ -144,7 +144,7 @@ def rank_counts(
         out: int32, [3, nnz]: where the counts are added; None: to zeros.
 
     Returns:
-        Int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
+        int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
 
     Raises:
         ValueError, TypeError: as :func:`batched_map`.
@@ -178,7 +178,7 @@ def ranking_metrics(
         definition: what the metrics mean.
 
     Returns:
-        Float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.
+        float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.
 
     Raises:
         ValueError, TypeError: as :func:`batched_map`.

@@ -63,7 +63,7 @@ def count_probe_union(
         margins: of h5, h1 and h4; None: the hinge takes no part.
 
     Returns:
-        Int64 scalar.
+        int64 scalar.
 
     Cost: photos times positive pairs, n^3 / C for n rows in C balanced classes.
     """
