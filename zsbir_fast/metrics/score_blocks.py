@@ -43,7 +43,7 @@ def evaluate_score_blocks(
         ks: Cut-offs.
 
     Returns:
-        The result; the same bits whatever the blocks are.
+        The result; its bits do not depend on the blocks.
 
     Raises:
         ValueError: The blocks are not Q rows of G finite scores; else as ``evaluate_ranking``.
