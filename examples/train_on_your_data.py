@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, Settings
-from zsbir_fast.runs.train import evaluate_unseen, train
+import zsbir_fast as zf
 
 
 def main() -> None:
@@ -29,34 +28,34 @@ def main() -> None:
     parser.add_argument("--classes-per-batch", type=int, default=8)
     arguments = parser.parse_args()
 
-    settings = Settings(
+    settings = zf.Settings(
         method="dmwan",
         model={
-            "encoder": "bundled:mobilenet_v2",  # or "timm:<model>", "open_clip:<model>"
-            "weights": "imagenet",
-            "image_size": arguments.image_size,
-            "weighting": "pairwise",  # "text" also learns from the words of the class names
-            "lambda_contrastive": 1.0,
-            "lambda_distill": 1.0,
+            "encoder": {
+                "name": "bundled:mobilenet_v2",  # or "timm:<model>", "open_clip:<model>"
+                "weights": "imagenet",
+                "image_size": arguments.image_size,
+            },
+            "weighting": {"kind": "pairwise"},  # "text" also learns from words of the class names
+            "terms": {"contrastive": 1.0, "distill": 1.0},
             "centre": True,
         },
-        data=DataConfig(
+        data=zf.DataConfig(
             name="your-data",
             root=arguments.root,
             unseen=arguments.unseen,
             validation_classes=0,  # hold some seen classes out once you have more than a few
             classes_per_batch=arguments.classes_per_batch,
         ),
-        optim=OptimConfig(lr_backbone=1e-4, lr_head=1e-3, warmup_steps=10),
-        run=RunConfig(out=arguments.out, epochs=arguments.epochs, steps_per_epoch=arguments.steps),
+        optim=zf.OptimConfig(lr_backbone=1e-4, lr_head=1e-3, warmup_steps=10),
+        run=zf.RunConfig(
+            out=arguments.out, epochs=arguments.epochs, steps_per_epoch=arguments.steps
+        ),
     )
-    model, benchmark, fitted = train(settings)
-    found = evaluate_unseen(
-        model, benchmark.test_sketches, benchmark.test_photos, device=fitted.device
-    )
-    print(found.result)
-    for label, values in found.result.per_class.items():
-        print(f"{benchmark.unseen[label]:<20} mAP@all {values['map']:.3f}")
+    run = zf.train(settings)
+    print(run.result)
+    for label, values in run.result.per_class.items():
+        print(f"{run.benchmark.unseen[label]:<20} mAP@all {values['map']:.3f}")
     print(f"the model: {arguments.out}/model")
 
 

@@ -13,49 +13,87 @@ from zsbir_fast._native import require_native
 
 __version__ = "0.1.0"
 
-# The public API: name -> module that defines it.
+# The public API: group -> name -> module that defines it. docs/api.md has the same groups.
 _PUBLIC = {
-    # ranking metrics
-    "evaluate_retrieval": "zsbir_fast.metrics.evaluate",
-    "evaluate_ranking": "zsbir_fast.metrics.evaluate",
-    "RetrievalResult": "zsbir_fast.metrics.result",
-    "RetrievalEvaluator": "zsbir_fast.metrics.evaluator",
-    "RetrievalMetric": "zsbir_fast.metrics.torchmetrics_adapter",
-    "compare_definitions": "zsbir_fast.metrics.compare",
-    "Protocol": "zsbir_fast.metrics.protocols",
-    "PROTOCOLS": "zsbir_fast.metrics.protocols",
-    # mining, losses and weighting
-    "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
-    "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
-    "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
-    "batch_all_triplet_loss": "zsbir_fast.ops.quadruplet_mining",
-    "batch_all_quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
-    "token_weighting": "zsbir_fast.ops.token_weighting",
-    "pairwise_token_score": "zsbir_fast.ops.token_weighting",
-    "alignment_weights": "zsbir_fast.ops.token_weighting",
-    "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
-    "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
-    "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
-    "HardTripletMiner": "zsbir_fast.losses.metric_learning",
-    "gather_with_gradient": "zsbir_fast.losses.gathering",
-    "gather_labels": "zsbir_fast.losses.gathering",
-    # data and text
-    "load_benchmark": "zsbir_fast.data.benchmarks",
-    "load_split": "zsbir_fast.data.splits",
-    "ClassText": "zsbir_fast.text.class_text",
-    # models
-    "build_encoder": "zsbir_fast.encoders.build",
-    "DMWAN": "zsbir_fast.methods.dmwan.model",
-    # report
-    "write_report": "zsbir_fast.report.html",
+    "Ranking metrics": {
+        "evaluate_retrieval": "zsbir_fast.metrics.evaluate",
+        "evaluate_ranking": "zsbir_fast.metrics.evaluate",
+        "RetrievalResult": "zsbir_fast.metrics.result",
+        "RetrievalEvaluator": "zsbir_fast.metrics.evaluator",
+        "RetrievalMetric": "zsbir_fast.metrics.torchmetrics_adapter",
+        "compare_definitions": "zsbir_fast.metrics.compare",
+        "Protocol": "zsbir_fast.metrics.protocols",
+        "PROTOCOLS": "zsbir_fast.metrics.protocols",
+    },
+    "Mining, losses and weighting": {
+        "mine_quadruplets": "zsbir_fast.ops.quadruplet_mining",
+        "quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
+        "Quadruplets": "zsbir_fast.ops.quadruplet_mining",
+        "batch_all_triplet_loss": "zsbir_fast.ops.quadruplet_mining",
+        "batch_all_quadruplet_loss": "zsbir_fast.ops.quadruplet_mining",
+        "token_weighting": "zsbir_fast.ops.token_weighting",
+        "pairwise_token_score": "zsbir_fast.ops.token_weighting",
+        "alignment_weights": "zsbir_fast.ops.token_weighting",
+        "WeightedQuadrupletLoss": "zsbir_fast.losses.weighted_quadruplet",
+        "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
+        "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
+        "HardTripletMiner": "zsbir_fast.losses.metric_learning",
+        "gather_with_gradient": "zsbir_fast.losses.gathering",
+        "gather_labels": "zsbir_fast.losses.gathering",
+    },
+    "Data and text": {
+        "load_benchmark": "zsbir_fast.data.benchmarks",
+        "load_split": "zsbir_fast.data.splits",
+        "ClassText": "zsbir_fast.text.class_text",
+    },
+    "Encoders and methods": {
+        "build_encoder": "zsbir_fast.encoders.build",
+        "EncoderOptions": "zsbir_fast.encoders.options",
+        "DMWAN": "zsbir_fast.methods.dmwan.model",
+        "WeightingOptions": "zsbir_fast.methods.dmwan.options",
+        "QuadrupletOptions": "zsbir_fast.methods.dmwan.options",
+        "TermOptions": "zsbir_fast.methods.dmwan.options",
+        "load_model": "zsbir_fast.methods.saving",
+        "export_model": "zsbir_fast.methods.saving",
+        "ModelIdentity": "zsbir_fast.methods.identity",
+    },
+    "Methods of your own": {
+        "Method": "zsbir_fast.methods.contract",
+        "Losses": "zsbir_fast.methods.contract",
+        "Progress": "zsbir_fast.methods.contract",
+        "BatchPlan": "zsbir_fast.methods.batches",
+        "ImageSpec": "zsbir_fast.data.image_spec",
+        "register_method": "zsbir_fast.methods.registry",
+    },
+    "Ranking": {
+        "Ranker": "zsbir_fast.ranking.ranker",
+        "EmbeddingRanker": "zsbir_fast.ranking.ranker",
+        "ScoreRanker": "zsbir_fast.ranking.ranker",
+        "Neighbours": "zsbir_fast.ranking.ranker",
+    },
+    "Training and retrieval": {
+        "train": "zsbir_fast.runs.train",
+        "TrainedRun": "zsbir_fast.runs.train",
+        "Settings": "zsbir_fast.runs.settings",
+        "DataConfig": "zsbir_fast.methods.settings",
+        "OptimConfig": "zsbir_fast.methods.settings",
+        "RunConfig": "zsbir_fast.training.run_config",
+        "embed_images": "zsbir_fast.retrieval.embed",
+    },
+    "Reports": {
+        "write_report": "zsbir_fast.report.html",
+    },
 }
+_MODULES = {name: module for names in _PUBLIC.values() for name, module in names.items()}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from zsbir_fast.data.benchmarks import load_benchmark as load_benchmark
+    from zsbir_fast.data.image_spec import ImageSpec as ImageSpec
     from zsbir_fast.data.splits import load_split as load_split
     from zsbir_fast.encoders.build import build_encoder as build_encoder
+    from zsbir_fast.encoders.options import EncoderOptions as EncoderOptions
     from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory as CrossBatchMemory
     from zsbir_fast.losses.gathering import gather_labels as gather_labels
     from zsbir_fast.losses.gathering import gather_with_gradient as gather_with_gradient
@@ -64,7 +102,20 @@ if TYPE_CHECKING:
     from zsbir_fast.losses.weighted_quadruplet import (
         WeightedQuadrupletLoss as WeightedQuadrupletLoss,
     )
+    from zsbir_fast.methods.batches import BatchPlan as BatchPlan
+    from zsbir_fast.methods.contract import Losses as Losses
+    from zsbir_fast.methods.contract import Method as Method
+    from zsbir_fast.methods.contract import Progress as Progress
     from zsbir_fast.methods.dmwan.model import DMWAN as DMWAN
+    from zsbir_fast.methods.dmwan.options import QuadrupletOptions as QuadrupletOptions
+    from zsbir_fast.methods.dmwan.options import TermOptions as TermOptions
+    from zsbir_fast.methods.dmwan.options import WeightingOptions as WeightingOptions
+    from zsbir_fast.methods.identity import ModelIdentity as ModelIdentity
+    from zsbir_fast.methods.registry import register_method as register_method
+    from zsbir_fast.methods.saving import export_model as export_model
+    from zsbir_fast.methods.saving import load_model as load_model
+    from zsbir_fast.methods.settings import DataConfig as DataConfig
+    from zsbir_fast.methods.settings import OptimConfig as OptimConfig
     from zsbir_fast.metrics.compare import compare_definitions as compare_definitions
     from zsbir_fast.metrics.evaluate import evaluate_ranking as evaluate_ranking
     from zsbir_fast.metrics.evaluate import evaluate_retrieval as evaluate_retrieval
@@ -83,16 +134,27 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.ranker import EmbeddingRanker as EmbeddingRanker
+    from zsbir_fast.ranking.ranker import Neighbours as Neighbours
+    from zsbir_fast.ranking.ranker import Ranker as Ranker
+    from zsbir_fast.ranking.ranker import ScoreRanker as ScoreRanker
     from zsbir_fast.report.html import write_report as write_report
+    from zsbir_fast.retrieval.embed import embed_images as embed_images
+    from zsbir_fast.runs.settings import Settings as Settings
+    from zsbir_fast.runs.train import TrainedRun as TrainedRun
+    from zsbir_fast.runs.train import train as train
     from zsbir_fast.text.class_text import ClassText as ClassText
+    from zsbir_fast.training.run_config import RunConfig as RunConfig
 
 require_native()
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'zsbir_fast' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module 'zsbir_fast' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

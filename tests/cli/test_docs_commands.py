@@ -18,9 +18,10 @@ from zsbir_fast.cli import bench
 from zsbir_fast.cli.app import COMMANDS, main
 from zsbir_fast.cli.train import parse_settings
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.build import build_model
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs import quickstart
 from zsbir_fast.runs.settings import write_settings
-from zsbir_fast.training import quickstart
 
 REPO = Path(__file__).parents[2]
 TRAINING = REPO / "docs" / "training.md"
@@ -67,7 +68,10 @@ def small():
         *(few(images) for images in (whole.train_sketches, whole.train_photos)),
         *(few(images) for images in (whole.test_sketches, whole.test_photos)),
     )
-    arguments = {"weights": None, "weighting": "pairwise", "image_size": 32}
+    arguments = {
+        "encoder": {"weights": None, "image_size": 32},
+        "weighting": {"kind": "pairwise"},
+    }
     identity = ModelIdentity.of("dmwan", arguments, whole.seen)
     return benchmark, (build_model(identity), identity)
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.build import build_model
+from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model, load_model
 from zsbir_fast.retrieval.feature_files import embed_benchmark
 from zsbir_fast.runs.leaks import Leak
@@ -38,7 +39,10 @@ def run(tmp_path_factory):
             for i in range(2):
                 pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "data" / place / name / f"{i}.png")
-    arguments = {"weights": None, "weighting": "pairwise", "image_size": 32}
+    arguments = {
+        "encoder": {"weights": None, "image_size": 32},
+        "weighting": {"kind": "pairwise"},
+    }
     identity = replace(
         ModelIdentity.of("dmwan", arguments, ["cat", "hot dog"]),
         chosen_by=("owl",),

@@ -17,21 +17,32 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import zsbir_fast as zf
+from zsbir_fast.encoders.options import EncoderOptions
+from zsbir_fast.methods.contract import Progress
+from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
 
 PAIRS, STEPS = 12, 3
 CUTS = {1: [0, 12], 2: [0, 6, 12], 4: [0, 2, 5, 8, 12]}
-EVERYTHING = {
-    "lambda_contrastive": 0.3,
-    "lambda_distill": 0.7,
-    "centre": True,
-    "margins": 0.6,
-}
 VARIANTS = {
-    "mined": {"symmetric": True, "preset": "full"},
-    "paired": {"positive": "paired", "detach_weights": False, "weight_temperature": 0.05},
-    "patches": {"weighting": "pairwise", "text": None, "negative": "semihard"},
-    "memory": {"memory": 30, "detach_weights": False},
+    "mined": {
+        "weighting": WeightingOptions(width=16),
+        "loss": QuadrupletOptions(margins=0.6, symmetric=True, preset="full"),
+    },
+    "paired": {
+        "weighting": WeightingOptions(width=16, detach=False, temperature=0.05),
+        "loss": QuadrupletOptions(margins=0.6, positive="paired"),
+    },
+    "patches": {
+        "weighting": WeightingOptions(kind="pairwise"),
+        "loss": QuadrupletOptions(margins=0.6, negative="semihard"),
+        "text": None,
+    },
+    "memory": {
+        "weighting": WeightingOptions(width=16, detach=False),
+        "loss": QuadrupletOptions(margins=0.6, memory=30),
+    },
 }
+START = Progress(step=0, epoch=0, total_steps=1, epochs=1)
 
 
 class Training(nn.Module):
@@ -42,7 +53,8 @@ class Training(nn.Module):
         self.model = model
 
     def forward(self, batch):
-        return self.model.training_loss(batch)
+        losses = self.model.losses(batch, START)
+        return {"loss": losses.per_optimizer[0], **losses.parts}
 
 
 def class_text():
@@ -67,11 +79,10 @@ def train(rank, size, options):
     torch.manual_seed(0)
     model = zf.DMWAN(
         ("a", "b", "c", "d"),
-        encoder="timm:test_vit",
-        weights=None,
-        image_size=32,
-        width=16,
-        **{"text": class_text(), **EVERYTHING, **options},
+        encoder=EncoderOptions("timm:test_vit", weights=None, image_size=32),
+        terms=TermOptions(contrastive=0.3, distill=0.7),
+        centre=True,
+        **{"text": class_text(), **options},
     ).double()
     training = Training(model)
     wrapped = DistributedDataParallel(training) if size > 1 else training

@@ -13,11 +13,15 @@ from torch.nn import functional as F
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.data.transforms import eval_transform
 from zsbir_fast.encoders.build import Features
+from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses import weighted_quadruplet
+from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.dmwan import pair_weighting
 from zsbir_fast.methods.dmwan.model import DMWAN
+from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
 from zsbir_fast.methods.dmwan.pair_weighting import PatchWeighting, TextWeighting
 
+START = Progress(step=0, epoch=0, total_steps=1, epochs=1)
 CLASSES = ("cat", "dog", "piano", "car")
 
 
@@ -31,10 +35,39 @@ def class_text():
     )
 
 
+def grouped(**options):
+    """DM-WAN's arguments from ``group__name`` keys."""
+    kinds = {
+        "encoder": EncoderOptions,
+        "weighting": WeightingOptions,
+        "loss": QuadrupletOptions,
+        "terms": TermOptions,
+    }
+    arguments, groups = {}, {}
+    for key, value in options.items():
+        group, _, name = key.partition("__")
+        if name:
+            groups.setdefault(group, {})[name] = value
+        else:
+            arguments[key] = value
+    return arguments | {group: kinds[group](**held) for group, held in groups.items()}
+
+
 def model(**options):
     torch.manual_seed(0)
-    defaults = {"encoder": "timm:resnet10t", "weights": None, "image_size": 64, "width": 16}
-    return DMWAN(CLASSES, **{"text": class_text(), **defaults, **options})
+    defaults = {
+        "encoder__name": "timm:resnet10t",
+        "encoder__weights": None,
+        "encoder__image_size": 64,
+        "weighting__width": 16,
+    }
+    return DMWAN(CLASSES, **grouped(**{"text": class_text(), **defaults, **options}))
+
+
+def losses_of(network, given):
+    """The loss and its parts by name."""
+    losses = network.losses(given, START)
+    return {"loss": losses.per_optimizer[0], **losses.parts}
 
 
 def batch(count=8):
@@ -46,11 +79,11 @@ def batch(count=8):
     }
 
 
-EVERYTHING = {"lambda_contrastive": 0.3, "lambda_distill": 0.7, "centre": True}
+EVERYTHING = {"terms__contrastive": 0.3, "terms__distill": 0.7, "centre": True}
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():
-    losses = model(**EVERYTHING, lambda_quadruplet=2.0, lambda_cls=0.25).training_loss(batch())
+    losses = losses_of(model(**EVERYTHING, terms__quadruplet=2.0, terms__cls=0.25), batch())
     factors = {"quadruplet": 2.0, "cls": 0.25, "align": 1.0, "contrastive": 0.3, "distill": 0.7}
     assert set(losses) == {"loss", "weight_max", "quality", *factors}
     expected = sum(factor * losses[name] for name, factor in factors.items())
@@ -59,8 +92,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
 
 
 def test_parts_without_a_factor_are_absent():
-    network = model(lambda_cls=0.0, lambda_align=0.0)
-    losses = network.training_loss(batch())
+    network = model(terms__cls=0.0, terms__align=0.0)
+    losses = losses_of(network, batch())
     assert set(losses) == {"loss", "quadruplet", "weight_max", "quality"}
     torch.testing.assert_close(losses["loss"], losses["quadruplet"])
     assert network.classifier is None
@@ -84,11 +117,16 @@ def test_both_implementations_learn_alike(weighting):
     given = {"sketches": images[0], "photos": images[1], "labels": torch.arange(8) // 2}
     curves = {}
     for impl in ("fused", "reference"):
-        network = model(weighting=weighting, impl=impl, image_size=32, encoder="timm:test_vit")
+        network = model(
+            weighting__kind=weighting,
+            impl=impl,
+            encoder__image_size=32,
+            encoder__name="timm:test_vit",
+        )
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
         curves[impl] = []
         for _ in range(6):
-            losses = network.training_loss(given)
+            losses = losses_of(network, given)
             optimizer.zero_grad()
             losses["loss"].backward()
             optimizer.step()
@@ -115,7 +153,7 @@ def test_impl_reaches_every_operator(monkeypatch):
     for name in ("token_weighting", "pairwise_token_score"):
         note(pair_weighting, name)
     for weighting in ("text", "pairwise"):
-        model(weighting=weighting, impl="reference").training_loss(batch())
+        losses_of(model(weighting__kind=weighting, impl="reference"), batch())
     assert {name for name, _ in seen} == {
         "mine_quadruplets",
         "quadruplet_loss",
@@ -126,27 +164,27 @@ def test_impl_reaches_every_operator(monkeypatch):
 
 
 def test_memory_gives_further_negatives():
-    plain = model(lambda_cls=0.0, lambda_align=0.0).eval()
-    remembering = model(lambda_cls=0.0, lambda_align=0.0, memory=20, margins=2.0)
+    plain = model(terms__cls=0.0, terms__align=0.0).eval()
+    remembering = model(terms__cls=0.0, terms__align=0.0, loss__memory=20, loss__margins=2.0)
     remembering.encoder.eval()  # batch statistics would blur the comparison
     plain.quadruplet_loss.margins = 2.0
     first, second = batch(), {**batch(), "sketches": batch()["sketches"].flip(0)}
     with torch.no_grad():
-        expected = [plain.training_loss(b)["loss"] for b in (first, second)]
-        got = [remembering.training_loss(b)["loss"] for b in (first, second)]
+        expected = [losses_of(plain, b)["loss"] for b in (first, second)]
+        got = [losses_of(remembering, b)["loss"] for b in (first, second)]
     torch.testing.assert_close(got[0], expected[0])
     assert got[1] > expected[1]
     assert len(remembering.memory.photos) == 16
     state = remembering.state_dict()
-    other = model(lambda_cls=0.0, lambda_align=0.0, memory=20)
+    other = model(terms__cls=0.0, terms__align=0.0, loss__memory=20)
     other.load_state_dict(state)
     assert torch.equal(other.memory.photos.features, remembering.memory.photos.features)
     assert model().memory is None
 
 
 def test_pairs_are_explained_by_words_and_patches():
-    network, given = model(weight_temperature=0.1).eval(), batch()
-    explained = network.explain_pairs(*given.values())
+    network, given = model(weighting__temperature=0.1).eval(), batch()
+    explained = network.explain(*given.values())
     with torch.no_grad():
         sketch, photo = network.encoder(given["sketches"]), network.encoder(given["photos"])
         pairs = network.pair_weighting(sketch, photo, given["labels"])
@@ -165,8 +203,8 @@ def test_pairs_are_explained_by_words_and_patches():
 
 
 def test_pairs_without_text_are_explained_by_matches():
-    network, given = model(weighting="pairwise", text=None).eval(), batch()
-    answers = network.explain_pairs(*given.values()).answers
+    network, given = model(weighting__kind="pairwise", text=None).eval(), batch()
+    answers = network.explain(*given.values()).answers
     assert answers.words == [["best match"]] * 8
     with torch.no_grad():
         sketch = F.normalize(network.encoder(given["sketches"]).tokens, dim=2)
@@ -179,7 +217,7 @@ def test_pairs_without_text_are_explained_by_matches():
 
 
 def test_the_quadruplet_part_uses_the_weights_of_the_chosen_pairs():
-    network = model(positive="hardest", weight_temperature=0.02).eval()
+    network = model(loss__positive="hardest", weighting__temperature=0.02).eval()
     given = batch()
     labels = given["labels"]
     with torch.no_grad():
@@ -192,7 +230,7 @@ def test_the_quadruplet_part_uses_the_weights_of_the_chosen_pairs():
         weights = 8 * (quality / 0.02).softmax(0)
         args = (sketch.global_, photo.global_, labels)
         weighted = network.quadruplet_loss(*args, weights)
-        losses = network.training_loss(given)
+        losses = losses_of(network, given)
     torch.testing.assert_close(losses["quadruplet"], weighted)
     torch.testing.assert_close(losses["weight_max"], weights.max())
     torch.testing.assert_close(losses["quality"], quality.mean())
@@ -201,16 +239,16 @@ def test_the_quadruplet_part_uses_the_weights_of_the_chosen_pairs():
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_projections_learn_from_the_quadruplets_only_without_detaching(detach):
-    network = model(detach_weights=detach, lambda_align=0.0, lambda_cls=0.0)
-    network.training_loss(batch())["loss"].backward()
+    network = model(weighting__detach=detach, terms__align=0.0, terms__cls=0.0)
+    losses_of(network, batch())["loss"].backward()
     gradient = network.pair_weighting.value.weight.grad
     assert (gradient is None) == detach
     assert network.encoder.network.conv1[0].weight.grad.abs().sum() > 0
 
 
 def test_the_alignment_loss_trains_every_projection():
-    network = model(lambda_quadruplet=0.0, lambda_cls=0.0)
-    network.training_loss(batch())["loss"].backward()
+    network = model(terms__quadruplet=0.0, terms__cls=0.0)
+    losses_of(network, batch())["loss"].backward()
     for name, parameter in network.pair_weighting.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -239,9 +277,9 @@ def test_local_and_global_blocks():
 
 
 def test_pairwise_weighting_needs_no_text():
-    network = model(weighting="pairwise", text=None)
+    network = model(weighting__kind="pairwise", text=None)
     assert not list(network.pair_weighting.parameters())
-    losses = network.training_loss(batch())
+    losses = losses_of(network, batch())
     losses["loss"].backward()
     assert losses["align"] > 0
     tokens = torch.randn(2, 5, 3)
@@ -263,12 +301,12 @@ def test_embeddings_are_the_encoders_alone():
 
 
 def test_centring_subtracts_the_running_mean_of_the_modality():
-    network = model(centre=True, weighting="pairwise").eval()
+    network = model(centre=True, weighting__kind="pairwise").eval()
     means = {"sketches": [], "photos": []}
     for step in range(3):
         given = {k: v * (step + 1) if v.is_floating_point() else v for k, v in batch().items()}
         with torch.no_grad():
-            network.training_loss(given)
+            losses_of(network, given)
             for name, collected in means.items():
                 features = network.encoder(given[name]).global_
                 collected.append(F.normalize(features, dim=1).mean(0))
@@ -294,24 +332,24 @@ def test_mirroring_sums_an_image_and_its_mirror_image():
 
 
 def test_distillation_compares_photos_with_the_untrained_encoder():
-    network = model(lambda_distill=1.0).eval()
+    network = model(terms__distill=1.0).eval()
     given = batch()
-    assert float(network.training_loss(given)["distill"].detach()) == pytest.approx(0, abs=1e-5)
+    assert float(losses_of(network, given)["distill"].detach()) == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
         before = network.encoder(given["photos"]).global_
         for parameter in network.encoder.parameters():
             parameter.mul_(1 + 0.2 * torch.randn(parameter.shape))
         after = network.encoder(given["photos"]).global_
-        distill = network.training_loss(given)["distill"]
+        distill = losses_of(network, given)["distill"]
     expected = (1 - torch.cosine_similarity(before, after)).mean()
     assert expected > 0.001
     torch.testing.assert_close(distill, expected)
 
 
 def test_distillation_leaves_the_encoders_state_alone():
-    network = model(lambda_distill=1.0).train()
+    network = model(terms__distill=1.0).train()
     running = network.encoder.network.bn1.running_mean
-    network.training_loss(batch())
+    losses_of(network, batch())
     seen = running.clone()
     network.frozen(network.encoder, batch()["photos"] * 9)
     torch.testing.assert_close(running, seen)
@@ -321,11 +359,11 @@ def test_distillation_leaves_the_encoders_state_alone():
 
 def test_a_checkpoint_holds_one_encoder_and_restores_the_embeddings(tmp_path):
     network = model(**EVERYTHING)
-    network.training_loss(batch())
+    losses_of(network, batch())
     state = network.state_dict()
     assert not [key for key in state if key.startswith("frozen")]
     torch.save(state, tmp_path / "model.pt")
-    other = model(**EVERYTHING, encoder="timm:resnet10t")
+    other = model(**EVERYTHING, encoder__name="timm:resnet10t")
     with torch.no_grad():
         other.encoder.network.conv1[0].weight.zero_()
     other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
@@ -337,11 +375,11 @@ def test_a_checkpoint_holds_one_encoder_and_restores_the_embeddings(tmp_path):
 
 
 def test_a_few_steps_lower_the_loss():
-    network = model(lambda_cls=1.0)
+    network = model(terms__cls=1.0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     history = []
     for _ in range(12):
-        losses = network.training_loss(batch())
+        losses = losses_of(network, batch())
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -353,12 +391,18 @@ def test_a_few_steps_lower_the_loss():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lambda_align": -1.0}, "DMWAN: lambda_align must not be negative, got -1.0"),
-        ({"memory": -1}, "DMWAN: memory must not be negative, got -1"),
-        ({"memory": 70_000}, "CrossBatchMemory: size must be in 1..65536, got 70000"),
+        ({"terms__align": -1.0}, "DMWAN: terms.align must not be negative, got -1.0"),
+        ({"loss__memory": -1}, "DMWAN: loss.memory must not be negative, got -1"),
+        ({"loss__memory": 70_000}, "CrossBatchMemory: size must be in 1..65536, got 70000"),
         ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
-        ({"negative": "all"}, "DMWAN: negative must be one of hardest, semihard, distance_w"),
-        ({"weighting": "none"}, "DMWAN: weighting must be text or pairwise, got 'none'"),
+        (
+            {"loss__negative": "all"},
+            "DMWAN: loss.negative must be one of hardest, semihard",
+        ),
+        (
+            {"weighting__kind": "none"},
+            "weighting.kind must be one of text, pairwise, got 'none'",
+        ),
         (
             {
                 "text": SimpleNamespace(
@@ -375,5 +419,5 @@ def test_wrong_arguments_are_named(options, message):
 
 
 def test_an_unknown_modality_is_named():
-    with pytest.raises(ValueError, match=r"embed: modality must be sketch or photo, got 'image'"):
+    with pytest.raises(ValueError, match="embed: modality must be 'sketch' or 'photo', got"):
         model().embed(batch()["photos"], "image")

@@ -16,11 +16,17 @@ from zsbir_fast.data.npz_files import read_npz
 from zsbir_fast.encoders.build import build_encoder
 from zsbir_fast.encoders.mobilenet_v2 import read_uint8_weights
 from zsbir_fast.encoders.weight_files import read_weight_file
-from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.build import build_model
+from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model, load_model
 
 CLASSES = ("cat", "dog", "owl")
-ARGUMENTS = {"weights": None, "weighting": "pairwise", "image_size": 32}
+WITH_TEXT = {"weighting__kind": "text"}
+DESCRIBE = "build_model: identity must describe the dmwan model"
+ARGUMENTS = {
+    "encoder": {"weights": None, "image_size": 32},
+    "weighting": {"kind": "pairwise"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +63,29 @@ def _describe(folder, *, drop=(), **changes):
     for key in drop:
         del description[key]
     for key, value in changes.items():
+        group, _, name = key.partition("__")
         part = description if key in ("format", "method", "arguments", "classes") else None
-        (part or description["arguments"])[key] = value
+        if name:
+            description["arguments"][group][name] = value
+        else:
+            (part or description["arguments"])[key] = value
     (folder / "model.json").write_text(json.dumps(description))
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"encoder": "open_clip:hf-hub:somebody/model"}, "that open_clip knows, got 'open_c"),
-        ({"encoder": "open_clip:local-dir:/tmp"}, "must be a model that open_clip knows, got"),
-        ({"encoder": "timm:hf-hub:somebody/model"}, "that timm knows, got 'timm:hf"),
-        ({"encoder": "timm:hf_hub:somebody/resnet18"}, "must be a model that timm knows"),
-        ({"encoder": "timm:local-dir:/tmp"}, "must be a model that timm knows"),
-        ({"encoder": "open_clip:roberta-ViT-B-32"}, "model, got 152 missing"),
-        ({"weighting": "text", "text_source": "open_clip:hf-hub:a/b"}, "must hold pair_w"),
-        ({"weighting": "text", "text_source": "open_clip:ViT-B-32/openai"}, "must hold pair_w"),
-        ({"encoder": "timm:resnet10t"}, "of this dmwan model, got 84 missing"),
-        ({"weights": "pretrained"}, None),
-        ({"weights": "https://example.org/x.pt"}, None),
+        ({"encoder__name": "open_clip:hf-hub:somebody/model"}, "that open_clip knows, got 'open_c"),
+        ({"encoder__name": "open_clip:local-dir:/tmp"}, "a model that open_clip knows, got"),
+        ({"encoder__name": "timm:hf-hub:somebody/model"}, "that timm knows, got 'timm:hf"),
+        ({"encoder__name": "timm:hf_hub:somebody/resnet18"}, "must be a model that timm knows"),
+        ({"encoder__name": "timm:local-dir:/tmp"}, "must be a model that timm knows"),
+        ({"encoder__name": "open_clip:roberta-ViT-B-32"}, "model, got 152 missing"),
+        ({**WITH_TEXT, "weighting__text_source": "open_clip:hf-hub:a/b"}, "must hold pair_w"),
+        ({**WITH_TEXT, "weighting__text_source": "open_clip:ViT-B-32/openai"}, "must hold pair_w"),
+        ({"encoder__name": "timm:resnet10t"}, "of this dmwan model, got 84 missing"),
+        ({"encoder__weights": "pretrained"}, None),
+        ({"encoder__weights": "https://example.org/x.pt"}, None),
     ],
 )  # fmt: skip
 def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, text):
@@ -92,21 +102,36 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"encoder": "open_clip:ViT-bigG-14"}, r"ask for more than [\d,]+ MB of memory, and its"),
-        ({"memory": 10**15}, "build_model: identity must describe the dmwan model whose weights"),
-        ({"image_size": 10**6}, "image_size must be at most 2048, got 1000000"),
-        ({"image_size": -1}, "image_size must be at least 1, got -1"),
-        ({"image_size": "big"}, "build_model: identity must describe the dmwan model"),
-        ({"width": None, "encoder": None}, "build_model: identity must describe the dmwan model"),
-        ({"lambda_cls": float("nan")}, "must not be negative, got nan"),
-        ({"margins": [1.0] * 1000}, "build_model: identity must describe the dmwan model"),
-        ({"colour": 1}, "but it has no argument 'colour'"),
-        ({"text": 1}, "but it has no argument 'text'"),
-        ({"beta": {"a": 1}}, "argument 'beta' must be a plain value or a list of such, got a dict"),
-        ({"beta": [[1]]}, "argument 'beta' must be a plain value or a list of such, got a list"),
-        ({"format": 9}, "ModelIdentity: format must be 1, got 9"),
+        (
+            {"encoder__name": "open_clip:ViT-bigG-14"},
+            r"ask for more than [\d,]+ MB of memory, and",
+        ),
+        (
+            {"loss__memory": 10**15},
+            DESCRIBE,
+        ),
+        ({"encoder__image_size": 10**6}, "image_size must be at most 2048, got 1000000"),
+        ({"encoder__image_size": -1}, "image_size must be at least 1, got -1"),
+        ({"encoder__image_size": "big"}, DESCRIBE),
+        (
+            {"weighting__width": None, "encoder__name": None},
+            DESCRIBE,
+        ),
+        ({"terms__cls": float("nan")}, "must not be negative, got nan"),
+        ({"loss__margins": [1.0] * 1000}, DESCRIBE),
+        ({"colour": 1}, "method dmwan has no argument 'colour'"),
+        ({"text": 1}, "method dmwan has no argument 'text'"),
+        (
+            {"weighting__beta": {"a": 1}},
+            r"'weighting\.beta' must be a plain value or .* got a dict",
+        ),
+        (
+            {"weighting__beta": [[1]]},
+            r"'weighting\.beta' must be a plain value or .* got a list",
+        ),
+        ({"format": 9}, "ModelIdentity: format must be 2, got 9"),
         ({"method": None}, "ModelIdentity: method must be text, got None"),
-        ({"method": "x"}, "model_class: method must be one of dmwan, got 'x'"),
+        ({"method": "x"}, "method_class: method must be one of dmwan, got 'x'"),
         ({"arguments": [1]}, r"ModelIdentity: arguments must be an object, got \[1\]"),
         ({"classes": "cat"}, "ModelIdentity: classes must be a list of names, got 'cat'"),
         ({"classes": [1]}, "ModelIdentity: classes must be a list of names"),
@@ -122,10 +147,10 @@ def test_descriptions_that_do_not_fit_the_weights(folder, changes, text):
 
 
 def test_a_width_for_a_terabyte_is_refused_before_it_is_allocated(tmp_path):
-    identity = ModelIdentity.of("dmwan", {**ARGUMENTS, "weighting": "text"}, CLASSES)
+    identity = ModelIdentity.of("dmwan", {**ARGUMENTS, "weighting": {"kind": "text"}}, CLASSES)
     folder = export_model(build_model(identity), identity, tmp_path)
     load_model(folder)
-    _describe(folder, width=10**9)
+    _describe(folder, weighting__width=10**9)
     message = (
         r"its arguments ask for more than 1,\d\d\d,\d\d\d MB of memory, and its weights allow \d"
     )
@@ -139,7 +164,7 @@ def test_a_width_for_a_terabyte_is_refused_before_it_is_allocated(tmp_path):
         ("[1, 2]", "description must be an object, got list"),
         ("null", "description must be an object, got NoneType"),
         ('"model"', "description must be an object, got str"),
-        ("{}", "format must be 1, got None"),
+        ("{}", "format must be 2, got None"),
         ("", r"whose model\.json is no JSON"),
         ("[" * 100_000, r"whose model\.json is no JSON"),
         ("9" * 5000, r"whose model\.json is no JSON"),

@@ -6,15 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.checkpoint_files import read_checkpoint
-from zsbir_fast.methods.identity import ModelIdentity, build_model, model_class
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.methods.registry import method_class
 from zsbir_fast.methods.saving import export_model, load_model
 
 ARGUMENTS = {
-    "encoder": "bundled:mobilenet_v2",
-    "weights": None,
-    "weighting": "pairwise",
-    "margins": (0.2, 0.3, 0.3, 0.3, 0.3),
+    "encoder": {"weights": None},
+    "weighting": {"kind": "pairwise"},
+    "loss": {"margins": (0.2, 0.3, 0.3, 0.3, 0.3)},
 }
 CLASSES = ("cat", "dog", "owl")
 
@@ -57,8 +58,10 @@ def test_export_of_tensors_that_share_memory(identity, tmp_path):
 
 
 def test_arguments_left_out_are_stored_with_their_defaults(identity):
-    assert identity.arguments["width"] == 256
-    spelled_out = ModelIdentity.of("dmwan", {**ARGUMENTS, "width": 256}, CLASSES)
+    assert identity.arguments["weighting"]["width"] == 256
+    spelled_out = ModelIdentity.of(
+        "dmwan", {**ARGUMENTS, "weighting": {"kind": "pairwise", "width": 256}}, CLASSES
+    )
     assert spelled_out == identity
     assert not {"classes", "text"} & set(identity.arguments)
 
@@ -74,9 +77,9 @@ def test_identity_survives_json(identity):
         ("cmaan", ARGUMENTS, CLASSES, "must be of method 'dmwan', got one of method 'cmaan'"),
         (
             "dmwan",
-            {**ARGUMENTS, "encoder": "timm:resnet18"},
+            {**ARGUMENTS, "encoder": {"name": "timm:resnet18", "weights": None}},
             CLASSES,
-            "with encoder='bundled:mobilenet_v2', got one with encoder='timm:resnet18'",
+            r"with encoder\.name='bundled:mobilenet_v2', got one with enc.*='timm:resnet18'",
         ),
         (
             "dmwan",
@@ -95,13 +98,13 @@ def test_checkpoint_of_another_model(identity, method, arguments, classes, text)
 def test_checkpoint_from_elsewhere(identity):
     with pytest.raises(ValueError, match="checkpoint must be one written by zsbir"):
         identity.require_same(None)
-    with pytest.raises(ValueError, match="format must be 1, got 7"):
+    with pytest.raises(ValueError, match="format must be 2, got 7"):
         ModelIdentity.from_dict({**identity.to_dict(), "format": 7})
 
 
 def test_unknown_method():
     with pytest.raises(ValueError, match="method must be one of dmwan, got 'dmvan'"):
-        model_class("dmvan")
+        method_class("dmvan")
 
 
 def test_weights_of_another_shape(exported, tmp_path):
@@ -140,16 +143,16 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path):
 def test_how_a_model_is_computed_is_no_part_of_what_it_is():
     fused, reference, other = (
         ModelIdentity.of("dmwan", {**ARGUMENTS, **more}, CLASSES)
-        for more in ({}, {"impl": "reference"}, {"memory": 64})
+        for more in ({}, {"impl": "reference"}, {"loss": {**ARGUMENTS["loss"], "memory": 64}})
     )
     assert fused.arguments["impl"] == "fused"
     fused.require_same(reference.to_dict())
-    with pytest.raises(ValueError, match="with memory=0, got one with memory=64"):
+    with pytest.raises(ValueError, match=r"with loss\.memory=0, got one with loss\.memory=64"):
         fused.require_same(other.to_dict())
 
 
 def test_a_model_with_memory_is_exported_with_it(tmp_path):
-    identity = ModelIdentity.of("dmwan", {**ARGUMENTS, "memory": 8}, CLASSES)
+    identity = ModelIdentity.of("dmwan", {**ARGUMENTS, "loss": {"memory": 8}}, CLASSES)
     model = build_model(identity)
     model.memory.photos.add(torch.randn(3, 1280), torch.arange(3))
     loaded, _ = load_model(export_model(model, identity, tmp_path))

@@ -10,10 +10,11 @@ import torch
 
 from zsbir_fast.cli.parsing import find_config, shipped_configs
 from zsbir_fast.data.splits import load_split
+from zsbir_fast.methods.build import build_model
+from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.dmwan.model import DMWAN
-from zsbir_fast.methods.identity import ModelIdentity, build_model
-from zsbir_fast.runs.settings import check_config, read_settings
-from zsbir_fast.training.module import RetrievalModule
+from zsbir_fast.methods.identity import ModelIdentity
+from zsbir_fast.runs.settings import check_settings, read_settings
 
 
 def _text(classes, *, source):
@@ -29,26 +30,29 @@ def _text(classes, *, source):
 def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     monkeypatch.setattr("zsbir_fast.text.class_text.ClassText", _text)
     settings = read_settings(find_config(name))
-    check_config(settings.data, settings.optim, settings.run)
+    check_settings(settings)
     seen = load_split(settings.data.name).seen
     assert 0 < settings.data.validation_classes < len(seen) / 4
     assert settings.data.classes_per_batch <= len(seen) - settings.data.validation_classes
     small = {"weights": None, "image_size": 64}
     if name != "dmwan-qd_caltech.yaml":
-        encoder, tag = settings.model["encoder"], settings.model["weights"]
-        assert timm.list_pretrained(f"{encoder.removeprefix('timm:')}.{tag}")
-        small["encoder"] = "timm:vit_tiny_patch16_224"  # the same code, a fifteenth of the weights
-    identity = ModelIdentity.of(settings.method, {**settings.model, **small}, seen)
+        encoder = settings.model["encoder"]
+        model_name = encoder["name"].removeprefix("timm:")
+        assert timm.list_pretrained(f"{model_name}.{encoder['weights']}")
+        small["name"] = "timm:vit_tiny_patch16_224"  # the same code, a fifteenth of the weights
+    identity = ModelIdentity.of(settings.method, {**settings.model, "encoder": small}, seen)
     model = build_model(identity)
     assert isinstance(model, DMWAN)
-    module = RetrievalModule(model, settings.optim, identity, total_steps=100)
-    optimizer = module.configure_optimizers()["optimizer"]
+    (optimizer,) = model.optimizers(settings.optim)
     names = {group["name"] for group in optimizer.param_groups}
     assert names == {"backbone", "backbone (no decay)", "head"}
     labels = torch.tensor([0, 0, 1, 1])
     images = torch.randn(4, 3, 64, 64)
-    loss = model.training_loss({"sketches": images, "photos": images.flip(3), "labels": labels})
-    loss["loss"].backward()
+    losses = model.losses(
+        {"sketches": images, "photos": images.flip(3), "labels": labels},
+        Progress(step=0, epoch=0, total_steps=100, epochs=1),
+    )
+    losses.per_optimizer[0].backward()
     optimizer.step()
     assert torch.isfinite(model.eval().embed(images, "photo")).all()
 

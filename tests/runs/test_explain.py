@@ -9,10 +9,11 @@ import torch
 
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods.dmwan.model import DMWAN
-from zsbir_fast.metrics.evaluate import evaluate_retrieval
+from zsbir_fast.ranking.ranker import EmbeddingRanker
 from zsbir_fast.runs.explain import explain_seen_pairs
-from zsbir_fast.runs.run_report import report_run
-from zsbir_fast.runs.train import Embedded
+from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.run_report import write_run_report
+from zsbir_fast.runs.unseen import Embedded
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_a_class_without_photos_is_left_out(benchmark):
 
 
 def test_models_that_explain_nothing(benchmark):
-    assert explain_seen_pairs(torch.nn.Linear(1, 1), benchmark) is None
+    model = network(benchmark.seen)
+    model.explain = lambda sketches, photos, labels: None  # as the contract's default
+    assert explain_seen_pairs(model, benchmark) is None
 
 
 @pytest.mark.parametrize("weighting", ["text", "pairwise"])
@@ -69,20 +72,25 @@ def test_report_shows_them(benchmark, tmp_path, weighting):
         test_sketches=benchmark.test_sketches.subset(torch.arange(0, 233, 6)),
         test_photos=benchmark.test_photos.subset(torch.arange(0, 621, 9)),
     )
-    queries, gallery = torch.randn(39, 4), torch.randn(69, 4)
-    labels = (few.test_sketches.labels, few.test_photos.labels)
-    embedded = Embedded(queries, gallery, evaluate_retrieval(queries, gallery, *labels, ks=(5,)))
-    path = report_run(
-        tmp_path / "report.html",
-        few,
-        {"trained": embedded.result},
-        embedded,
+    embedded = Embedded(
+        torch.randn(39, 4),
+        torch.randn(69, 4),
+        few.test_sketches.labels,
+        few.test_photos.labels,
+        dict(enumerate(few.unseen)),
+        EmbeddingRanker(),
+        few.test_sketches,
+        few.test_photos,
+    )
+    outcome = Outcome(
         title="t",
         lead="",
-        curves={},
-        settings={},
+        of_what="x",
+        results={"trained": embedded.evaluate(ks=(5,))},
+        embedded=embedded,
         explained=explain_seen_pairs(model, few, pairs=12),
     )
+    path = write_run_report(tmp_path / "report.html", outcome)
     html = path.read_text(encoding="utf-8")
     for text in ("Which training pairs count", "Smallest weights", "Where the words look"):
         assert text in html

@@ -12,8 +12,8 @@ import threading
 
 import pytest
 
+from zsbir_fast.runs import run_lock
 from zsbir_fast.runs.run_lock import LOCK, lock_run
-from zsbir_fast.training import run_lock
 
 HELD = rf"got .*, where process {os.getpid()} on {socket.gethostname()} is at work; wait for it"
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.metrics.evaluate import evaluate_retrieval
+from zsbir_fast.ranking.ranker import EmbeddingRanker
 from zsbir_fast.report.retrieval import retrieval_rows
+from zsbir_fast.runs.outcome import Outcome
 from zsbir_fast.runs.results import result_table, table_text, write_metrics, write_per_class
-from zsbir_fast.runs.run_report import report_run, training_curves
-from zsbir_fast.runs.train import Embedded
+from zsbir_fast.runs.run_report import training_curves, write_run_report
+from zsbir_fast.runs.unseen import Embedded
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +33,32 @@ def embedded(benchmark):
         centres[images.labels] + torch.randn(len(images), 8, generator=generator)
         for images in (benchmark.test_sketches, benchmark.test_photos)
     )
-    labels = (benchmark.test_sketches.labels, benchmark.test_photos.labels)
-    return Embedded(queries, gallery, evaluate_retrieval(queries, gallery, *labels, ks=(5, 10)))
+    return Embedded(
+        queries,
+        gallery,
+        benchmark.test_sketches.labels,
+        benchmark.test_photos.labels,
+        dict(enumerate(benchmark.unseen)),
+        EmbeddingRanker(),
+        benchmark.test_sketches,
+        benchmark.test_photos,
+    )
 
 
-def test_rows_show_best_typical_and_worst_queries(benchmark, embedded):
-    ap = embedded.result.ap
+@pytest.fixture(scope="module")
+def result(embedded):
+    return embedded.evaluate(ks=(5, 10))
+
+
+def test_rows_show_best_typical_and_worst_queries(benchmark, embedded, result):
+    ap = result.ap
     rows = retrieval_rows(
         ap,
         embedded.queries,
         embedded.gallery,
         benchmark.test_sketches,
         benchmark.test_photos,
+        ranker=embedded.ranker,
         per_group=2,
         top=4,
     )
@@ -67,6 +82,7 @@ def test_rows_show_the_nearest_photos(benchmark, embedded):
         embedded.gallery,
         sketches,
         benchmark.test_photos,
+        ranker=embedded.ranker,
         per_group=1,
         top=1,
     )
@@ -83,25 +99,33 @@ def test_rows_of_other_lengths(benchmark, embedded):
             embedded.gallery,
             benchmark.test_sketches,
             benchmark.test_photos,
+            ranker=embedded.ranker,
         )
 
 
-def test_report_holds_all_parts(tmp_path, benchmark, embedded):
-    path = report_run(
-        tmp_path / "report.html",
-        benchmark,
-        {"raw": embedded.result, "trained": embedded.result},
-        embedded,
+def test_report_holds_all_parts(tmp_path, embedded, result):
+    outcome = Outcome(
         title="a title",
         lead="a lead",
+        of_what="Zero-shot retrieval",
+        results={"raw": result, "trained": result},
+        embedded=embedded,
         curves={"train/loss": [(0.0, 2.0), (1.0, 1.0)], "val/map": [(1.0, 0.5)]},
         settings={"run.seed": 0},
         baseline="raw",
     )
+    path = write_run_report(tmp_path / "report.html", outcome)
     html = path.read_text(encoding="utf-8")
-    for name in benchmark.unseen:
+    for name in embedded.names.values():
         assert name.replace("_", " ") in html
-    for text in ("a title", "Training loss", "Held-out seen classes", "run.seed", "standard AP"):
+    for text in (
+        "a title",
+        "Training loss",
+        "Held-out seen classes",
+        "run.seed",
+        "standard AP",
+        "raw features",
+    ):
         assert text in html
     assert path.stat().st_size < 6e6
 
@@ -110,16 +134,16 @@ def test_curves_only_of_what_was_logged():
     assert training_curves({"train/cls": [(0.0, 1.0)]}) == []
 
 
-def test_results_as_files(tmp_path, benchmark, embedded):
-    results = {"chance": embedded.result, "trained": embedded.result}
+def test_results_as_files(tmp_path, benchmark, result):
+    results = {"chance": result, "trained": result}
     metrics = write_metrics(tmp_path / "metrics.json", results, seconds=1.5)
     assert list(metrics) == ["definition", "chance", "trained", "seconds"]
-    assert metrics["trained"]["map"] == embedded.result.map
+    assert metrics["trained"]["map"] == result.map
     assert set(metrics["trained"]["map_at"]) == {"5", "10"}
     assert "tie_spread" in metrics["trained"]
     assert "tie_spread" not in metrics["chance"]
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == metrics
-    write_per_class(tmp_path / "per_class.csv", embedded.result, dict(enumerate(benchmark.unseen)))
+    write_per_class(tmp_path / "per_class.csv", result, dict(enumerate(benchmark.unseen)))
     lines = (tmp_path / "per_class.csv").read_text(encoding="utf-8").splitlines()
     at = "map_at_5,map_at_10,precision_at_5,precision_at_10"
     assert lines[0] == f"class,queries,relevant,map,{at}"
@@ -128,9 +152,9 @@ def test_results_as_files(tmp_path, benchmark, embedded):
     assert values == sorted(values, reverse=True)
 
 
-def test_table_as_text(embedded):
-    text = table_text(result_table("", {"one": embedded.result, "another": embedded.result}))
+def test_table_as_text(result):
+    text = table_text(result_table("", {"one": result, "another": result}))
     head, rule, one, another = text.splitlines()
     assert head.split() == ["mAP@all", "mAP@5", "mAP@10", "Prec@5", "Prec@10"]
     assert set(rule) == {"-"}
-    assert one.split()[1] == another.split()[1] == f"{embedded.result.map:.3f}"
+    assert one.split()[1] == another.split()[1] == f"{result.map:.3f}"

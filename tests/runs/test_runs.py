@@ -17,14 +17,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.data.benchmarks import load_benchmark
-from zsbir_fast.training import fit
+from zsbir_fast.runs import fit
 from zsbir_fast.training.interrupts import InterruptBetweenSteps
 
 SMALL = [
     "--config=dmwan-qd_caltech",
-    "--model.image_size=32",
-    "--model.weighting=pairwise",
-    "--model.weights=random",
+    "--model.encoder.image_size=32",
+    "--model.weighting.kind=pairwise",
+    "--model.encoder.weights=random",
     "--data.classes_per_batch=3",
     "--data.validation_classes=0",
     "--run.steps_per_epoch=2",

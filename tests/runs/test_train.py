@@ -13,12 +13,12 @@ from zsbir_fast.cli.parsing import find_config
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods.dmwan.model import DMWAN
 from zsbir_fast.methods.saving import load_model
-from zsbir_fast.runs import quickstart, train
+from zsbir_fast.runs import fit, quickstart
 from zsbir_fast.runs.settings import read_settings
 
 SMALL = [
     "--config=dmwan-qd_caltech",
-    "--model.image_size=32",
+    "--model.encoder.image_size=32",
     "--data.classes_per_batch=3",
     "--data.validation_classes=3",
     "--run.epochs=2",
@@ -43,7 +43,7 @@ def _few(benchmark):
 
 @pytest.fixture
 def few_images(monkeypatch):
-    for module in (train, quickstart):
+    for module in (fit, quickstart):
         monkeypatch.setattr(
             module, "load_benchmark", lambda *args, **kw: _few(load_benchmark(*args, **kw))
         )
@@ -57,7 +57,9 @@ def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
     assert {"config.yaml", "metrics.json", "per_class.csv", "report.html", "model"} <= names
     assert {"checkpoints", "logs"} <= names
     metrics = json.loads((out / "metrics.json").read_text())
-    assert {"definition", "chance", "trained", "seconds", "best_step"} <= set(metrics)
+    assert {"definition", "chance", "raw", "centred", "trained", "seconds", "best_step"} <= set(
+        metrics
+    )
     assert {"map", "map_at", "precision_at"} <= set(metrics["trained"])
     assert metrics["best_step"] in (2, 4)
     assert 0.05 < metrics["chance"]["map"] < 0.25
@@ -84,10 +86,13 @@ def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
     # a second run must not overwrite it, another model must not resume it
     assert main(["train", *SMALL, f"--run.out={out}"]) == 1
     assert "run.out must be a new folder, got" in capsys.readouterr().err
-    argv = ["train", *SMALL, f"--run.out={out}", "--resume", "--model.width=64"]
+    argv = ["train", *SMALL, f"--run.out={out}", "--resume", "--model.weighting.width=64"]
     assert main(argv) == 1
     err = capsys.readouterr().err
-    assert "checkpoint must be of a dmwan model with width=64, got one with width=256" in err
+    assert (
+        "checkpoint must be of a dmwan model with weighting.width=64, got one with weighting.width=256"
+        in err
+    )
 
 
 def test_validation_uses_seen_classes_only(tmp_path, few_images, monkeypatch):
@@ -95,26 +100,26 @@ def test_validation_uses_seen_classes_only(tmp_path, few_images, monkeypatch):
     seen_paths = set(map(str, [*whole.train_sketches.paths, *whole.train_photos.paths]))
     used, trained_on = [], []
 
-    def note(model, sketches, photos, **options):
-        used.extend(map(str, [*sketches.paths, *photos.paths]))
-        return real(model, sketches, photos, **options)
+    def note(model, benchmark, **options):
+        used.extend(map(str, [*benchmark.test_sketches.paths, *benchmark.test_photos.paths]))
+        return real(model, benchmark, **options)
 
-    def note_training(benchmark, *args, **kw):
+    def note_training(self, benchmark, data):
         trained_on.extend(benchmark.seen)
         trained_on.append(set(map(str, benchmark.train_photos.paths)))
-        return real_data(benchmark, *args, **kw)
+        return real_batches(self, benchmark, data)
 
-    real, real_data = fit.evaluate_unseen, fit.SeenClasses
-    monkeypatch.setattr(fit, "evaluate_unseen", note)
-    monkeypatch.setattr(fit, "SeenClasses", note_training)
+    real, real_batches = fit.embed_unseen, DMWAN.batches
+    monkeypatch.setattr(fit, "embed_unseen", note)
+    monkeypatch.setattr(DMWAN, "batches", note_training)
     settings = read_settings(find_config("dmwan-qd_caltech"))
     settings = replace(
         settings,
-        model={**settings.model, "image_size": 32},
+        model={**settings.model, "encoder": {"image_size": 32}},
         data=replace(settings.data, classes_per_batch=3, validation_classes=3),
         run=replace(settings.run, out=str(tmp_path), epochs=1, steps_per_epoch=1, progress=False),
     )
-    fit.train(settings)
+    fit.fit(settings)
     assert used
     assert set(used) <= seen_paths
     *classes, training_photos = trained_on
@@ -130,7 +135,7 @@ def test_quickstart(tmp_path, few_images, monkeypatch, capsys):
         assert settings.data.validation_classes == 0  # all 37 seen classes are trained on
         return replace(
             settings,
-            model={**settings.model, "image_size": 32},
+            model={**settings.model, "encoder": {"image_size": 32}},
             data=replace(settings.data, classes_per_batch=3),
             run=replace(settings.run, steps_per_epoch=2, accelerator="cpu"),
         )
@@ -145,7 +150,15 @@ def test_quickstart(tmp_path, few_images, monkeypatch, capsys):
     assert "ImageNet" in text
     assert f"Open {out / 'report.html'}" in text.splitlines()[-1]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics) == ["definition", "chance", "raw", "centred", "trained", "seconds"]
+    assert list(metrics) == [
+        "definition",
+        "chance",
+        "raw",
+        "centred",
+        "trained",
+        "ranked_by",
+        "seconds",
+    ]
     for name in ("chance", "raw", "centred", "trained"):
         assert {"map", "map_at", "precision_at"} <= set(metrics[name])
     model, identity = load_model(out / "model")

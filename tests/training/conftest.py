@@ -8,9 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from zsbir_fast.data.image_spec import ImageSpec
+from zsbir_fast.methods.contract import Losses, Method
 from zsbir_fast.methods.identity import ModelIdentity
-from zsbir_fast.runs.settings import OptimConfig, RunConfig
-from zsbir_fast.training.module import RetrievalModule
+from zsbir_fast.methods.settings import OptimConfig
+from zsbir_fast.training.module import MethodModule
+from zsbir_fast.training.run_config import RunConfig
 from zsbir_fast.training.streams import ResumableLoader, RunBatches, seed_everything
 from zsbir_fast.training.trainer import run_trainer
 
@@ -19,7 +22,7 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing in the training code may catch it."""
 
 
-class _Net(nn.Module):
+class _Net(Method):
     """As random as a real model: dropout, noisy items, running statistics."""
 
     def __init__(self, kill_after):
@@ -28,13 +31,38 @@ class _Net(nn.Module):
         self.head = nn.Linear(4, 2)
         self.dropout = nn.Dropout(0.5)
         self.left = kill_after
+        self.progress = []
 
-    def training_loss(self, batch):
+    def image_spec(self):
+        return ImageSpec(1, (0.0,) * 3, (1.0,) * 3)
+
+    def backbone(self):
+        return self.encoder
+
+    def embed(self, images, modality):
+        return self.encoder(images)
+
+    def losses(self, batch, at):
         if self.left == 0:
             raise Killed
         self.left -= 1
+        self.progress.append((at.step, at.epoch))
         out = self.head(self.dropout(self.encoder(batch)))
-        return {"loss": (out**2).mean(), "part": out.mean()}
+        return Losses([(out**2).mean()], {"part": out.mean()})
+
+
+class _TwoNets(_Net):
+    """Its head has an optimizer and a loss of its own, and rests in the first epoch."""
+
+    def optimizers(self, optim):
+        return [
+            torch.optim.AdamW(self.encoder.parameters(), lr=optim.lr_backbone),
+            torch.optim.SGD(self.head.parameters(), lr=optim.lr_head, momentum=0.9),
+        ]
+
+    def losses(self, batch, at):
+        (loss,) = super().losses(batch, at).per_optimizer
+        return Losses([loss, None if at.epoch == 0 else 100 * loss])
 
 
 class _Items(Dataset):
@@ -72,42 +100,43 @@ class _Data(pl.LightningDataModule):
 def small_run():
     """Run 3 epochs of 4 steps of a small network; returns weights, validated steps, outcome."""
 
-    def run(out, *, kill_after=-1, resume=False, accumulate=1, method="dmwan", precision="32-true"):
-        optim = OptimConfig(lr_backbone=1e-2, lr_head=1e-2, warmup_steps=2, accumulate=accumulate)
+    def run(out, *, kill_after=-1, resume=False, method="dmwan", two=False, **changes):
+        clip = changes.pop("gradient_clip", 1.0)
+        accumulate = changes.pop("accumulate", 1)
+        optim = OptimConfig(
+            lr_backbone=1e-2,
+            lr_head=1e-2,
+            warmup_steps=2,
+            accumulate=accumulate,
+            gradient_clip=clip,
+        )
         settings = RunConfig(
             out=str(out),
-            epochs=3,
-            precision=precision,
-            steps_per_epoch=4,
-            checkpoint_every=3,
-            log_every=1,
+            **{"epochs": 3, "steps_per_epoch": 4, "checkpoint_every": 3, "log_every": 1, **changes},
             progress=False,
             accelerator="cpu",
         )
         seed_everything(0)
-        net = _Net(kill_after)
-        module = RetrievalModule(
-            net,
-            optim,
-            ModelIdentity(method, {"encoder": "x"}, ("a", "b")),
-            total_steps=settings.total_steps,
-        )
+        net = (_TwoNets if two else _Net)(kill_after)
+        identity = ModelIdentity(method, {"encoder": "x"}, ("a", "b"))
+        module = MethodModule(net, optim, settings, identity)
         validated = []
 
         def validate(trainer):
-            validated.append(trainer.global_step)
-            return {"val/map": -float((trainer.global_step - 8) ** 2)}  # best at step 8
+            validated.append(module.steps)
+            return {"val/map": -float((module.steps - 8) ** 2)}  # best at step 8
 
         fitted = None
         with contextlib.suppress(Killed):
             fitted = run_trainer(
                 module,
                 _Data(4 * accumulate, 3),
-                optim,
-                settings,
                 validate=validate,
                 resume_from=out / "checkpoints" / "last.ckpt" if resume else None,
             )
-        return {k: v.clone() for k, v in net.state_dict().items()}, validated, fitted
+        weights = {k: v.clone() for k, v in net.state_dict().items()}
+        run.progress = net.progress
+        return weights, validated, fitted
 
+    run.net = _Net
     return run

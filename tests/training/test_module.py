@@ -10,8 +10,12 @@ from torch import nn
 
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
 from zsbir_fast.methods.identity import ModelIdentity
-from zsbir_fast.runs.settings import DataConfig, OptimConfig, RunConfig, check_config
-from zsbir_fast.training.module import RetrievalModule, lr_factor, parameter_groups
+from zsbir_fast.methods.optimizers import parameter_groups
+from zsbir_fast.methods.settings import DataConfig, OptimConfig
+from zsbir_fast.runs.settings import Settings, check_settings
+from zsbir_fast.training.module import MethodModule
+from zsbir_fast.training.run_config import RunConfig
+from zsbir_fast.training.schedule import lr_factor
 
 OPTIM = OptimConfig(lr_backbone=1e-5, lr_head=1e-3, weight_decay=0.1, warmup_steps=4)
 
@@ -26,7 +30,9 @@ class Model(nn.Module):
 
 def test_groups_hold_every_trainable_parameter_once():
     model = Model()
-    groups = {g["name"]: g for g in parameter_groups(model, OPTIM)}
+    groups = {
+        g["name"]: g for g in parameter_groups(model.parameters(), OPTIM, backbone=model.encoder)
+    }
     assert {n: (g["lr"], g["weight_decay"]) for n, g in groups.items()} == {
         "backbone": (1e-5, 0.1),
         "backbone (no decay)": (1e-5, 0.0),
@@ -45,7 +51,7 @@ def test_banks_are_not_sent_around():
     model = Model()
     model.bank = FeatureBank(size=4, width=2)
     model.register_buffer("mean", torch.zeros(1))
-    module = RetrievalModule(model, OPTIM, ModelIdentity("dmwan", {}, ()), total_steps=1)
+    module = MethodModule(model, OPTIM, RunConfig(), ModelIdentity("dmwan", {}, ()))
     ignored = set(module._ddp_params_and_buffers_to_ignore)
     assert ignored == {"model.bank._features", "model.bank._labels"}
     assert ignored < dict(module.named_buffers()).keys()
@@ -54,7 +60,7 @@ def test_banks_are_not_sent_around():
 def test_nothing_to_train():
     model = Model().requires_grad_(False)
     with pytest.raises(ValueError, match="parameter_groups: model must have a trainable parameter"):
-        parameter_groups(model, OPTIM)
+        parameter_groups(model.parameters(), OPTIM, backbone=model.encoder)
 
 
 def test_schedule():
@@ -79,8 +85,8 @@ def test_schedule():
     ],
 )
 def test_settings_out_of_range(part, change, text):
-    parts = {"data": DataConfig(), "optim": OptimConfig(), "run": RunConfig()}
-    check_config(**parts)
-    parts[part] = replace(parts[part], **change)
-    with pytest.raises(ValueError, match=f"check_config: {text}"):
-        check_config(**parts)
+    settings = Settings(data=DataConfig(), optim=OptimConfig(), run=RunConfig())
+    check_settings(settings)
+    wrong = replace(settings, **{part: replace(getattr(settings, part), **change)})
+    with pytest.raises(ValueError, match=f"check_settings: {text}"):
+        check_settings(wrong)

@@ -17,7 +17,7 @@ from zsbir_fast.cli.app import main
 
 COMMON = [
     "--config=dmwan-qd_caltech",
-    "--model.image_size=32",
+    "--model.encoder.image_size=32",
     "--data.classes_per_batch=3",
     "--data.validation_classes=3",
     "--run.epochs=2",
@@ -60,7 +60,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, one_threa
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert torch.load(last, weights_only=True)["global_step"] < 10
+    assert torch.load(last, weights_only=True)["steps"] < 10
     assert not (out / "model").exists()
     _finish(_command(out, "--resume"))
     whole, cut = (load_file(p / "model" / "model.safetensors") for p in (tmp_path / "whole", out))

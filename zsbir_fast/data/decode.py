@@ -48,7 +48,7 @@ def decode_image(path: str | Path) -> Tensor:
         path: the file.
 
     Returns:
-        uint8 [3, H, W]. The channels of a grey image share their memory: copy before writing
+        Uint8 [3, H, W]. The channels of a grey image share their memory: copy before writing
         into it.
 
     Raises:

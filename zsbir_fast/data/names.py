@@ -22,7 +22,7 @@ def plain_name(name: str) -> str:
         name: e.g. ``"hot-air_balloon"`` or ``"Hot air balloon"``.
 
     Returns:
-        e.g. ``"hotairballoon"``. A name of nothing but separators keeps them.
+        E.g. ``"hotairballoon"``. A name of nothing but separators keeps them.
     """
     # Folding can undo the normalisation and the other way round, hence twice.
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
@@ -162,7 +162,7 @@ def with_nearest(names: Sequence[str], choices: Iterable[str]) -> str:
         choices: what there is.
 
     Returns:
-        e.g. ``"'zebbra' (did you mean 'zebra'?)"``.
+        E.g. ``"'zebbra' (did you mean 'zebra'?)"``.
     """
     if len(names) != 1:
         return listing(names)
@@ -177,7 +177,7 @@ def listing(items: Iterable[object], *, limit: int = 10) -> str:
         limit: how many to spell out.
 
     Returns:
-        e.g. ``"'cat', 'dog' and 3 more"``.
+        E.g. ``"'cat', 'dog' and 3 more"``.
     """
     found = [str(item) if isinstance(item, int) else shown(str(item)) for item in items]
     rest = len(found) - limit

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
 from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 
 def alignment_loss(
-    sketches: Tensor, photos: Tensor, labels: Tensor, *, temperature: float = 0.1
+    sketches: Tensor, photos: Tensor, labels: Integers, *, temperature: float = 0.1
 ) -> Tensor:
     """InfoNCE between sketch and photo features in both directions.
 
@@ -56,7 +57,7 @@ def alignment_loss(
 
 
 def supervised_contrastive_loss(
-    features: Tensor, labels: Tensor, *, temperature: float = 0.1
+    features: Tensor, labels: Integers, *, temperature: float = 0.1
 ) -> Tensor:
     """Supervised contrastive loss of a set of features of any modality.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import as_labels, check_has_values
 from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape, check_weights
 
-# One for each image: of any integer type, arrays and lists of numbers, too.
-Integers = Tensor | Sequence[int] | Any
 Labels = Integers | tuple[Integers, Integers]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
 from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
@@ -42,7 +45,7 @@ class CosineClassifier(nn.Module):
         """Return the options, for ``repr``."""
         return options_of(self)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, features: Tensor, labels: Integers) -> Tensor:
         """Mean cross-entropy.
 
         Args:
@@ -74,3 +77,6 @@ class CosineClassifier(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             logits = unit @ F.normalize(self.weight.to(dtype), dim=1).T
         return F.cross_entropy(logits / self.temperature, labels)
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward

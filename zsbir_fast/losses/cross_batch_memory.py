@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
-from zsbir_fast.losses.batches import Bank, Integers, JoinedBatch, Labels
+from zsbir_fast.losses.batches import Bank, JoinedBatch, Labels
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.ops._checks import (
     as_labels,
@@ -66,7 +67,7 @@ class FeatureBank(nn.Module):
         return self._labels[: len(self)]
 
     @torch.no_grad()
-    def add(self, features: Tensor, labels: Tensor) -> None:
+    def add(self, features: Tensor, labels: Integers) -> None:
         """Write rows over the oldest ones; of more rows than ``size`` the last ones stay.
 
         A row that is not finite would make every loss NaN until it is overwritten: on the CPU it is
@@ -205,6 +206,9 @@ class CrossBatchMemory(nn.Module):
         loss = self.loss.joined_loss(batch, bank=self.bank())
         self.remember(batch)
         return loss[batch.own] if self.loss.reduction == "none" else loss
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
     def bank(self) -> Bank | None:
         """Return the remembered features, or None while warming up or empty."""

@@ -6,11 +6,12 @@ ref_labels)``, ``miner(embeddings, labels, ref_emb, ref_labels)``) and do not im
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
@@ -93,10 +94,10 @@ class BatchAllTripletLoss(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Integers,
         indices_tuple: IndicesTuple | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Integers | None = None,
     ) -> Tensor:
         """Compute the loss of a batch.
 
@@ -141,7 +142,10 @@ class BatchAllTripletLoss(nn.Module):
             anchors, labels, references[order], reference_labels[order], exclude_self=True
         )
 
-    def _of_the_joined_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
+
+    def _of_the_joined_batch(self, embeddings: Tensor, labels: Integers) -> Tensor:
         name = "BatchAllTripletLoss"
         (share,) = share_rows(
             name,
@@ -247,9 +251,9 @@ class HardTripletMiner(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Integers,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Integers | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mine a batch.
 
@@ -291,9 +295,12 @@ class HardTripletMiner(nn.Module):
         anchors = ((positive >= 0) & (mined.photo_negative >= 0)).nonzero()[:, 0]
         return anchors, positive[anchors], mined.photo_negative[anchors]
 
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
+
 
 def _labels_of(
-    function: str, argument: str, features: Tensor, labels_argument: str, labels: Tensor
+    function: str, argument: str, features: Tensor, labels_argument: str, labels: Integers
 ) -> Tensor:
     """Labels as int64 [B] beside features [B, D], both checked."""
     check_feature_shape(function, argument, features)
@@ -301,7 +308,7 @@ def _labels_of(
     return as_labels(function, labels_argument, labels, len(features), argument, features)
 
 
-def _check_labelled(function: str, embeddings: Tensor, labels: Tensor) -> None:
+def _check_labelled(function: str, embeddings: Tensor, labels: Integers) -> None:
     _labels_of(function, "embeddings", embeddings, "labels", labels)
 
 
@@ -310,7 +317,7 @@ def _references(
     embeddings: Tensor,
     labels: Tensor,
     ref_emb: Tensor | None,
-    ref_labels: Tensor | None,
+    ref_labels: Integers | None,
 ) -> tuple[Tensor, Tensor]:
     """The rows that anchors are compared with: ``ref_emb``, or their own where there is none."""
     if ref_emb is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +182,9 @@ class WeightedQuadrupletLoss(nn.Module):
         joined = self.join(sketches, photos, labels, weights)
         loss = self.joined_loss(joined, quadruplets=quadruplets)
         return loss[joined.own] if self.reduction == "none" else loss
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
     def mine(
         self, sketches: Tensor, photos: Tensor, labels: Labels, *, bank: Bank | None = None

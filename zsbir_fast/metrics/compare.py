@@ -17,7 +17,7 @@ class DefinitionTable:
     """The results of one ranking by name of protocol; ``print`` it for the table.
 
     Attributes:
-        results: Protocol name -> result.
+        results: protocol name -> result.
     """
 
     results: dict[str, RetrievalResult]
@@ -61,18 +61,18 @@ def compare_definitions(
     Args:
         queries: [Q, D].
         gallery: [G, D].
-        query_labels: Integers, [Q].
-        gallery_labels: Integers, [G].
-        metric: What orders the gallery, as for :func:`evaluate_retrieval`.
-        ks: Cut-offs.
-        protocols: Names or objects, each name once; default all presets.
+        query_labels: integers, [Q].
+        gallery_labels: integers, [G].
+        metric: what orders the gallery, as for :func:`evaluate_retrieval`.
+        ks: cut-offs.
+        protocols: names or objects, each name once; default all presets.
 
     Returns:
         A table; ``print`` it.
 
     Raises:
-        ValueError: As :func:`evaluate_retrieval`; no protocol, or two of one name.
-        TypeError: As :func:`evaluate_retrieval`.
+        ValueError: as :func:`evaluate_retrieval`; no protocol, or two of one name.
+        TypeError: as :func:`evaluate_retrieval`.
     """
     caller = "compare_definitions"
     chosen = [get_protocol(protocol, caller=caller) for protocol in protocols]

@@ -57,30 +57,30 @@ def evaluate_retrieval(
         queries: [Q, D], a tensor or array of real numbers; what is narrower than float32 is
             computed in float32, float64 and wide integers in float64.
         gallery: [G, D], on the device of the queries.
-        query_labels: Integers, [Q].
-        gallery_labels: Integers, [G]; an item is relevant to a query if the labels are equal.
+        query_labels: integers, [Q].
+        gallery_labels: integers, [G]; an item is relevant to a query if the labels are equal.
         metric: ``cosine``, ``euclidean`` (both rank L2-normalised embeddings alike) or ``dot``.
-        protocol: A preset (``standard``, ``sake``, ``zse``, ``sem_pcyc``, ``torchmetrics``,
+        protocol: a preset (``standard``, ``sake``, ``zse``, ``sem_pcyc``, ``torchmetrics``,
             ``eccv18``) or a :class:`Protocol` of your own.
-        ks: Cut-offs of mAP@k, Prec@k, Recall@k; beyond G the ranking ends at G, with one warning.
-        ties: Replaces the protocol's tie mode.
-        exclude_self: The queries are the gallery, row by row, and none is compared with itself
+        ks: cut-offs of mAP@k, Prec@k, Recall@k; beyond G the ranking ends at G, with one warning.
+        ties: replaces the protocol's tie mode.
+        exclude_self: the queries are the gallery, row by row, and none is compared with itself
             (leave-one-out).
-        query_ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+        query_ids: integers, [Q]: gallery items with a query's id are neither relevant to it nor in
             its way. Together with ``gallery_ids``.
-        gallery_ids: Integers, [G].
-        workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
-        progress: Show a progress bar.
+        gallery_ids: integers, [G].
+        workspace_mib: memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
+        progress: show a progress bar.
 
     Returns:
         The result; ``print`` it, or see its attributes.
 
     Raises:
-        ValueError: On mismatched shapes or devices, empty or non-finite input (the row is named),
+        ValueError: mismatched shapes or devices, empty or non-finite input (the row is named),
             embeddings so large that scores overflow, k < 1, an unknown metric, protocol or tie
             mode, a workspace below 1 MiB, no shared label, ids that do not fit, no relevant item
             left.
-        TypeError: On labels or ks that are not integers, or input that is no array of numbers.
+        TypeError: labels or ks that are not integers, or input that is no array of numbers.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
     copy of the gallery and one workspace, for any Q.
@@ -123,26 +123,26 @@ def evaluate_ranking(
     Args:
         scores: [Q, G], real numbers of any sign, no NaN or infinity. Whether they are distances or
             similarities cannot be seen from them: say so by ``larger_is_closer``.
-        query_labels: Integers, [Q].
-        gallery_labels: Integers, [G].
+        query_labels: integers, [Q].
+        gallery_labels: integers, [G].
         larger_is_closer: True for similarities, False for distances.
-        protocol: As for :func:`evaluate_retrieval`.
-        ks: Cut-offs.
-        ties: Replaces the protocol's tie mode.
-        exclude_self: The queries are the gallery, row by row, and none is compared with itself
+        protocol: as for :func:`evaluate_retrieval`.
+        ks: cut-offs.
+        ties: replaces the protocol's tie mode.
+        exclude_self: the queries are the gallery, row by row, and none is compared with itself
             (leave-one-out).
-        query_ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+        query_ids: integers, [Q]: gallery items with a query's id are neither relevant to it nor in
             its way. Together with ``gallery_ids``.
-        gallery_ids: Integers, [G].
+        gallery_ids: integers, [G].
 
     Returns:
         The result, bit-identical for any number of threads and for any split of the rows.
 
     Raises:
-        ValueError: On mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an
+        ValueError: mismatched shapes, empty or non-finite input, integers beyond 2^53, k < 1, an
             unknown protocol or tie mode, no shared label, ids that do not fit, no relevant item
             left.
-        TypeError: On labels or ks that are not integers, or ``larger_is_closer`` that is no bool.
+        TypeError: labels or ks that are not integers, or ``larger_is_closer`` that is no bool.
 
     Cost: O(G + R log R) per query; scores other than float32 and float64, with columns that are not
     side by side, or of which some are excluded, are copied.
@@ -194,17 +194,17 @@ def evaluate_under(
     """:func:`evaluate_retrieval` under several protocols, with one product.
 
     Args:
-        caller: Public function, for error messages; its own caller is where warnings point.
+        caller: public function, for error messages; its own caller is where warnings point.
         data: queries, gallery, query labels, gallery labels.
-        protocols: At least one; the others as for :func:`evaluate_retrieval`.
-        metric: Distance.
-        ks: Cut-offs.
+        protocols: at least one; the others as for :func:`evaluate_retrieval`.
+        metric: what orders the gallery.
+        ks: cut-offs.
         excluded: exclude_self, query_ids, gallery_ids.
-        workspace_mib: Memory for one block of scores.
-        progress: Show a progress bar.
+        workspace_mib: memory for one block of scores.
+        progress: show a progress bar.
 
     Raises:
-        ValueError, TypeError: As :func:`evaluate_retrieval`.
+        ValueError, TypeError: as :func:`evaluate_retrieval`.
     """
     queries, gallery, query_labels, gallery_labels = data
     check_options(caller, metric, workspace_mib)

@@ -78,19 +78,19 @@ class RetrievalEvaluator:
 
     Args:
         metric: ``cosine``, ``euclidean`` or ``dot``.
-        protocol: Name of a preset or a :class:`Protocol`.
-        ks: Cut-offs of mAP@k, Prec@k, Recall@k.
-        ties: Replaces the protocol's tie mode.
-        workspace_mib: Memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
-        process_group: The processes that hold the gallery together: a ``torch.distributed`` group;
+        protocol: name of a preset or a :class:`Protocol`.
+        ks: cut-offs of mAP@k, Prec@k, Recall@k.
+        ties: replaces the protocol's tie mode.
+        workspace_mib: memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
+        process_group: the processes that hold the gallery together: a ``torch.distributed`` group;
             None: the default group if one is initialised; ``"local"``: this process alone.
-        progress: Show a progress bar.
+        progress: show a progress bar.
         stream: True: never copy the gallery, and move it to the queries' device block by block;
             False: copy it into memory even if it is a memory map; None: stream memory maps.
 
     Raises:
-        ValueError: On an unknown metric, protocol or tie mode, k < 1, a workspace below 1 MiB.
-        TypeError: On a protocol that is none, or ks that are not integers.
+        ValueError: an unknown metric, protocol or tie mode, k < 1, a workspace below 1 MiB.
+        TypeError: a protocol that is none, or ks that are not integers.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -148,13 +148,13 @@ class RetrievalEvaluator:
         Args:
             embeddings: [n, D], a tensor, an array or a NumPy memory map; must not change until the
                 last ``evaluate``.
-            labels: Integers, [n].
-            ids: Integers, [n], for ``evaluate(..., ids=...)``; in all shards or in none.
+            labels: integers, [n].
+            ids: integers, [n], for ``evaluate(..., ids=...)``; in all shards or in none.
 
         Raises:
-            ValueError: On mismatched shapes or devices, an empty shard, a NaN or infinity (the row
+            ValueError: mismatched shapes or devices, an empty shard, a NaN or infinity (the row
                 is counted over all shards of this process), more than 2^31 - 1 items.
-            TypeError: On labels that are not integers, or input that is no array of numbers.
+            TypeError: labels that are not integers, or input that is no array of numbers.
         """
         caller = "RetrievalEvaluator.add_gallery"
         part = check_matrix(caller, "embeddings", embeddings, shape="[n, D]")
@@ -190,20 +190,20 @@ class RetrievalEvaluator:
         Args:
             queries: [Q, D]; on the device of the gallery, unless it is streamed. The same in all
                 processes.
-            labels: Integers, [Q].
-            ids: Integers, [Q]: gallery items with a query's id are neither relevant to it nor in
+            labels: integers, [Q].
+            ids: integers, [Q]: gallery items with a query's id are neither relevant to it nor in
                 its way. None: every item takes part.
 
         Returns:
             The result, the same in all processes.
 
         Raises:
-            ValueError: On mismatched shapes or devices, empty or non-finite queries, no gallery, no
+            ValueError: mismatched shapes or devices, empty or non-finite queries, no gallery, no
                 shared label, embeddings so large that scores overflow, processes that differ in
                 queries or options, ids of queries where the gallery has none, no relevant item
                 left.
-            TypeError: On labels that are not integers, or queries that are no numbers.
-            RuntimeError: If another process failed in one of these checks.
+            TypeError: labels that are not integers, or queries that are no numbers.
+            RuntimeError: another process failed in one of these checks.
         """
         caller = "RetrievalEvaluator.evaluate"
         processes = Processes(caller, self.process_group)
@@ -364,7 +364,7 @@ def _union(caller: str, held: list[_Holdings], asked: _Asked) -> LabelIndex:
     """The labels of the whole gallery, if the processes agree on everything they must.
 
     Raises:
-        ValueError: The same in all processes.
+        ValueError: the same in all processes.
     """
     width = asked.rows.shape[1]
     for rank, other in enumerate(held):

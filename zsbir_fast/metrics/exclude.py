@@ -28,9 +28,9 @@ def check_ids(
     """int64 ids of queries [Q] and of gallery items [G]; None if nothing is to be excluded.
 
     Raises:
-        ValueError: If one of the two is missing, they do not fit, or ``exclude_self`` is given for
+        ValueError: one of the two is missing, they do not fit, or ``exclude_self`` is given for
             a gallery that is not that of the queries, or beside ids.
-        TypeError: On ids that are not integers, or ``exclude_self`` that is no bool.
+        TypeError: ids that are not integers, or ``exclude_self`` that is no bool.
     """
     if not isinstance(exclude_self, bool):
         raise TypeError(f"{caller}: exclude_self must be True or False, got {exclude_self!r}")
@@ -60,8 +60,8 @@ def check_something_left(caller: str, protocol: Protocol, relevant: Tensor) -> N
     """Raise if excluding left no relevant item where the protocol needs one.
 
     Args:
-        caller: Public function.
-        protocol: What is done with queries that have none.
+        caller: public function.
+        protocol: what is done with queries that have none.
         relevant: [Q], how many each query has.
     """
     none = relevant == 0

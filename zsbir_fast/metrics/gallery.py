@@ -42,10 +42,10 @@ class GroupedLabels:
     """The labels of a gallery, and its items by class.
 
     Attributes:
-        index: Which labels there are.
+        index: which labels there are.
         classes: int32 [G], ascending: the class numbers of the items in ``order``.
         order: int64 [G], positions of the items by class, ascending within each.
-        in_order: Whether the items stand by class already.
+        in_order: whether the items stand by class already.
     """
 
     index: LabelIndex
@@ -88,9 +88,9 @@ class PreparedGallery:
     """A gallery in memory, sorted by class once, so that counting can step over relevant items.
 
     Attributes:
-        side: The items in class order, ready for products.
-        classes: Which column belongs to which class, and where it stood.
-        labels: The labels behind the class numbers.
+        side: the items in class order, ready for products.
+        classes: which column belongs to which class, and where it stood.
+        labels: the labels behind the class numbers.
     """
 
     side: GallerySide

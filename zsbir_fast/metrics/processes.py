@@ -17,16 +17,16 @@ class Processes:
     """A ``torch.distributed`` group, or this process alone.
 
     Args:
-        caller: Public function, for messages.
-        process_group: A group of which this process is a member; ``"local"``: this process alone;
+        caller: public function, for messages.
+        process_group: a group of which this process is a member; ``"local"``: this process alone;
             None: the default group if one is initialised, else this process alone.
 
     Raises:
-        ValueError: If this process is no member of the group.
+        ValueError: this process is no member of the group.
 
     Attributes:
-        rank: Number of this process in the group.
-        size: Number of processes.
+        rank: number of this process in the group.
+        size: number of processes.
     """
 
     def __init__(self, caller: str, process_group: ProcessGroup | Literal["local"] | None) -> None:
@@ -43,8 +43,8 @@ class Processes:
         """Run ``work`` everywhere; if it fails in one process, raise in all, so that none waits.
 
         Raises:
-            ValueError, TypeError: What ``work`` raised here.
-            RuntimeError: If it failed in another process.
+            ValueError, TypeError: what ``work`` raised here.
+            RuntimeError: it failed in another process.
         """
         if self.size == 1:
             return work()
@@ -79,7 +79,7 @@ class Processes:
         """Raise unless the group can sum tensors on that device.
 
         Raises:
-            ValueError: If the queries are on the CPU and the group's backend is NCCL alone.
+            ValueError: the queries are on the CPU and the group's backend is NCCL alone.
         """
         if (
             self.size > 1

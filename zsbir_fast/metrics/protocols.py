@@ -26,13 +26,13 @@ class Protocol:
     """One complete definition of a retrieval result. ``docs/metrics.md`` has every formula.
 
     Attributes:
-        name: How it is called in tables and files.
+        name: how it is called in tables and files.
         ap: ``standard`` average precision, or ``voc`` (precision envelope).
-        normaliser: What AP@k is divided by.
-        precision: What Prec@k is divided by.
-        average: Mean over queries (``query``, micro) or over the classes' means (``class``, macro).
-        ties: The order of items at the same distance.
-        empty: Queries without a relevant item are left out (``skip``), count as 0 (``zero``), or
+        normaliser: what AP@k is divided by.
+        precision: what Prec@k is divided by.
+        average: mean over queries (``query``, micro) or over the classes' means (``class``, macro).
+        ties: the order of items at the same distance.
+        empty: queries without a relevant item are left out (``skip``), count as 0 (``zero``), or
             are an ``error``.
     """
 
@@ -59,7 +59,7 @@ class Protocol:
         """The part that the kernels need: the definition of one query's metrics.
 
         Raises:
-            ValueError: On an unknown choice, or ties without a closed form.
+            ValueError: an unknown choice, or ties without a closed form.
         """
         return Definition(self.ap, self.normaliser, self.precision, self.ties)
 
@@ -67,11 +67,11 @@ class Protocol:
         """Raise if queries without a relevant item leave nothing to evaluate, or must not be.
 
         Args:
-            caller: Public function, for the message.
+            caller: public function, for the message.
             classes: [Q], -1 for queries without a relevant item.
 
         Raises:
-            ValueError: Under ``empty="skip"`` if all queries are so, under ``"error"`` if one is.
+            ValueError: under ``empty="skip"`` if all queries are so, under ``"error"`` if one is.
         """
         empty = classes < 0
         if self.empty == "skip" and bool(empty.all()):
@@ -101,6 +101,7 @@ class Protocol:
         )
 
 
+# The presets by name; docs/metrics.md says whose code each of them follows.
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
@@ -122,14 +123,14 @@ def get_protocol(
     """A preset by name, or the given protocol, with its tie mode replaced if asked.
 
     Args:
-        protocol: Name or object.
-        ties: Tie mode; None keeps the protocol's.
-        caller: Public function, for the message.
+        protocol: name or object.
+        ties: tie mode; None keeps the protocol's.
+        caller: public function, for the message.
 
     Raises:
-        ValueError: If the name is unknown (the message lists the known ones), or the tie mode does
+        ValueError: the name is unknown (the message lists the known ones), or the tie mode does
             not go with the rest.
-        TypeError: If it is neither a name nor a :class:`Protocol`.
+        TypeError: it is neither a name nor a :class:`Protocol`.
     """
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:

@@ -22,8 +22,8 @@ class RetrievalResult:
     Fractions, not percent.
 
     Attributes:
-        protocol: What the numbers mean.
-        ks: Cut-offs.
+        protocol: what the numbers mean.
+        ks: cut-offs.
         query_labels: int64 [Q].
         gallery_size: G.
         columns: float64 [Q, 5 + 4 * len(ks)], on the CPU: number of relevant items, AP, worst and
@@ -82,7 +82,7 @@ class RetrievalResult:
 
         Args:
             what: ``ap_at``, ``precision_at``, ``recall_at`` or ``hit_at``.
-            k: One of ``ks``.
+            k: one of ``ks``.
         """
         if what not in COLUMNS_AT_K or k not in self.ks:
             raise ValueError(

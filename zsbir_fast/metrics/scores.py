@@ -53,8 +53,8 @@ class GallerySide:
     rounding: rows at equal distances tie, and so do rows of one length with equal cosines.
 
     Attributes:
-        metric: Distance.
-        rows: What ``pack_rows`` makes of them.
+        metric: what orders the gallery.
+        rows: what ``pack_rows`` makes of them.
         scale: [n] or None.
         offset: [n] or None.
     """
@@ -114,7 +114,7 @@ class GallerySide:
         Args:
             queries: [Q, D].
             out: [Q, n], of the dtype of the rows; overwritten.
-            first: Row with which the columns of ``out`` begin.
+            first: row with which the columns of ``out`` begin.
         """
         part = slice(first, first + out.shape[1])
         return row_products(

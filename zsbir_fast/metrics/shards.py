@@ -34,7 +34,7 @@ class Shard:
 
     Attributes:
         rows: [n, D] as given, or made ready for products in class order.
-        classes: Of the rows, by the class numbers of the whole gallery; on the CPU.
+        classes: of the rows, by the class numbers of the whole gallery; on the CPU.
         index: int32 [n], the place of each row in the whole gallery; on the CPU.
         ids: int64 [n], on the CPU; None: no row is excluded.
     """
@@ -70,13 +70,13 @@ class ShardedGallery:
     """This process's shards of a gallery that all processes of a group hold together.
 
     Attributes:
-        shards: In gallery order.
-        labels: Of the whole gallery.
+        shards: in gallery order.
+        labels: of the whole gallery.
         before: int64 [classes], items of each class in processes of lower rank.
-        metric: Distance.
-        dtype: Of the product.
-        workspace: Bytes for one block of scores.
-        processes: The group.
+        metric: what orders the gallery.
+        dtype: of the product.
+        workspace: bytes for one block of scores.
+        processes: the group.
     """
 
     shards: Sequence[Shard]
@@ -119,8 +119,8 @@ class ShardedGallery:
             queries: [Q, D].
             classes: int32 [Q], on the CPU.
             ids: int64 [Q], on the CPU: rows with its id take no part in a query's ranking.
-            ks: Cut-offs.
-            definition: What the metrics mean.
+            ks: cut-offs.
+            definition: what the metrics mean.
 
         Returns:
             Rows as from ``batched_map``, on the CPU; the same in all processes.

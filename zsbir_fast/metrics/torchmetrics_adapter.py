@@ -39,15 +39,15 @@ class RetrievalMetric(_TorchMetric):
 
     Args:
         metric: ``cosine``, ``euclidean`` or ``dot``.
-        protocol: Name of a preset or a :class:`Protocol`.
-        ks: Cut-offs of mAP@k and Prec@k.
-        ties: Replaces the protocol's tie mode.
-        **kwargs: Of ``torchmetrics.Metric``, such as ``compute_on_cpu``.
+        protocol: name of a preset or a :class:`Protocol`.
+        ks: cut-offs of mAP@k and Prec@k.
+        ties: replaces the protocol's tie mode.
+        **kwargs: of ``torchmetrics.Metric``, such as ``compute_on_cpu``.
 
     Raises:
-        ValueError: On an unknown metric, protocol or tie mode, or k < 1.
-        TypeError: On ks that are not integers, or a protocol that is none.
-        ImportError: On import, if torchmetrics is not installed.
+        ValueError: an unknown metric, protocol or tie mode, or k < 1.
+        TypeError: ks that are not integers, or a protocol that is none.
+        ImportError: torchmetrics is not installed; importing the name raises it.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -98,14 +98,14 @@ class RetrievalMetric(_TorchMetric):
 
         Args:
             queries: [n, D].
-            query_labels: Integers, [n].
+            query_labels: integers, [n].
             gallery: [m, D].
-            gallery_labels: Integers, [m].
+            gallery_labels: integers, [m].
 
         Raises:
-            ValueError: If nothing is given, embeddings and labels do not go together, or shapes do
+            ValueError: nothing is given, embeddings and labels do not go together, or shapes do
                 not fit.
-            TypeError: On labels that are not integers, or embeddings that are no numbers.
+            TypeError: labels that are not integers, or embeddings that are no numbers.
         """
         caller = "RetrievalMetric.update"
         given = {
@@ -135,7 +135,7 @@ class RetrievalMetric(_TorchMetric):
         """``{"map", "map@k", "precision@k"}`` of everything collected, each a scalar.
 
         Raises:
-            ValueError: If there are no queries or no gallery, or as :func:`evaluate_retrieval`.
+            ValueError: there are no queries or no gallery, or as :func:`evaluate_retrieval`.
         """
         states = {state: _together(getattr(self, state)) for state in itertools.chain(*_SIDES)}
         sizes = [len(states[of_labels]) for _, of_labels in _SIDES]

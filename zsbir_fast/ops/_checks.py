@@ -52,8 +52,8 @@ def as_number(function: str, argument: str, value: Any) -> float:
     """The value as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is an integer beyond the range of floats.
+        TypeError: it is no real number.
+        ValueError: it is an integer beyond the range of floats.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{function}: {argument} must be a number, got {value!r}")
@@ -70,8 +70,8 @@ def as_count(function: str, argument: str, value: Any, most: int) -> int:
     """The value as an integer from 0 to ``most``.
 
     Raises:
-        TypeError: It is no integer.
-        ValueError: It is out of range.
+        TypeError: it is no integer.
+        ValueError: it is out of range.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{function}: {argument} must be an integer, got {kind_of(value)}")
@@ -85,8 +85,8 @@ def as_margin(function: str, value: Any) -> float:
     """A margin as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is negative or not finite.
+        TypeError: it is no real number.
+        ValueError: it is negative or not finite.
     """
     margin = as_number(function, "margin", value)
     if not 0 <= margin < math.inf:
@@ -106,8 +106,8 @@ def as_temperature(function: str, value: Any, argument: str = "temperature") -> 
     """A temperature as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is not positive, infinite, or so small that a quotient overflows.
+        TypeError: it is no real number.
+        ValueError: it is not positive, infinite, or so small that a quotient overflows.
     """
     temperature = as_number(function, argument, value)
     if not temperature > 0:
@@ -133,17 +133,17 @@ def as_labels(
     """Labels as int64 [count], on the device of ``features``, called ``first``.
 
     Args:
-        function: Named in errors.
-        argument: Likewise.
-        labels: A tensor of any integer type, beside the features; or an array, or a sequence of
+        function: named in errors.
+        argument: likewise.
+        labels: a tensor of any integer type, beside the features; or an array, or a sequence of
             integers, which is brought there.
-        count: How many there must be.
-        first: Named in errors.
-        features: Whose labels they are.
+        count: how many there must be.
+        first: named in errors.
+        features: whose labels they are.
 
     Raises:
-        TypeError: They are no integers.
-        ValueError: Their number, device or range does not fit.
+        TypeError: they are no integers.
+        ValueError: their number, device or range does not fit.
     """
     given: Tensor = labels
     if not isinstance(labels, Tensor):

@@ -65,10 +65,10 @@ def register(
     """Give an operator of ``LIB`` its implementations.
 
     Args:
-        op: Its name.
-        native: The kernels, for the CPU and, where built, CUDA.
-        fake: Shapes of its results, after the checks of ``native``.
-        reference: For devices without a kernel.
+        op: its name.
+        native: the kernels, for the CPU and, where built, CUDA.
+        fake: shapes of its results, after the checks of ``native``.
+        reference: for devices without a kernel.
     """
     LIB.impl(op, _only_dense(op, native), "CPU")
     if _C.built_with_cuda:
@@ -105,7 +105,7 @@ def refuse_transforms(op: str, *tensors: Tensor | None) -> None:
     """Raise under ``torch.func`` transforms and forward-mode AD, which would give wrong tangents.
 
     Raises:
-        NotImplementedError: Naming what works instead.
+        NotImplementedError: naming what works instead.
     """
     if torch.compiler.is_compiling():
         return
@@ -150,8 +150,8 @@ def as_kernel_input(
     """The tensor with its elements side by side, ready for its address to be taken.
 
     Raises:
-        TypeError: If it has another dtype.
-        ValueError: If it has another shape.
+        TypeError: it has another dtype.
+        ValueError: it has another shape.
     """
     if tensor.dtype != dtype:
         raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
@@ -164,7 +164,7 @@ def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None
     """Raise unless all tensors have this number of dimensions.
 
     Raises:
-        ValueError: Naming the first that has another number.
+        ValueError: naming the first that has another number.
     """
     for name, tensor in tensors.items():
         if tensor is not None and tensor.ndim != dimensions:
@@ -190,7 +190,7 @@ def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
     """Raise unless all tensors are on one device, as the dispatcher looks at any of them.
 
     Raises:
-        ValueError: Naming the first two tensors that differ.
+        ValueError: naming the first two tensors that differ.
     """
     given = {name: t for name, t in tensors.items() if t is not None}
     (first, reference), *others = given.items()

@@ -30,17 +30,17 @@ def batched_map(
     """Per-query metrics of a matrix of scores.
 
     Args:
-        scores: Floating, [Q, G]; a column whose score is NaN takes no part in that ranking.
+        scores: floating, [Q, G]; a column whose score is NaN takes no part in that ranking.
         query_class: int32, [Q].
         gallery_class: int32, [G].
         gallery_index: int32 or int64, [G]: each column's place in the user's gallery, for
             ``ties="index"``; None: the column number.
-        larger_is_closer: Whether scores are similarities.
-        ks: Cut-offs, each at least 1.
-        definition: What the metrics mean.
+        larger_is_closer: whether scores are similarities.
+        ks: cut-offs, each at least 1.
+        definition: what the metrics mean.
 
     Returns:
-        float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
+        Float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
         ``COLUMNS_AT_K`` for each k. NaN but for the first column where nothing is relevant.
     """
     keys = -scores if larger_is_closer else scores
@@ -209,7 +209,7 @@ def relevant_items(
     Args and sizes as for :func:`batched_map`.
 
     Returns:
-        offsets int64 [Q + 1], key [nnz] of the dtype of ``scores``, index int32 [nnz].
+        Offsets int64 [Q + 1], key [nnz] of the dtype of ``scores``, index int32 [nnz].
     """
     keys = -scores if larger_is_closer else scores
     index = gallery_index
@@ -245,7 +245,7 @@ def rank_counts(
     ``scores`` are one shard: the counts of disjoint shards add up.
 
     Returns:
-        int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
+        Int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
     """
     keys = -scores if larger_is_closer else scores
     columns = gallery_index

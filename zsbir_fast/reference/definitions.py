@@ -27,11 +27,11 @@ class Definition:
 
     Attributes:
         ap: ``standard``, or ``voc`` (each precision replaced by the largest at or after it).
-        normaliser: What AP@k is divided by: ``min_relevant_k`` min(R, k), ``prefix_positive`` the
+        normaliser: what AP@k is divided by: ``min_relevant_k`` min(R, k), ``prefix_positive`` the
             hits within k, ``all_relevant`` R, ``at_k`` k. AP@all is always divided by R.
-        precision: What Prec@k is divided by: ``k``, or ``min_relevant_k``: the hits of the first
+        precision: what Prec@k is divided by: ``k``, or ``min_relevant_k``: the hits of the first
             min(k, R) items over min(k, R).
-        ties: The order of items at the same distance: ``index`` (lowest gallery index first),
+        ties: the order of items at the same distance: ``index`` (lowest gallery index first),
             ``optimistic`` (relevant first), ``pessimistic`` (relevant last), ``grouped`` (one
             threshold per distance, as scikit-learn), ``expected`` (mean over all orders).
     """

@@ -16,7 +16,7 @@ def row_products(
     """``left @ right.T * scale + offset``.
 
     Args:
-        left: Floating, [Q, D].
+        left: floating, [Q, D].
         right: [G, D].
         scale: [G]; None: 1.
         offset: [G]; None: 0.

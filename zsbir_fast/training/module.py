@@ -62,7 +62,6 @@ class MethodModule(pl.LightningModule):
         self.course = dict(course or {})
         self.steps = 0
         self.latest: dict[str, Tensor] = {}
-        self.schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
         # The memory is the same on every process: DistributedDataParallel, which reads this name,
         # need not send it around before every step.
         self._ddp_params_and_buffers_to_ignore = [
@@ -73,7 +72,7 @@ class MethodModule(pl.LightningModule):
         ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the method's optimizers and a schedule for each; Lightning calls this.
+        """Build the method's optimizers; Lightning calls this.
 
         Raises:
             ValueError: several optimizers in float16, whose gradients need one common scale.
@@ -85,13 +84,9 @@ class MethodModule(pl.LightningModule):
                 "configure_optimizers: run.precision must be bf16-mixed or full for a method with "
                 f"{len(optimizers)} optimizers, got 16-mixed"
             )
-        self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: lr_factor(step, self.optim, self.run.total_steps)
-            )
-            for optimizer in optimizers
-        ]
-        return optimizers, self.schedules
+        for group in _groups(optimizers):
+            group["initial_lr"] = group["lr"]
+        return optimizers
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Train on one batch; Lightning calls this.
@@ -159,12 +154,14 @@ class MethodModule(pl.LightningModule):
             torch.autograd.backward(scaled, inputs=held, retain_graph=place < len(pairs))
 
     def _step(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+        # Not by torch's schedulers, which warn where an optimizer rests in the first steps.
+        factor = lr_factor(self.steps, self.optim, self.run.total_steps)
+        for group in _groups(optimizers):
+            group["lr"] = group["initial_lr"] * factor
         for loss, optimizer in zip(losses.per_optimizer, optimizers, strict=True):
             if loss is not None:
                 optimizer.step()
             optimizer.zero_grad()
-        for schedule in self.schedules:
-            schedule.step()
         self.steps += 1
 
     def _note(self, losses: Losses) -> None:
@@ -197,6 +194,10 @@ def _check(losses: Losses, optimizers: Sequence[Optimizer]) -> None:
             f"optimizers, at least one of them not None, got {len(given)}, "
             f"{sum(loss is None for loss in given)} of them None"
         )
+
+
+def _groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

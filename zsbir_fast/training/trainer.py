@@ -87,6 +87,7 @@ def run_trainer(
             precision=run.precision,
             max_epochs=1,
             limit_val_batches=0,
+            log_every_n_steps=1,  # of what Lightning itself logs, which is nothing
             use_distributed_sampler=False,
             logger=_loggers(out),
             callbacks=[interrupts, StepSeeds(run.seed), LogSteps(), keeper, progress],

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.checkpoint_files import AtomicCheckpointIO
-from zsbir_fast.methods.identity import ModelIdentity, build_model
+from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model
 
 #: Formats of images, with the modes that they are written in.
@@ -82,7 +83,11 @@ def weights(suffix: str) -> bytes:
 
 def model() -> tuple[dict[str, bytes], dict[str, Tensor]]:
     """The files of an exported model and a checkpoint of it, ``last.ckpt``; what that holds."""
-    arguments = {"weights": None, "weighting": "pairwise", "lambda_cls": 0.0, "image_size": 64}
+    arguments = {
+        "encoder": {"weights": None, "image_size": 64},
+        "weighting": {"kind": "pairwise"},
+        "terms": {"cls": 0.0},
+    }
     identity = ModelIdentity.of("dmwan", arguments, ["cat", "dog"])
     built = build_model(identity)
     with tempfile.TemporaryDirectory() as folder:

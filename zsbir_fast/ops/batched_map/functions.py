@@ -57,18 +57,18 @@ def batched_map(
             score is NaN takes no part in that query's ranking (callers in ``zsbir_fast.metrics``
             exclude by it, and refuse NaN in what users give).
         query_class: int32, [Q], a class number of the gallery, -1 if none is relevant.
-        gallery: The classes of the columns.
-        larger_is_closer: Whether scores are similarities.
-        ks: Cut-offs, each at least 1.
-        definition: What the metrics mean.
+        gallery: the classes of the columns.
+        larger_is_closer: whether scores are similarities.
+        ks: cut-offs, each at least 1.
+        definition: what the metrics mean.
 
     Returns:
-        float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
+        Float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
         number of relevant items where that is 0.
 
     Raises:
-        ValueError: On mismatched shapes or devices, class numbers or columns out of range, k < 1.
-        TypeError: If scores are not float32 or float64, or the others not of the type they must be.
+        ValueError: mismatched shapes or devices, class numbers or columns out of range, k < 1.
+        TypeError: scores are not float32 or float64, or the others not of the type they must be.
 
     Cost: O(G + R log R) per query, scores read once; extra memory O(R) per thread on the CPU and
     O(Q R) on CUDA.
@@ -95,7 +95,7 @@ def relevant_items(
     """The relevant items of every query, ascending by (key, gallery index).
 
     Returns:
-        offsets int64 [Q + 1], key [nnz] of the dtype of ``scores`` (a negated score if larger is
+        Offsets int64 [Q + 1], key [nnz] of the dtype of ``scores`` (a negated score if larger is
         closer), index int32 [nnz].
     """
     check_scores("relevant_items", scores, query_class, gallery)
@@ -133,21 +133,21 @@ def rank_counts(
     """Non-relevant columns against every relevant item of their query.
 
     Args:
-        scores: As for :func:`batched_map`.
+        scores: as for :func:`batched_map`.
         query_class: int32, [Q].
-        gallery: The classes of the columns.
+        gallery: the classes of the columns.
         offsets: int64, [Q + 1], as from :func:`relevant_items`. The relevant items may be those of
             a larger gallery of which ``scores`` are a shard.
         key: [nnz], ascending within each query, of the dtype of ``scores``.
         index: int32, [nnz].
-        larger_is_closer: Whether scores are similarities (``key`` is negated already).
+        larger_is_closer: whether scores are similarities (``key`` is negated already).
         out: int32, [3, nnz]: where the counts are added; None: to zeros.
 
     Returns:
-        int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
+        Int32 [3, nnz]: columns strictly closer; tied; tied with a smaller gallery index.
 
     Raises:
-        ValueError, TypeError: As :func:`batched_map`.
+        ValueError, TypeError: as :func:`batched_map`.
     """
     check_scores("rank_counts", scores, query_class, gallery)
     counts = torch.zeros(3, len(key), dtype=torch.int32, device=key.device) if out is None else out
@@ -174,14 +174,14 @@ def ranking_metrics(
         offsets: int64, [Q + 1].
         key: float32 or float64, [nnz].
         counts: int32, [3, nnz], of the whole gallery.
-        ks: Cut-offs, each at least 1.
-        definition: What the metrics mean.
+        ks: cut-offs, each at least 1.
+        definition: what the metrics mean.
 
     Returns:
-        float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.
+        Float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.
 
     Raises:
-        ValueError, TypeError: As :func:`batched_map`.
+        ValueError, TypeError: as :func:`batched_map`.
     """
     check_ks("ranking_metrics", ks)
     out: Tensor = torch.ops.zsbir.ranking_metrics(

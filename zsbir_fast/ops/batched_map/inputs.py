@@ -36,8 +36,8 @@ class GalleryClasses:
         """Group columns by class.
 
         Args:
-            classes: Integer, [G], in [0, count).
-            count: Number of classes.
+            classes: integer, [G], in [0, count).
+            count: number of classes.
             index: int32 [G], as the attribute.
         """
         if len(classes) > _INDEX_LIMIT:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import Impl, as_labels, as_margin, check_choice, unseen
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops.quadruplet_mining.hinge_rows import HingeSums, hinge_rows, union_counts
@@ -41,9 +42,9 @@ __all__ = ["batch_all_quadruplet_loss", "batch_all_triplet_loss"]
 
 def batch_all_triplet_loss(
     anchors: Tensor,
-    labels: Tensor,
+    labels: Integers,
     references: Tensor | None = None,
-    reference_labels: Tensor | None = None,
+    reference_labels: Integers | None = None,
     *,
     margin: float = 0.2,
     distance: Distance = "euclidean",
@@ -55,10 +56,10 @@ def batch_all_triplet_loss(
 
     Args:
         anchors: [A, D] float. float16 and bfloat16 are computed in float32.
-        labels: [A] int64.
+        labels: [A] integers: a tensor, an array or a list.
         references: [R, D] float, where positives and negatives are found, e.g. the other modality
             or a bank; default: the anchors themselves, without the pairs of an anchor with itself.
-        reference_labels: [R] int64, needed with ``references``.
+        reference_labels: [R] integers, needed with ``references``.
         margin: in units of ``distance``.
         distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 - cosine).
         reduction: ``"mean_nonzero"`` over triplets above 0, ``"mean"`` over all triplets,
@@ -72,7 +73,7 @@ def batch_all_triplet_loss(
 
     Raises:
         ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels are not int64, or features not floating point or of different dtypes.
+        TypeError: labels are not integers, or features not floating point or of different dtypes.
         NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
             differentiation; second derivatives raise it in the backward pass.
 
@@ -165,8 +166,8 @@ def _count_equal(labels: Tensor, others: Tensor) -> Tensor:
 def batch_all_quadruplet_loss(
     sketches: Tensor,
     photos: Tensor,
-    sketch_labels: Tensor,
-    photo_labels: Tensor,
+    sketch_labels: Integers,
+    photo_labels: Integers,
     *,
     preset: Preset = "domain_balanced",
     coefficients: Sequence[float] | None = None,
@@ -183,8 +184,8 @@ def batch_all_quadruplet_loss(
     Args:
         sketches: [B_s, D] float. float16 and bfloat16 are computed in float32.
         photos: [B_i, D] float.
-        sketch_labels: [B_s] int64.
-        photo_labels: [B_i] int64.
+        sketch_labels: [B_s] integers: a tensor, an array or a list.
+        photo_labels: [B_i] integers likewise.
         preset: which hinges take part; ``"ramln"`` has no such form.
         coefficients: five numbers that replace those of ``preset``.
         margins: one margin or five; default 0.3, and 0.15 for h5.
@@ -199,7 +200,7 @@ def batch_all_quadruplet_loss(
 
     Raises:
         ValueError: shapes, devices or options do not fit, or a feature is NaN.
-        TypeError: labels are not int64, or features not floating point or of different dtypes.
+        TypeError: labels are not integers, or features not floating point or of different dtypes.
         NotImplementedError: fused, under a ``torch.func`` transform or in forward-mode
             differentiation; second derivatives raise it in the backward pass.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import (
     Impl,
     as_count,
@@ -50,8 +51,8 @@ __all__ = ["Quadruplets", "mine_quadruplets", "quadruplet_loss"]
 def mine_quadruplets(
     sketches: Tensor,
     photos: Tensor,
-    sketch_labels: Tensor,
-    photo_labels: Tensor,
+    sketch_labels: Integers,
+    photo_labels: Integers,
     *,
     positive: Positive = "hardest",
     negative: Negative = "hardest",
@@ -62,7 +63,7 @@ def mine_quadruplets(
     uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
     sketch_references: Tensor | None = None,
-    sketch_reference_labels: Tensor | None = None,
+    sketch_reference_labels: Integers | None = None,
     positive_photos: int | None = None,
     impl: Impl = "fused",
 ) -> Quadruplets:
@@ -306,7 +307,7 @@ def _within_range(
     """Count anchors as invalid whose rows do not exist, so that no kernel reads beyond its input.
 
     Raises:
-        ValueError: A valid anchor names a row that does not exist; on CUDA, where looking would
+        ValueError: a valid anchor names a row that does not exist; on CUDA, where looking would
             wait for the GPU, and in compiled code, such an anchor is left out instead.
     """
     positive, photo_negative, sketch_negative, valid = quadruplets

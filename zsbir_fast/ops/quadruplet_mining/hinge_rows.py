@@ -57,8 +57,8 @@ def hinge_rows(
         row_labels: int64 [R].
         threshold_labels: int64 [T].
         value_labels: int64 [X].
-        margin: Added to the thresholds, in their dtype.
-        exclude_self: Column r of row r is no threshold.
+        margin: added to the thresholds, in their dtype.
+        exclude_self: column r of row r is no threshold.
         row_weights: int32 [R], with ``value_weights``: term (r, x) counts ``row_weights[r] -
             value_weights[x]`` times.
         value_weights: int32 [X].
@@ -97,7 +97,7 @@ def union_counts(
         row_labels: int64 [R].
         column_labels: int64 [T].
         value_labels: int64 [X].
-        margins: Two.
+        margins: two.
 
     Returns:
         [R, T] of the dtype of ``pairs``, 0 for pairs of two classes.

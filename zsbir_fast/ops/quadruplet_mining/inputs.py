@@ -26,8 +26,8 @@ def five_numbers(
     """One number five times, five numbers, or the default.
 
     Raises:
-        TypeError: There is something else than numbers.
-        ValueError: They are not five, or one is negative or not finite.
+        TypeError: there is something else than numbers.
+        ValueError: they are not five, or one is negative or not finite.
     """
     if values is None:
         return default

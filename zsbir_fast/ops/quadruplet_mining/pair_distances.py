@@ -45,7 +45,7 @@ def pair_distances(a: Tensor, b: Tensor | None, distance: Distance) -> Tensor:
     Args:
         a: [A, D], float32 or float64.
         b: [B, D]; None: ``a`` itself, at half the cost.
-        distance: Which.
+        distance: which.
 
     Returns:
         [A, B]. A Euclidean distance below 1e-6 passes no gradient.
@@ -66,8 +66,8 @@ def check_kernel_rows(op: str, **rows: Tensor) -> list[Tensor]:
     """Contiguous matrices of one width, dtype and device, ready for their addresses to be taken.
 
     Raises:
-        TypeError: A matrix is neither float32 nor float64, or not of the dtype of the first.
-        ValueError: Shapes or devices do not fit.
+        TypeError: a matrix is neither float32 nor float64, or not of the dtype of the first.
+        ValueError: shapes or devices do not fit.
     """
     check_one_device(op, **rows)
     (name, first), *_ = rows.items()

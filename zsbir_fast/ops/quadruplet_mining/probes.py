@@ -36,7 +36,7 @@ def probe_sum(
         cross: [B_s, B_i], float32 or float64, distances of sketches to photos.
         sketch_labels: int64 [B_s].
         photo_labels: int64 [B_i].
-        margin: Added to the positive distances, in their dtype.
+        margin: added to the positive distances, in their dtype.
 
     Cost: sorting the positive distances, and a search for each other distance; on CUDA all
     distances are sorted, as their number must not depend on the labels.
@@ -60,10 +60,10 @@ def count_probe_union(
         photos: [B_i, B_i], distances among photos, needed with h4.
         sketch_labels: int64 [B_s].
         photo_labels: int64 [B_i].
-        margins: Of h5, h1 and h4; None: the hinge takes no part.
+        margins: of h5, h1 and h4; None: the hinge takes no part.
 
     Returns:
-        int64 scalar.
+        Int64 scalar.
 
     Cost: photos times positive pairs, n^3 / C for n rows in C balanced classes.
     """

@@ -86,12 +86,12 @@ def select_pairs(
         references: [R, D], of the same dtype.
         anchor_labels: int64 [A].
         reference_labels: int64 [R].
-        distance: Which.
-        same_limit: Only references before it count as of the same class.
+        distance: which.
+        same_limit: only references before it count as of the same class.
         forbidden: int64 [A], a class that does not count as another.
         low: [A], only distances above it count.
         high: [A], only distances below it count.
-        wanted: Which choices to make; the others are -1.
+        wanted: which choices to make; the others are -1.
 
     Cost: the product of both sets of rows, and D multiply-adds for each candidate: the references
     within the product's error of the best. Extra memory: both sets once more, and a workspace.

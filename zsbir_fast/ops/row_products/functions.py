@@ -64,15 +64,15 @@ def pack_rows(rows: Tensor, out: Tensor | None = None) -> Tensor:
 
     Args:
         rows: [n, D], float32 or float64.
-        out: Where to, as from :func:`packed_like`, or whole panels of such; None: new memory.
+        out: where to, as from :func:`packed_like`, or whole panels of such; None: new memory.
 
     Returns:
         On the CPU panels [ceil(n / P), D, P] with P = ``panel_rows(dtype)``, whose missing rows are
         0, aligned to 64 bytes; on other devices the rows themselves, contiguous.
 
     Raises:
-        ValueError: If rows is not a matrix, or out does not fit.
-        TypeError: If it is neither float32 nor float64.
+        ValueError: rows is not a matrix, or out does not fit.
+        TypeError: it is neither float32 nor float64.
     """
     if out is None:
         _matrix("pack_rows", "rows", rows)
@@ -95,7 +95,7 @@ def row_products(
     Args:
         left: [Q, D], float32 or float64.
         right: [n, D], or its packed form from :func:`pack_rows`.
-        first: The row of ``right`` with which the columns of ``out`` begin.
+        first: the row of ``right`` with which the columns of ``out`` begin.
         scale: [G], for each column; None: 1.
         offset: [G], for each column; None: 0.
         out: [Q, G], of the dtype of ``left``, with columns side by side; overwritten.
@@ -104,8 +104,8 @@ def row_products(
         ``out``.
 
     Raises:
-        ValueError: On mismatched shapes or devices, rows beyond the end, strided columns.
-        TypeError: On dtypes that differ or are neither float32 nor float64.
+        ValueError: mismatched shapes or devices, rows beyond the end, strided columns.
+        TypeError: dtypes that differ or are neither float32 nor float64.
 
     Cost: Q G D fused multiply-adds; ``right`` is packed again unless it is packed already.
     """
@@ -123,7 +123,7 @@ def row_squares(rows: Tensor) -> Tensor:
         rows: [n, D], float32 or float64.
 
     Raises:
-        ValueError, TypeError: As :func:`pack_rows`.
+        ValueError, TypeError: as :func:`pack_rows`.
     """
     out: Tensor = torch.ops.zsbir.row_squares(rows)
     return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import (
     Impl,
     as_share,
@@ -42,7 +43,7 @@ def token_weighting(
     sketch_values: Tensor,
     photo_keys: Tensor,
     photo_values: Tensor,
-    labels: Tensor,
+    labels: Integers,
     *,
     text_global: Tensor | None = ...,
     temperature: float = ...,
@@ -62,7 +63,7 @@ def token_weighting(
     sketch_values: Tensor,
     photo_keys: Tensor,
     photo_values: Tensor,
-    labels: Tensor,
+    labels: Integers,
     *,
     text_global: Tensor | None = ...,
     temperature: float = ...,
@@ -81,7 +82,7 @@ def token_weighting(
     sketch_values: Tensor,
     photo_keys: Tensor,
     photo_values: Tensor,
-    labels: Tensor,
+    labels: Integers,
     *,
     text_global: Tensor | None = None,
     temperature: float = 1.0,

@@ -58,8 +58,8 @@ def test_checkpoints_hold_plain_values_and_no_part_files(tmp_path, small_run):
         "previous.ckpt",
     ]
     last = read_checkpoint(folder / "last.ckpt")  # weights_only=True inside
-    assert last["global_step"] == 12
-    assert read_checkpoint(folder / "best.ckpt")["global_step"] == 8
+    assert last["steps"] == 12
+    assert read_checkpoint(folder / "best.ckpt")["steps"] == 8
     assert last["zsbir"]["method"] == "dmwan"
 
 
@@ -90,3 +90,14 @@ def test_resume_needs_the_same_method(tmp_path, small_run):
 def test_resume_without_a_checkpoint(tmp_path, small_run):
     with pytest.raises(FileNotFoundError, match=r"path must be an existing file, got .*last\.ckpt"):
         small_run(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("kill_after", [7, 9, 17])
+def test_two_optimizers_resume_bit_for_bit(tmp_path, small_run, kill_after):
+    how = {"two": True, "accumulate": 2}
+    expected, _, whole = small_run(tmp_path / "whole", **how)
+    assert whole.steps == 12
+    small_run(tmp_path / "cut", kill_after=kill_after, **how)
+    got, _, resumed = small_run(tmp_path / "cut", resume=True, **how)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert (resumed.steps, resumed.best_step) == (12, 8)

@@ -1,0 +1,140 @@
+"""Several optimizers: whose gradient goes where, and what counts as a step."""
+
+from __future__ import annotations
+
+import itertools
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from zsbir_fast.methods.contract import Losses
+from zsbir_fast.training.module import MethodModule
+
+
+def test_each_optimizer_gets_the_gradient_of_its_own_loss(tmp_path, small_run, monkeypatch):
+    """Against a plain loop: backward of each loss by itself, clipping, two steps."""
+    seen = []
+    step = MethodModule._step
+
+    def note(self, losses, optimizers):
+        held = [group["params"] for o in optimizers for group in o.param_groups]
+        expected = [
+            None
+            if loss is None
+            else torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+            for loss, params in zip(losses.per_optimizer, held, strict=True)
+        ]
+        seen.append([(p.grad, e) for ps, es in zip(held, expected, strict=True) if es is not None
+                     for p, e in zip(ps, es, strict=True)])  # fmt: skip
+        for given, wanted in seen[-1]:
+            torch.testing.assert_close(given, wanted)
+        step(self, losses, optimizers)
+
+    monkeypatch.setattr(MethodModule, "_pass_back", _keeping_the_graph(MethodModule._pass_back))
+    monkeypatch.setattr(MethodModule, "_step", note)
+    small_run(tmp_path, two=True)
+    assert [len(pairs) for pairs in seen] == [4] * 4 + [6] * 8  # the head rests in epoch 0
+
+
+def _keeping_the_graph(real):
+    def pass_back(self, losses, optimizers):
+        backward = torch.autograd.backward
+
+        def keep(tensors, **options):
+            backward(tensors, **{**options, "retain_graph": True})
+
+        torch.autograd.backward = keep
+        try:
+            real(self, losses, optimizers)
+        finally:
+            torch.autograd.backward = backward
+
+    return pass_back
+
+
+def test_an_optimizer_that_rests_leaves_its_parameters_alone(tmp_path, small_run):
+    whole, _, _ = small_run(tmp_path / "a", two=True, epochs=1)
+    torch.manual_seed(0)
+    before, _, _ = small_run(tmp_path / "b", two=True, epochs=1, kill_after=0)
+    assert torch.equal(whole["head.weight"], before["head.weight"])
+    assert not torch.equal(whole["encoder.0.weight"], before["encoder.0.weight"])
+
+
+def test_progress_counts_batches_whatever_the_number_of_optimizers(tmp_path, small_run):
+    for name, how in (("one", {}), ("two", {"two": True})):
+        _, validated, fitted = small_run(tmp_path / name, accumulate=2, **how)
+        assert fitted.steps == 12
+        assert validated == [4, 8, 12]
+        steps = [step for step, _ in small_run.progress]
+        assert steps == [step for step in range(12) for _ in range(2)]
+        assert [epoch for _, epoch in small_run.progress] == [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_the_gradient_is_clipped_per_optimizer(tmp_path, small_run, monkeypatch):
+    norms = []
+    clip = MethodModule.on_before_optimizer_step
+
+    def note(self, optimizer):
+        clip(self, optimizer)
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+
+    monkeypatch.setattr(MethodModule, "on_before_optimizer_step", note)
+    small_run(tmp_path / "clipped", two=True, gradient_clip=0.25)
+    assert len(norms) == 12 + 8
+    assert max(norms) == pytest.approx(0.25, rel=1e-4)
+    small_run(tmp_path / "free", two=True, gradient_clip=0.0)
+    assert max(norms[20:]) > 1
+
+
+def test_learning_rates_of_all_optimizers_follow_the_schedule(tmp_path, small_run, monkeypatch):
+    rates = []
+    step = MethodModule._step
+
+    def note(self, losses, optimizers):
+        step(self, losses, optimizers)
+        rates.append([o.param_groups[0]["lr"] for o in optimizers])
+
+    monkeypatch.setattr(MethodModule, "_step", note)
+    small_run(tmp_path, two=True, accumulate=2)
+    assert len(rates) == 12
+    assert all(a == b for a, b in rates)
+    assert [round(r[0], 6) for r in rates[:3]] == [0.003333, 0.006667, 0.01]
+    assert all(a[0] > b[0] for a, b in itertools.pairwise(rates[2:]))
+
+
+@pytest.mark.parametrize(
+    ("per_optimizer", "text"),
+    [
+        ([], "got 0, 0 of them None"),
+        ([None], "got 1, 1 of them None"),
+        ([torch.zeros(()), None], "got 2, 1 of them None"),
+    ],
+)
+def test_losses_that_do_not_fit(tmp_path, small_run, monkeypatch, per_optimizer, text):
+    def losses(self, batch, at):
+        return Losses(per_optimizer)
+
+    monkeypatch.setattr(small_run.net, "losses", losses)
+    text = f"one loss for each of the 1 optimizers, at least one of them not None, {text}"
+    with pytest.raises(ValueError, match=f"training_step: losses must give {text}"):
+        small_run(tmp_path)
+
+
+def test_float16_with_two_optimizers_is_refused(tmp_path, small_run, monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "precision", property(lambda self: "16-mixed"))
+    with pytest.raises(ValueError, match=r"run\.precision must be bf16-mixed or full for a method"):
+        small_run(tmp_path, two=True)
+
+
+def test_logs_hold_every_loss_and_are_saved_at_once(tmp_path, small_run, monkeypatch):
+    saved = []
+    real = CSVLogger.save
+    monkeypatch.setattr(CSVLogger, "save", lambda self: (saved.append(1), real(self))[1])
+    small_run(tmp_path, two=True, kill_after=6)
+    text = next((tmp_path / "logs").rglob("metrics.csv")).read_text()
+    assert len(saved) >= 6
+    assert "train/loss" in text
+    assert "train/loss_2" in text
