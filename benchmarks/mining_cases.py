@@ -251,7 +251,7 @@ def exact_losses(data: MiningData) -> dict[str, float]:
     members = labels.argsort().view(case.P, case.K)[labels]  # [B, K], rows of the anchor's class
     negatives = case.B - case.K
     sums = dict.fromkeys(("triplets", "triplet count", "quadruplets", "quadruplet count"), 0.0)
-    for rows in torch.arange(case.B).split(512):  # a bound on the memory
+    for rows in torch.split(torch.arange(case.B), 512):  # a bound on the memory
         mine, own = members[rows], same[rows]
         reach = within[rows].gather(1, mine) + TRIPLET_MARGIN
         reach = reach.masked_fill(mine == rows[:, None], -1)  # an anchor is no positive of itself

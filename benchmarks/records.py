@@ -228,8 +228,8 @@ def document(
     ]
     for case in dict.fromkeys(row.case for row in result.rows):
         rows = [row for row in result.rows if row.case == case]
-        lines = markdown(table(rows, ours, layout), layout)
-        blocks.append(f"## {titles.get(case, case)}\n\n{lines}")
+        printed = markdown(table(rows, ours, layout), layout)
+        blocks.append(f"## {titles.get(case, case)}\n\n{printed}")
     if any(row.disturbed for row in result.rows):
         blocks.append("(!) Other processes took more than 0.2 core during this row.")
     for heading, lines in (

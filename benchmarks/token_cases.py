@@ -130,7 +130,7 @@ def exact_outputs(data: TokenData) -> Tensors:
 
 
 def _pairwise(data: TokenData) -> list[Tensors]:
-    pairs = []
+    pairs: list[Tensors] = []
     for sketch, photo in zip(*data.features, strict=True):
         cosines = F.normalize(sketch, dim=1) @ F.normalize(photo, dim=1).T
         pairs.append((cosines.amax(1).mean(),))
@@ -139,7 +139,7 @@ def _pairwise(data: TokenData) -> list[Tensors]:
 
 def _with_text(data: TokenData) -> list[Tensors]:
     text, *patches = data.features
-    pairs = []
+    pairs: list[Tensors] = []
     for label, *keys_values in zip(data.labels.tolist(), *patches, strict=True):
         words = text[label, : int(data.mask[label].sum())]
         padding = text.new_zeros(data.case.L - len(words), data.case.D)
@@ -147,6 +147,6 @@ def _with_text(data: TokenData) -> list[Tensors]:
         for keys, values in (keys_values[:2], keys_values[2:]):
             attention = (words @ keys.T / math.sqrt(data.case.D)).softmax(1)
             pooled.append(attention @ values)
-        score = F.cosine_similarity(*pooled, dim=1).mean()
+        score = F.cosine_similarity(pooled[0], pooled[1], dim=1).mean()
         pairs.append((score, *(torch.cat([rows, padding]) for rows in pooled)))
     return pairs

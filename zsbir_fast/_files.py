@@ -83,7 +83,7 @@ def reading(function: str, path: str | os.PathLike[str], what: str) -> Iterator[
     Args:
         function: whom the error text names.
         path: the file.
-        what: what it is, e.g. ``"list file"``.
+        what: its kind, e.g. ``"list file"``.
 
     Raises:
         TypeError: ``path`` is no path.
@@ -176,7 +176,7 @@ def _fill(temporary: Path, target: Path, write: Callable[[io.RawIOBase], object]
         except OSError as error:  # some file systems notice in the end only
             if error.errno not in _NO_SPACE:
                 raise
-            os.ftruncate(handle, 0)  # or what was written counts as not free
+            os.ftruncate(handle, 0)  # or the bytes written so far count as not free
             raise _no_space(error, target, stream.size) from error
     finally:
         os.close(handle)

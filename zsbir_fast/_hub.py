@@ -33,7 +33,7 @@ def require_reachable(function: str, weights: str, repo: str, names: Sequence[st
 
     Args:
         function: whom the error text names.
-        weights: what is to be fetched, for the error text.
+        weights: name of the weights to fetch, for the error text.
         repo: ``owner/name``.
         names: file names, the preferred one first.
 

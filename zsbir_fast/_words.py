@@ -11,28 +11,28 @@ _LONGEST = 200  # characters; ten of them still make a message that can be read
 
 
 def shortened(text: object, *, limit: int = _LONGEST) -> str:
-    """Cut what a message passes on: a path, or the words of another library.
+    """Cut a text that a message passes on: a path, or the words of another library.
 
     Args:
-        text: what to write, by its ``str``.
+        text: the text, or a value that is written by its ``str``.
         limit: most characters of it.
 
     Returns:
-        The text on one line; what was cut is counted.
+        The text on one line; characters that were cut are counted.
     """
     line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[:limit]}... ({len(line):,} characters)"
 
 
 def shown(value: object, *, limit: int = _LONGEST) -> str:
-    """Quote what a user gave.
+    """Quote a value that a user gave.
 
     Args:
         value: anything.
         limit: most characters of it.
 
     Returns:
-        Its ``repr``, cut to the limit; what was cut is counted.
+        Its ``repr``, cut to the limit; characters that were cut are counted.
     """
     if isinstance(value, str):
         rest = f" ({len(value):,} characters)" if len(value) > limit else ""
@@ -47,7 +47,7 @@ def reason(error: BaseException) -> str:
     """Pass on why another library failed.
 
     Args:
-        error: what it raised.
+        error: the error that it raised.
 
     Returns:
         Its text on one line, cut; the name of its type where it has none.
@@ -74,8 +74,8 @@ def did_you_mean(word: object, choices: Iterable[str], *, cutoff: float = _CLOSE
     """Name the choice that a misspelt word is nearest to.
 
     Args:
-        word: what was given.
-        choices: what is valid.
+        word: the given word.
+        choices: the valid words.
         cutoff: how alike they must be, from 0 to 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Facts about this installation: versions, what was built, and why something is not there.
+"""Facts about this installation: versions, the parts that were built, reasons for missing ones.
 
 Standard library first and every probe guarded: this must work where nothing else does.
 """
@@ -102,7 +102,7 @@ def _section(probes: dict[str, Callable[[], str]]) -> dict[str, str]:
     for key, probe in probes.items():
         try:
             found[key] = probe()
-        except Exception as error:  # a report of what is broken must not break itself
+        except Exception as error:  # a report of broken parts must not break itself
             found[key] = f"unknown ({type(error).__name__}: {error})"
     return found
 

@@ -45,8 +45,8 @@ enum ColumnAtK : int32_t {
   kColumnsPerK = 4
 };
 
-// Scores of every (query, gallery column) pair. The *key* of a score is what ranks ascending:
-// key = larger_is_closer ? -score : score. Keys are compared as floats, so 0 and -0 tie. A
+// Scores of every (query, gallery column) pair. Items rank ascending by the *key* of their score,
+// which is larger_is_closer ? -score : score. Keys are compared as floats, so 0 and -0 tie. A
 // column whose score is NaN takes no part in that query's ranking.
 template <class T>
 struct Scores {

@@ -1,4 +1,4 @@
-// What the threads of a block do together; the kernels of all rooms share it.
+// Sums that the threads of a block form together, for the kernels of all rooms.
 //
 // Blocks are one-dimensional, with a multiple of 32 threads, and every thread of the block calls.
 #pragma once

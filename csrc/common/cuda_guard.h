@@ -1,6 +1,5 @@
-// What every launcher does around its kernels: it takes the tensors' device and the caller's
-// stream, and raises errors that name the kernel. Nothing here waits, unless ZSBIR_DEBUG_SYNC=1
-// asks for it.
+// The frame of every launcher: it takes the tensors' device and the caller's stream, and raises
+// errors that name the kernel. Nothing here waits, unless ZSBIR_DEBUG_SYNC=1 asks for it.
 #pragma once
 #include <cuda_runtime.h>
 

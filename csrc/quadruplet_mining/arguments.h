@@ -1,5 +1,5 @@
-// What Python passes to the kernels of quadruplet_mining: addresses and sizes, turned into the
-// structs of quadruplet_mining.h once the type of the features is known.
+// The arguments that Python passes to the kernels of quadruplet_mining: addresses and sizes, turned
+// into the structs of quadruplet_mining.h once the type of the features is known.
 #pragma once
 #include <array>
 #include <cstdint>

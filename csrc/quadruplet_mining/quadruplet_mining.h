@@ -63,9 +63,9 @@ struct SelectFilter {
   const T* high;                    // [anchors] only distances below it count; nullptr: all
 };
 
-// What products of rows tell of their distances. Rows may be shifted by a common vector before they
-// are multiplied, and the products may be rounded in any way, provided that the raw distance (the
-// sum of a chain over the given rows, before its square root) is
+// Bounds of distances by products of rows. Rows may be shifted by a common vector before they are
+// multiplied, and the products may be rounded in any way, provided that the raw distance (the sum
+// of a chain over the given rows, before its square root) is
 // within  product_error |a| |b| + norm_error (|a|^2 + |b|^2) + tiny
 // of      |a|^2 + |b|^2 - 2 product,  or of  1 - product  for one_minus_dot.
 template <class T>

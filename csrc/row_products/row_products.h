@@ -32,8 +32,8 @@ struct Panels {
   int64_t first, count;  // rows that take part
 };
 
-// What makes a score of a product: arrays of one element for each row of the right side, or nullptr
-// for 1 and 0.
+// The factors that make a score of a product: arrays of one element for each row of the right side,
+// or nullptr for 1 and 0.
 template <class T>
 struct Scoring {
   const T* scale;

@@ -1,5 +1,5 @@
-// What the tensor-core kernels of the room share: rows of words in shared memory as halves, and the
-// two products of a warp.
+// The parts that the tensor-core kernels of the room share: rows of words in shared memory as
+// halves, and the two products of a warp.
 //
 // Keys and values go from memory to the registers of an mma without a stop in shared memory: k and
 // n of an mma have no order of their own (common/mma.cuh), so every lane takes 8 or 16 bytes that
@@ -16,7 +16,7 @@ namespace zsbir::token_weighting {
 
 constexpr int32_t kMmaThreads = 512;  // at most
 constexpr int32_t kGroup = 16;        // patches of a warp's products with words: the m of an mma
-constexpr int32_t kDepth = 32;        // what a lane's 16 bytes are part of: two mma deep
+constexpr int32_t kDepth = 32;        // two mma deep, in a lane 16 bytes
 constexpr int32_t kStripe = 32;       // columns that a warp sums up over patches at a time
 constexpr int32_t kWideStripe = 64;   // columns that a warp sums up over words at a time
 

@@ -1,5 +1,5 @@
-// What the driver (token_weighting_cpu.cpp) asks of a SIMD level: the work of one pair in one
-// thread. Each level is a file of its own; all of them share pair_cpu_body.h.
+// The work that the driver (token_weighting_cpu.cpp) asks of a SIMD level: one pair in one thread.
+// Each level is a file of its own; all of them share pair_cpu_body.h.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
-// What the CUDA kernels of the room share: the valid words of a pair, what is left of a word after
-// the forward pass, the gradient of its pooled rows, and the two products of a tile of rows with a
-// tile of patches, as in products_cpu.h.
+// The parts that the CUDA kernels of the room share: the valid words of a pair, the results of a
+// word after the forward pass, the gradient of its pooled rows, and the two products of a tile of
+// rows with a tile of patches, as in products_cpu.h.
 #pragma once
 #include <math.h>
 
@@ -171,7 +171,7 @@ __device__ __forceinline__ A warp_inverse_norm(const X* row, int64_t width) {
   return zero ? A(0) : A(1) / largest / sqrt(sum);
 }
 
-// What the forward pass of a pair leaves in memory.
+// The results that the forward pass of a pair leaves in memory.
 template <class S>
 struct PairResults {
   using A = Accumulate<S>;

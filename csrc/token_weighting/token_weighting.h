@@ -65,7 +65,7 @@ struct Forward {
 template <class S>
 struct Backward {
   using A = Accumulate<S>;
-  // What the forward pass left, and the gradients of the results.
+  // The results of the forward pass, and their gradients.
   const A* weights;
   const A* pooled[kSides];
   const A* stats;

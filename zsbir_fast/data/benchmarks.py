@@ -172,7 +172,7 @@ def load_benchmark(
         ValueError: an option or a list file is wrong, classes overlap or are spelt alike, a class
             has no image, or an image is both in training and in the test.
         FileNotFoundError: the folder, lists, a class or images of a list are missing; the message
-            says what was looked for and what was found.
+            names the files that were looked for and those that were found.
 
     Warns:
         UserWarning: something is left out: a class that has only sketches or only photos, a

@@ -79,7 +79,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return f"ImageSet({self.size_in_words()} of {len(self.classes):,} classes: {names})"
 
     def size_in_words(self) -> str:
-        """Return the number of images and what they are, e.g. ``"1,500 sketches"``."""
+        """Return the number of images and their kind, e.g. ``"1,500 sketches"``."""
         several = "sketches" if self.modality == "sketch" else "photos"
         return f"{len(self):,} {self.modality if len(self) == 1 else several}"
 
@@ -262,7 +262,7 @@ def check_modality(function: str, modality: str) -> Modality:
 
     Args:
         function: name for the message.
-        modality: what was given.
+        modality: the given value.
 
     Returns:
         ``modality``.

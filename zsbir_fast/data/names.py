@@ -46,7 +46,7 @@ def by_plain_name(function: str, what: str, items: Iterable[tuple[str, T]]) -> d
 
     Args:
         function: name for the message.
-        what: what the names belong to, for the message, e.g. ``"seen classes"``.
+        what: owner of the names, for the message, e.g. ``"seen classes"``.
         items: pairs of a name and anything.
 
     Returns:
@@ -76,7 +76,7 @@ def check_distinct(function: str, what: str, names: Sequence[str]) -> None:
 
     Args:
         function: name for the message.
-        what: what they are, for the message, e.g. ``"seen classes"``.
+        what: their kind, for the message, e.g. ``"seen classes"``.
         names: class names.
 
     Raises:
@@ -158,8 +158,8 @@ def with_nearest(names: Sequence[str], choices: Iterable[str]) -> str:
     """List names that were not found; a single one with the choice nearest to it.
 
     Args:
-        names: what was not found.
-        choices: what there is.
+        names: the names that were not found.
+        choices: the names that exist.
 
     Returns:
         E.g. ``"'zebbra' (did you mean 'zebra'?)"``.
@@ -173,7 +173,7 @@ def listing(items: Iterable[object], *, limit: int = 10) -> str:
     """Write items for a message; the rest beyond ``limit`` is counted.
 
     Args:
-        items: what to list.
+        items: the items.
         limit: how many to spell out.
 
     Returns:

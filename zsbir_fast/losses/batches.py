@@ -17,7 +17,7 @@ Labels = Integers | tuple[Integers, Integers]
 class Bank(NamedTuple):
     """Features of past batches; no gradient flows into them.
 
-    They are what the loss compares: L2-normalised already, if the loss does that.
+    The loss compares them as they are: they are L2-normalised already, if the loss does that.
 
     Attributes:
         sketches: [M_s, D] float.

@@ -229,7 +229,7 @@ class WeightedQuadrupletLoss(nn.Module):
             photos: [B_i, D] float.
             labels: as for :meth:`forward`.
             weights: as for :meth:`forward`.
-            width: what the features' must be; None: any.
+            width: width that the features must have; None: any.
 
         Returns:
             The joined batch.
@@ -322,7 +322,7 @@ class WeightedQuadrupletLoss(nn.Module):
         """Return [B, D] features as the loss compares them: with ``normalize`` of unit length.
 
         Args:
-            features: what to bring there.
+            features: the features.
             argument: its name in errors.
 
         Raises:

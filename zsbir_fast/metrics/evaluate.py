@@ -54,7 +54,7 @@ def evaluate_retrieval(
     """Exact ranking metrics of query embeddings against gallery embeddings, without a sort.
 
     Args:
-        queries: [Q, D], a tensor or array of real numbers; what is narrower than float32 is
+        queries: [Q, D], a tensor or array of real numbers; a type narrower than float32 is
             computed in float32, float64 and wide integers in float64.
         gallery: [G, D], on the device of the queries.
         query_labels: integers, [Q].

@@ -61,7 +61,7 @@ def check_something_left(caller: str, protocol: Protocol, relevant: Tensor) -> N
 
     Args:
         caller: public function.
-        protocol: what is done with queries that have none.
+        protocol: decides about queries that have none.
         relevant: [Q], how many each query has.
     """
     none = relevant == 0

@@ -22,7 +22,7 @@ class RetrievalResult:
     Fractions, not percent.
 
     Attributes:
-        protocol: what the numbers mean.
+        protocol: definition of the numbers.
         ks: cut-offs.
         query_labels: int64 [Q].
         gallery_size: G.

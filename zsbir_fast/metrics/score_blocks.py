@@ -43,7 +43,7 @@ def evaluate_score_blocks(
         ks: cut-offs.
 
     Returns:
-        The result; the same bits whatever the blocks are.
+        The result; its bits do not depend on the blocks.
 
     Raises:
         ValueError: the blocks are not Q rows of G finite scores; else as ``evaluate_ranking``.

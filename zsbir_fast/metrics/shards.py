@@ -120,7 +120,7 @@ class ShardedGallery:
             classes: int32 [Q], on the CPU.
             ids: int64 [Q], on the CPU: rows with its id take no part in a query's ranking.
             ks: cut-offs.
-            definition: what the metrics mean.
+            definition: definition of the metrics.
 
         Returns:
             Rows as from ``batched_map``, on the CPU; the same in all processes.

@@ -37,7 +37,7 @@ def batched_map(
             ``ties="index"``; None: the column number.
         larger_is_closer: whether scores are similarities.
         ks: cut-offs, each at least 1.
-        definition: what the metrics mean.
+        definition: definition of the metrics.
 
     Returns:
         float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then

@@ -6,7 +6,8 @@ using namespace zsbir::token_weighting;
 
 namespace {
 
-// What Python passes: sizes and addresses in the order of the structs of token_weighting.h.
+// The arguments that Python passes: sizes and addresses in the order of the structs of
+// token_weighting.h.
 template <class S>
 void words(const int64_t* size, double scale, bool few, void* const* in, void* const* out,
            bool backward) {

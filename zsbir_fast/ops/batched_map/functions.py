@@ -55,12 +55,12 @@ def batched_map(
     Args:
         scores: float32 or float64, [Q, G]; copied unless columns are contiguous. A column whose
             score is NaN takes no part in that query's ranking (callers in ``zsbir_fast.metrics``
-            exclude by it, and refuse NaN in what users give).
+            exclude by it, and refuse NaN in the scores of users).
         query_class: int32, [Q], a class number of the gallery, -1 if none is relevant.
         gallery: the classes of the columns.
         larger_is_closer: whether scores are similarities.
         ks: cut-offs, each at least 1.
-        definition: what the metrics mean.
+        definition: definition of the metrics.
 
     Returns:
         float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
@@ -175,7 +175,7 @@ def ranking_metrics(
         key: float32 or float64, [nnz].
         counts: int32, [3, nnz], of the whole gallery.
         ks: cut-offs, each at least 1.
-        definition: what the metrics mean.
+        definition: definition of the metrics.
 
     Returns:
         float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.

@@ -71,7 +71,7 @@ def mine_quadruplets(
 
     Among equal distances the lowest index is chosen. No gradient flows through the choice. No
     matrix of distances is stored: the extra memory is O(B D) and a workspace of 8 MiB (CUDA: 32) or
-    half of what the references take, so that ``photos`` and ``sketch_references`` may hold a bank
+    half the size of the references, so that ``photos`` and ``sketch_references`` may hold a bank
     of many past features. Products of blocks of rows, in TF32 or bfloat16 where that is faster,
     only decide which distances are summed; the choices do not depend on them.
 

@@ -1,6 +1,6 @@
 """The operators of the token weighting: schema, kernels, fake tensors and gradients.
 
-``zsbir::token_weighting`` scores pairs, or, without a photo, only pools what the words gather from
+``zsbir::token_weighting`` scores pairs, or, without a photo, only pools the rows of the words from
 the sketches. ``csrc/token_weighting/token_weighting.h`` describes the tensors that the forward pass
 leaves for the backward pass.
 """
