@@ -151,10 +151,10 @@ def test_references_serve_other_losses(normalize):
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({}, {"size": 0}, "size must be in 1..65536, got 0"),
-        ({}, {"size": 65_537}, "size must be in 1..65536, got 65537"),
+        ({}, {"size": 0}, "size must be in [1, 65536], got 0"),
+        ({}, {"size": 65_537}, "size must be in [1, 65536], got 65537"),
         ({}, {"width": 0}, "width must be at least 1, got 0"),
-        ({}, {"warm_up": -1}, "warm_up must not be negative, got -1"),
+        ({}, {"warm_up": -1}, "warm_up must be at least 0, got -1"),
         ({"mining": "all"}, {}, "loss must mine its negatives, got one with mining='all'"),
         ({"positive": "paired"}, {"positives": True}, "positives must be False for a loss of"),
     ],

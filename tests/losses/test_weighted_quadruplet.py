@@ -238,7 +238,7 @@ def test_wrong_batches_are_named():
         (
             lambda: WeightedQuadrupletLoss()(s, p, labels, weights[:3]),
             ValueError,
-            "weights must be [8], got (3,)",
+            "weights must be [8], got [3]",
         ),
         (
             lambda: every(s, p, labels, torch.ones(8)),
@@ -250,7 +250,7 @@ def test_wrong_batches_are_named():
         (
             lambda: WeightedQuadrupletLoss()(s, p, (labels, labels[1:])),
             ValueError,
-            "photo labels must be [8], got (7,)",
+            "photo labels must be [8], got [7]",
         ),
         (lambda: WeightedQuadrupletLoss()(s, p, labels * 0.5), TypeError, "must be integers"),
         (

@@ -355,7 +355,7 @@ def test_a_few_steps_lower_the_loss():
     [
         ({"lambda_align": -1.0}, "DMWAN: lambda_align must not be negative, got -1.0"),
         ({"memory": -1}, "DMWAN: memory must not be negative, got -1"),
-        ({"memory": 70_000}, "CrossBatchMemory: size must be in 1..65536, got 70000"),
+        ({"memory": 70_000}, "CrossBatchMemory: size must be in [1, 65536], got 70000"),
         ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
         ({"negative": "all"}, "DMWAN: negative must be one of hardest, semihard, distance_w"),
         ({"weighting": "none"}, "DMWAN: weighting must be text or pairwise, got 'none'"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
+from zsbir_fast._arguments import as_temperature
+from zsbir_fast.ops._checks import as_labels, check_feature_shapes, unit_length
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 

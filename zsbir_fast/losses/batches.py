@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_labels, check_has_values
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape, check_weights
+from zsbir_fast.ops._checks import as_labels, check_feature_shape, check_has_values
+from zsbir_fast.ops.quadruplet_mining.inputs import check_weights
 
 # One for each image: of any integer type, arrays and lists of numbers, too.
 Integers = Tensor | Sequence[int] | Any

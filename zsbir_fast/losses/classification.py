@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
+from zsbir_fast._arguments import as_integer, as_temperature
+from zsbir_fast.ops._checks import (
+    as_labels,
+    check_feature_shapes,
+    unit_length,
+    unseen,
+)
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 _NAME = "CosineClassifier"
@@ -29,9 +34,8 @@ class CosineClassifier(nn.Module):
 
     def __init__(self, width: int, classes: int, *, temperature: float = 0.05) -> None:
         super().__init__()
-        for argument, count in (("width", width), ("classes", classes)):
-            if count < 1:
-                raise ValueError(f"{_NAME}: {argument} must be at least 1, got {count}")
+        width = as_integer(_NAME, "width", width, least=1)
+        classes = as_integer(_NAME, "classes", classes, least=1)
         self.temperature = as_temperature(_NAME, temperature)
         self.weight = nn.Parameter(torch.randn(classes, width) / width**0.5)
 

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._arguments import as_margin, check_choice
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
     Impl,
     as_labels,
-    as_margin,
-    check_choice,
+    check_feature_shape,
     check_has_values,
     kind_of,
     unit_length,
@@ -28,7 +28,6 @@ from zsbir_fast.ops.quadruplet_mining import (
     mine_quadruplets,
     quadruplet_loss,
 )
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 from zsbir_fast.reference.quadruplet_mining import Distance
 
 IndicesTuple = tuple[Tensor, ...]

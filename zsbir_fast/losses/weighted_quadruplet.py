@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._arguments import as_share, check_choice
 from zsbir_fast.losses.batches import (
     Bank,
     JoinedBatch,
@@ -19,7 +20,7 @@ from zsbir_fast.losses.batches import (
     split_labels,
 )
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, process_count, share_rows, shared_seed
-from zsbir_fast.ops._checks import Impl, as_share, check_choice, unit_length
+from zsbir_fast.ops._checks import Impl, unit_length
 from zsbir_fast.ops.quadruplet_mining import (
     Quadruplets,
     batch_all_quadruplet_loss,

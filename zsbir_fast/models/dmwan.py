@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.batches import JoinedBatch
 from zsbir_fast.losses.classification import CosineClassifier
@@ -23,7 +24,7 @@ from zsbir_fast.models.pair_weighting import (
     TextWeighting,
 )
 from zsbir_fast.models.regularisers import DomainMeans, FrozenCopy
-from zsbir_fast.ops._checks import Impl, check_choice
+from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
 from zsbir_fast.reference.quadruplet_mining import Negative, Positive, Preset

@@ -30,7 +30,7 @@ ERRORS = [
         TypeError,
         "sketch_labels must be integers, got torch.float",
     ),
-    ({"photo_labels": torch.arange(6)}, ValueError, "photo_labels must be [8], got (6,)"),
+    ({"photo_labels": torch.arange(6)}, ValueError, "photo_labels must be [8], got [6]"),
     (
         {"photo_labels": torch.zeros(8, dtype=torch.int64, device="meta")},
         ValueError,
@@ -98,7 +98,7 @@ TRIPLET_ERRORS = [
     (
         {"references": torch.zeros(8, 4), "reference_labels": torch.arange(7)},
         ValueError,
-        "reference_labels must be [8], got (7,)",
+        "reference_labels must be [8], got [7]",
     ),
     ({"labels": torch.arange(6).bool()}, TypeError, "labels must be integers, got torch.bool"),
     (

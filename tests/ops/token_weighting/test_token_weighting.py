@@ -113,7 +113,7 @@ ERRORS = [
     (
         {"labels": torch.zeros(5, 1, dtype=torch.int64)},
         ValueError,
-        "labels must be [5], got (5, 1)",
+        "labels must be [5], got [5, 1]",
     ),
     (
         {"sketch_keys": torch.zeros(5, 7, 5)},

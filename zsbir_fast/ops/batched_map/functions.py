@@ -17,13 +17,8 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import (
-    LIB,
-    as_kernel_input,
-    check_one_device,
-    current_stream,
-    register,
-)
+from zsbir_fast.ops._checks import as_kernel_input, check_one_device
+from zsbir_fast.ops._library import LIB, current_stream, register
 from zsbir_fast.ops.batched_map.inputs import (
     GalleryClasses,
     RelevantInput,

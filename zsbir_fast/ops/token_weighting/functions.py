@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zsbir_fast._arguments import as_share, as_temperature, check_choice
 from zsbir_fast.ops._checks import (
     Impl,
-    as_share,
-    as_temperature,
-    check_choice,
     check_finite,
+    check_floating,
     check_has_values,
+    check_one_device,
     check_tensor,
 )
 from zsbir_fast.ops._library import refuse_transforms
@@ -275,17 +275,13 @@ def alignment_weights(
     for argument, scores in (("local", local), ("global_", global_)):
         check_tensor(name, argument, scores)
         check_has_values(name, argument, scores)
-        if not scores.is_floating_point():
-            raise TypeError(f"{name}: {argument} must be floating point, got {scores.dtype}")
+        check_floating(name, argument, scores)
     if local.ndim != 1 or local.shape != global_.shape:
         raise ValueError(
             "alignment_weights: local and global_ must both be [B], got "
             f"{tuple(local.shape)} and {tuple(global_.shape)}"
         )
-    if local.device != global_.device:
-        raise ValueError(
-            f"{name}: global_ must be on {local.device} like local, got {global_.device}"
-        )
+    check_one_device(name, local=local, global_=global_)
     check_finite(name, "local", local)
     check_finite(name, "global_", global_)
     mix = as_share(name, "mix", mix)

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_temperature
 from zsbir_fast.ops._checks import (
     as_labels,
-    as_temperature,
+    check_dimensions,
+    check_dtype,
+    check_floating,
     check_has_values,
+    check_one_device,
+    check_shape,
     check_tensor,
     unseen,
 )
-from zsbir_fast.ops._library import check_dimensions, check_one_device
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -129,10 +133,8 @@ def check_pairwise_saved(
     }
     for name, tensor in saved.items():
         dtype = torch.int32 if name == "best" else accumulation_dtype(sketch_tokens.dtype)
-        if tensor.dtype != dtype:
-            raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
-        if tuple(tensor.shape) != wanted[name]:
-            raise ValueError(f"{op}: {name} must be {list(wanted[name])}, got {list(tensor.shape)}")
+        check_dtype(op, name, tensor, dtype)
+        check_shape(op, name, tensor, wanted[name])
 
 
 def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
@@ -147,10 +149,7 @@ def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
             f"got {got}"
         )
     check_one_device("token_weighting", text=text, text_global=text_global)
-    if not text_global.is_floating_point():
-        raise TypeError(
-            f"token_weighting: text_global must be floating point, got {text_global.dtype}"
-        )
+    check_floating("token_weighting", "text_global", text_global)
     return text_global
 
 
