@@ -29,6 +29,7 @@ ALLOWED: dict[tuple[str, str], set[str]] = {
     ("row_products", "offset"): {"none"},
     ("row_products", "first"): {"7", "16"},  # other rows of the panels
     ("row_squares", "rows"): ANY_SIZE | {"meta"},
+    ("null", "rows"): ANY_SIZE | {"meta"},
     ("pair_distances", "a"): ROWS,
     ("pair_distances", "b"): ROWS | {"none"},
     ("select_pairs", "same_limit"): {"7", "16", str(10**8), str(2**31), str(2**62)},
