@@ -13,7 +13,8 @@ void null_cuda(Rows<T> rows, T* out, int device, void* stream) {
   const int64_t elements = rows.count * rows.width;
   if (elements == 0) return;
   const dim3 grid(unsigned((elements + threads - 1) / threads));
-  launch(DeviceGuard(device), "null_kernel", null_kernel<T>, grid, threads, 0, stream, rows, out);
+  const DeviceGuard guard(device);
+  launch(guard, "null_kernel", null_kernel<T>, grid, threads, 0, stream, rows, out);
 }
 
 template void null_cuda<float>(Rows<float>, float*, int, void*);
