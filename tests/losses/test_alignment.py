@@ -93,7 +93,7 @@ def test_classifier_is_a_cross_entropy_of_scaled_cosines():
         ),
         (
             lambda: supervised_contrastive_loss(torch.zeros(2), LABELS[:2]),
-            "supervised_contrastive_loss: features must be [B, D], got (2,)",
+            "supervised_contrastive_loss: features must be [B, D], got [2]",
         ),
         (
             lambda: supervised_contrastive_loss(torch.zeros(5, 2), LABELS, temperature=0.0),

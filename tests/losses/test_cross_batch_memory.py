@@ -168,5 +168,5 @@ def test_wrong_arguments_are_named(options, arguments, message):
 def test_another_width_is_named():
     memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), 10, 4)
     features = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=re.escape("sketches must be [B, 4], got (2, 3)")):
+    with pytest.raises(ValueError, match=re.escape("sketches must be [B, 4], got [2, 3]")):
         memory(features, features, torch.arange(2))

@@ -243,7 +243,7 @@ def test_wrong_batches_are_named():
         (
             lambda: every(s, p, labels, torch.ones(8)),
             ValueError,
-            "weights must be None for mining='all', whose terms are not pairs; got (8,)",
+            "weights must be None for mining='all', whose terms are not pairs; got [8]",
         ),
         (lambda: every.mine(s, p, labels), ValueError, "mining must choose negatives, got 'all'"),
         (lambda: every(s, p, labels, quadruplets=mined), ValueError, "must be None for mining"),

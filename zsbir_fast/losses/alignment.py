@@ -41,7 +41,7 @@ def alignment_loss(
     if sketches.shape != photos.shape:
         raise ValueError(
             f"{name}: sketches and photos must both be [B, D], got "
-            f"{tuple(sketches.shape)} and {tuple(photos.shape)}"
+            f"{list(sketches.shape)} and {list(photos.shape)}"
         )
     labels = as_labels(name, "labels", labels, len(sketches), "sketches", sketches)
     temperature = as_temperature(name, temperature)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from zsbir_fast._arguments import as_integer, as_temperature
 from zsbir_fast.ops._checks import (
     as_labels,
-    check_feature_shapes,
+    check_feature_shape,
+    check_labels_of_classes,
     unit_length,
-    unseen,
 )
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
@@ -55,17 +55,10 @@ class CosineClassifier(nn.Module):
                 CUDA and in compiled code, which look at no values, the loss is NaN then).
             TypeError: labels are not integers, or features no dense floating-point tensor.
         """
-        check_feature_shapes(_NAME, features=features)
         classes, width = self.weight.shape
-        if features.shape[1] != width:
-            raise ValueError(f"{_NAME}: features must be [B, {width}], got {tuple(features.shape)}")
+        check_feature_shape(_NAME, "features", features, width)
         labels = as_labels(_NAME, "labels", labels, len(features), "features", features)
-        if len(labels) and not unseen(labels):
-            low, high = (int(x) for x in labels.aminmax())
-            if low < 0 or high >= classes:
-                raise ValueError(
-                    f"{_NAME}: labels must be in [0, {classes}), got {low if low < 0 else high}"
-                )
+        check_labels_of_classes(_NAME, "labels", labels, classes)
         dtype = torch.promote_types(accumulation_dtype(features.dtype), self.weight.dtype)
         unit = unit_length(_NAME, "features", features.to(dtype))
         with torch.autocast(features.device.type, enabled=False):

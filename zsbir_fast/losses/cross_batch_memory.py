@@ -14,7 +14,6 @@ from zsbir_fast.ops._checks import (
     as_labels,
     check_feature_shape,
     check_finite,
-    check_has_values,
     kind_of,
     unseen,
 )
@@ -74,10 +73,7 @@ class FeatureBank(nn.Module):
             TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
         name, width = "FeatureBank", self._features.shape[1]
-        check_feature_shape(name, "features", features)
-        check_has_values(name, "features", features)
-        if features.shape[1] != width:
-            raise ValueError(f"{name}: features must be [B, {width}], got {tuple(features.shape)}")
+        check_feature_shape(name, "features", features, width)
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         check_finite(name, "features", features)
         if len(features) and unseen(features):
@@ -233,7 +229,6 @@ class CrossBatchMemory(nn.Module):
         name = f"{_NAME}.references"
         check_choice(name, "modality", modality, Literal["sketch", "photo"])
         check_feature_shape(name, "features", features)
-        check_has_values(name, "features", features)
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         features, bank = self.loss.prepare(features), self.bank()
         if bank is None:

@@ -335,7 +335,7 @@ def _indices(
     checked = []
     for name, index in zip(names, given, strict=True):
         if not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1:
-            got = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else None
+            got = f"{index.dtype} {list(index.shape)}" if isinstance(index, Tensor) else None
             raise TypeError(
                 f"{function}: indices_tuple must hold integer tensors [T], "
                 f"got {got or kind_of(index)} for its {name}"

@@ -119,12 +119,14 @@ def as_kernel_input(
     return tensor.contiguous()
 
 
-def check_feature_shape(function: str, argument: str, rows: Any) -> None:
-    """Raise unless it is a floating-point tensor [B, D] that has values."""
+def check_feature_shape(function: str, argument: str, rows: Any, width: int | None = None) -> None:
+    """Raise unless it is a floating-point tensor [B, D] that has values; D is ``width``, if any."""
     check_tensor(function, argument, rows)
-    if rows.ndim != 2:
-        raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
+    if rows.ndim != 2 or width not in (None, rows.shape[1]):
+        wanted = "D" if width is None else width
+        raise ValueError(f"{function}: {argument} must be [B, {wanted}], got {list(rows.shape)}")
     check_floating(function, argument, rows)
+    check_has_values(function, argument, rows)
 
 
 def check_features(function: str, **features: Tensor) -> None:
@@ -139,7 +141,6 @@ def check_feature_shapes(function: str, **features: Tensor) -> None:
     (first, reference), *_ = features.items()
     for argument, rows in features.items():
         check_feature_shape(function, argument, rows)
-        check_has_values(function, first, reference)
         if rows.shape[1] != reference.shape[1]:
             raise ValueError(
                 f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
@@ -178,6 +179,17 @@ def as_labels(
     check_shape(function, argument, given, (count,))
     check_one_device(function, **{first: features, argument: given})
     return given
+
+
+def check_labels_of_classes(function: str, argument: str, labels: Tensor, classes: int) -> None:
+    """Raise unless labels are in [0, classes); nothing is looked at where they are `unseen`."""
+    if unseen(labels) or labels.numel() == 0:
+        return
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{function}: {argument} must be in [0, {classes}), got {low if low < 0 else high}"
+        )
 
 
 def as_int64(function: str, argument: str, integers: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from zsbir_fast.ops.quadruplet_mining import batch_all_quadruplet_loss, batch_al
 
 NAN = torch.full((6, 4), float("nan"))
 ERRORS = [
-    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got (6,)"),
+    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got [6]"),
     ({"sketches": torch.zeros(6, 4).long()}, TypeError, "sketches must be floating point, got"),
     ({"photos": torch.zeros(8, 3)}, ValueError, "photos must be 4 wide like sketches, got 3"),
     (
@@ -22,7 +22,7 @@ ERRORS = [
     (
         {"photos": torch.zeros(8, 4, device="meta")},
         ValueError,
-        "photos must be on cpu like sketches, got meta",
+        "photos must hold values, got a tensor on device meta",
     ),
     ({"sketches": NAN}, ValueError, "sketches must be finite, got nan in row 0"),
     (

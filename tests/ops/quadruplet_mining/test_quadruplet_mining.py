@@ -119,12 +119,12 @@ def test_an_anchor_weight_scales_its_gradient():
 
 
 MINING_ERRORS = [
-    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got (6,)"),
+    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got [6]"),
     ({"photos": torch.zeros(8, 3)}, ValueError, "photos must be 4 wide like sketches, got 3"),
     (
         {"photos": torch.zeros(8, 4, device="meta")},
         ValueError,
-        "photos must be on cpu like sketches, got meta",
+        "photos must hold values, got a tensor on device meta",
     ),
     (
         {"photos": torch.tensor([[0.0] * 4] * 2 + [[float("nan")] * 4] * 6)},
@@ -252,7 +252,7 @@ MINING_ERRORS = [
     (
         {"negative": "distance_weighted", "uniforms": torch.zeros(5)},
         ValueError,
-        "uniforms must be [6] for negative='distance_weighted', got (5,)",
+        "uniforms must be [6] for negative='distance_weighted', got [5]",
     ),
 ]
 

@@ -84,7 +84,7 @@ def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -
     negative ones as 0.
     """
     if uniforms is None or (isinstance(uniforms, Tensor) and uniforms.shape != (len(features),)):
-        got = None if uniforms is None else tuple(uniforms.shape)
+        got = None if uniforms is None else list(uniforms.shape)
         raise ValueError(
             f"{function}: uniforms must be [{len(features)}] for negative='distance_weighted', "
             f"got {got}"

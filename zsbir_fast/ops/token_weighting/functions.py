@@ -275,7 +275,7 @@ def alignment_weights(
     if local.ndim != 1 or local.shape != global_.shape:
         raise ValueError(
             "alignment_weights: local and global_ must both be [B], got "
-            f"{tuple(local.shape)} and {tuple(global_.shape)}"
+            f"{list(local.shape)} and {list(global_.shape)}"
         )
     check_one_device(name, local=local, global_=global_)
     check_finite(name, "local", local)
