@@ -114,6 +114,6 @@ def as_temperature(function: str, value: Any, argument: str = "temperature") -> 
 
 
 def _in_short(value: Any) -> str:
-    """An integer in digits, or by its size where nobody would count them."""
+    """An integer in digits; one of more than 63 bits by their number."""
     bits = int(value).bit_length()
     return str(value) if bits < 64 else f"an integer of {bits} bits"
