@@ -14,7 +14,7 @@ work=$(mktemp -d)
 logs=$work/gpu_session
 mkdir "$logs"
 trap 'rm -rf "$work"' EXIT
-rooms=(batched_map token_weighting quadruplet_mining row_products)
+mapfile -t rooms < <(sed -n 's/^  //p' cmake/rooms.cmake)
 
 # --- stages ---------------------------------------------------------------------------------------
 names=() results=()               # of the stages that have ended

@@ -17,6 +17,7 @@ namespace py = pybind11;
 namespace zsbir {
 
 void bind_batched_map(py::module_& m);
+void bind_null(py::module_& m);
 void bind_quadruplet_mining(py::module_& m);
 void bind_row_products(py::module_& m);
 void bind_token_weighting(py::module_& m);
@@ -58,6 +59,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Kernels of zsbir_fast. Private: use zsbir_fast.ops.";
   bind_build_facts(m);
   bind_batched_map(m);
+  bind_null(m);
   bind_quadruplet_mining(m);
   bind_row_products(m);
   bind_token_weighting(m);

@@ -116,18 +116,56 @@ def test_core_knows_nothing_of_torch_or_python() -> None:
                 assert f"#include <{word}" not in text, f"{path} includes {word}"
 
 
+def rooms() -> list[str]:
+    return sorted(p.name for p in (REPO / "csrc").iterdir() if p.is_dir() and p.name != "common")
+
+
+def demanded() -> tuple[list[str], list[str]]:
+    """Of a room NAME: its files, and the files that list it, as docs/adding_an_op.md says."""
+    page = (REPO / "docs" / "adding_an_op.md").read_text(encoding="utf-8")
+    section = page.partition("## What a room must have\n")[2].partition("\n## ")[0]
+    files = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    lists = section.partition("It also has its name in ")[2].partition("\n\n")[0]
+    return files, re.findall(r"`([^`]+)`", lists)
+
+
 def test_every_room_has_its_name_in_every_layer() -> None:
-    for room in (p.name for p in (REPO / "csrc").iterdir() if p.is_dir() and p.name != "common"):
-        for place in (
-            PACKAGE / "reference" / f"{room}.py",
-            PACKAGE / "ops" / room / "__init__.py",
-            REPO / "tests" / "ops" / room / f"test_{room}.py",
-            REPO / "benchmarks" / f"bench_{room}.py",
-            REPO / "csrc" / room / "README.md",
-            REPO / "csrc" / room / f"{room}.h",
-            REPO / "csrc" / room / f"{room}_kernels.cuh",
-        ):
-            assert place.exists(), f"room {room} lacks {place.relative_to(REPO)}"
+    files, lists = demanded()
+    assert len(files) == 20
+    assert len(lists) == 3
+    lacking = [
+        file.replace("NAME", room)
+        for room in rooms()
+        for file in files
+        if not any(REPO.glob(file.replace("NAME", room)))
+    ]
+    assert not lacking, f"rooms lack {lacking}"
+    named = {name: (REPO / name).read_text(encoding="utf-8") for name in lists}
+    unnamed = [
+        (name, room)
+        for room in rooms()
+        for name, text in named.items()
+        if not re.search(rf"(?<![a-z]){room}(?![a-z])", text)
+    ]
+    assert not unnamed, f"lists that lack a room: {unnamed}"
+
+
+def test_what_has_the_name_of_a_room_is_a_room() -> None:
+    """No layer keeps a folder of a room that csrc/ does not have."""
+    for layer in (PACKAGE / "ops", REPO / "tests" / "ops"):
+        folders = {p.name for p in layer.iterdir() if p.is_dir() and p.name != "__pycache__"}
+        assert folders == set(rooms())
+
+
+def test_the_smallest_room_is_not_public() -> None:
+    import zsbir_fast
+    from zsbir_fast.cli import bench
+
+    assert "null" not in zsbir_fast.__all__
+    assert "null" not in bench._ROOMS
+    for page in (REPO / "README.md", *(REPO / "docs").glob("*.md")):
+        if page.name != "adding_an_op.md":
+            assert "`null`" not in page.read_text(encoding="utf-8"), page.name
 
 
 def test_every_public_name_exists() -> None:
@@ -142,7 +180,7 @@ def test_every_public_name_exists() -> None:
 def test_files_stay_readable() -> None:
     long = {
         str(path.relative_to(REPO)): lines
-        for folder in ("zsbir_fast", "csrc", "benchmarks", "tests")
+        for folder in ("zsbir_fast", "csrc", "benchmarks", "tests", "tools")
         for path in (REPO / folder).rglob("*")
         if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh")
         and (lines := len(path.read_text().splitlines())) > 450
@@ -186,12 +224,11 @@ def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
 def test_what_documents_point_at_exists() -> None:
     """Paths of this repository in `backticks` (docs/reliability.md lives by them)."""
     pages = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]
-    path = re.compile(r"`((?:tests|docs|csrc|benchmarks|examples|zsbir_fast)/[\w./]+)`")
-    example = "hamming"  # the room that docs/adding_an_op.md invents
+    path = re.compile(r"`((?:tests|docs|csrc|benchmarks|examples|tools|zsbir_fast)/[\w./]+)`")
     missing = {
         f"{page.name}: {name}"
         for page in pages
         for name in path.findall(page.read_text(encoding="utf-8"))
-        if example not in name and not (REPO / name).exists()
+        if "NAME" not in name and not (REPO / name).exists()
     }
     assert not missing

@@ -151,4 +151,4 @@ def _anchor(name: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {len(PAGE.read_text(encoding='utf-8').splitlines())} lines")  # noqa: T201
+    print(f"{PAGE}: {len(PAGE.read_text(encoding='utf-8').splitlines())} lines")

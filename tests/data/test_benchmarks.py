@@ -226,7 +226,7 @@ def test_the_cache_is_on_for_the_bundled_benchmark_only(tmp_path, list_layout, b
     ("name", "options", "message"),
     [
         ("sketchy-25", {}, "root must be the folder of 'sketchy-25', got None; only 'qd_caltech'"),
-        ("x", {"layout": "tree"}, "layout must be 'auto', 'lists' or 'folders', got 'tree'"),
+        ("x", {"layout": "tree"}, "layout must be one of auto, lists, folders, got 'tree'"),
         ("x", {"seen": ["a"]}, "unseen must be given where seen is"),
         ("sketchy-25", {"unseen": ["a"]}, "unseen must be None for published splits"),
         ("x", {"unseen": ["a"], "layout": "lists"}, "got 'a' for 'x' with layout 'lists'"),

@@ -108,7 +108,7 @@ def test_check_images_does_not_skip_everything(tmp_path, image_set):
     gone = image_set([0], paths=[tmp_path / "gone.png"])
     with pytest.raises(ValueError, match="got 1 of 1 that are not"):
         gone.check_images(on_error="skip")
-    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of raise, skip, got 'ignore'"):
         gone.check_images(on_error="ignore")
 
 
@@ -125,7 +125,7 @@ def test_check_images_does_not_skip_everything(tmp_path, image_set):
             "photo",
             "classes must differ .* got 'a' and 'a'",
         ),
-        ([0, 0], ["a"], "image", "ImageSet: modality must be 'sketch' or 'photo', got 'image'"),
+        ([0, 0], ["a"], "image", "ImageSet: modality must be one of sketch, photo, got 'image'"),
     ],
 )
 def test_inconsistent_sets_are_refused(labels, classes, modality, message):

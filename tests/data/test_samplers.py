@@ -162,7 +162,7 @@ def test_mixed_batches_keep_the_ratio_and_cover_everything():
         ({"sketches_per_class": 0}, "sketches_per_class must be at least 1, got 0"),
         ({"photos_per_class": -1}, "photos_per_class must be at least 1, got -1"),
         ({"batches": 0}, "batches must be at least 1, got 0"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"rank": 2, "world_size": 2}, r"rank must be in 0\.\.world_size-1, got 2 of 2"),
     ],
 )
@@ -174,7 +174,7 @@ def test_impossible_batches_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sketches": 0}, "sketches and photos must be at least one of each, got 0 and 50"),
+        ({"sketches": 0}, "sketches must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"sketch_share": 1.0}, r"sketch_share must be between 0 and 1, got 1\.0"),
     ],

@@ -59,5 +59,5 @@ def test_names():
 
 @pytest.mark.parametrize("name", [None, 3, ["sketchy-25"]])
 def test_a_name_that_is_no_text_is_a_type_error(name):
-    with pytest.raises(TypeError, match=r"load_split: name must be one of .*, got "):
+    with pytest.raises(TypeError, match="load_split: name must be text, got "):
         load_split(name)

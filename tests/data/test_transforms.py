@@ -125,7 +125,7 @@ def test_transforms_travel_to_workers(photo):
         ((0, MEAN, STD, "photo"), {}, "size must be at least 1, got 0"),
         ((8, MEAN[:2], STD, "photo"), {}, "mean and std must be 3 numbers each"),
         ((8, MEAN, (1, 1, 0), "photo"), {}, "std positive"),
-        ((8, MEAN, STD, "drawing"), {}, "modality must be 'sketch' or 'photo', got 'drawing'"),
+        ((8, MEAN, STD, "drawing"), {}, "modality must be one of sketch, photo, got 'drawing'"),
         ((8, MEAN, STD, "photo"), {"crop_to_ink": True}, "crop_to_ink must be False for photos"),
     ],
 )

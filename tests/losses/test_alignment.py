@@ -90,11 +90,11 @@ def test_classifier_is_a_cross_entropy_of_scaled_cosines():
         ),
         (
             lambda: alignment_loss(torch.zeros(2, 3), torch.zeros(2, 3), LABELS),
-            "alignment_loss: labels must be [2], got (5,)",
+            "alignment_loss: labels must be [2], got [5]",
         ),
         (
             lambda: supervised_contrastive_loss(torch.zeros(2), LABELS[:2]),
-            "supervised_contrastive_loss: features must be [B, D], got (2,)",
+            "supervised_contrastive_loss: features must be [B, D], got [2]",
         ),
         (
             lambda: supervised_contrastive_loss(torch.zeros(5, 2), LABELS, temperature=0.0),

@@ -151,10 +151,10 @@ def test_references_serve_other_losses(normalize):
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({}, {"size": 0}, "size must be in 1..65536, got 0"),
-        ({}, {"size": 65_537}, "size must be in 1..65536, got 65537"),
+        ({}, {"size": 0}, "size must be in [1, 65536], got 0"),
+        ({}, {"size": 65_537}, "size must be in [1, 65536], got 65537"),
         ({}, {"width": 0}, "width must be at least 1, got 0"),
-        ({}, {"warm_up": -1}, "warm_up must not be negative, got -1"),
+        ({}, {"warm_up": -1}, "warm_up must be at least 0, got -1"),
         ({"negative": "all"}, {}, "loss must mine its negatives, got one with negative='all'"),
         (
             {"positive": "paired"},
@@ -189,5 +189,5 @@ def test_the_memory_shows_its_options_and_how_full_it_is():
 def test_another_width_is_named():
     memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=10, width=4)
     features = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=re.escape("sketches must be [B, 4], got (2, 3)")):
+    with pytest.raises(ValueError, match=re.escape("sketches must be [B, 4], got [2, 3]")):
         memory(features, features, torch.arange(2))

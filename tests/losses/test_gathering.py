@@ -103,7 +103,7 @@ def test_processes_that_differ_fail_together(outputs):
     assert two["missing"] == (
         "TypeError: WeightedQuadrupletLoss: sketches must be a tensor, got None"
     )
-    assert "sketches must be [B, 3], got (4, 2)" in two["memory"]
+    assert "sketches must be [B, 3], got [4, 2]" in two["memory"]
     for other in ("missing", "memory"):
         assert one[other].endswith("process 1 of 4 failed, see its message")
     for output in outputs[4]:  # all look at the joined batch

@@ -174,7 +174,7 @@ def test_wrong_use_is_named():
         (lambda: miner(embeddings, labels, embeddings), "ref_labels must be given with ref_emb"),
         (lambda: loss(embeddings, labels, some), "indices_tuple of pairs must be all pairs, or"),
         (lambda: loss(embeddings, labels, some[:2]), "must hold three or four tensors, got 2"),
-        (lambda: loss(embeddings, labels[1:]), "labels must be [24], got (23,)"),
+        (lambda: loss(embeddings, labels[1:]), "labels must be [24], got [23]"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             call()

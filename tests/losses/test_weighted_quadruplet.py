@@ -309,19 +309,19 @@ def test_wrong_batches_are_named():
         (
             lambda: WeightedQuadrupletLoss()(s, p, labels, weights[:3]),
             ValueError,
-            "weights must be [8], got (3,)",
+            "weights must be [8], got [3]",
         ),
         (
             lambda: every(s, p, labels, torch.ones(8)),
             ValueError,
-            "weights must be None for negative='all', whose terms are not pairs; got (8,)",
+            "weights must be None for negative='all', whose terms are not pairs; got [8]",
         ),
         (lambda: every.mine(s, p, labels), ValueError, "negative must choose a photo, got 'all'"),
         (lambda: every(s, p, labels, quadruplets=mined), ValueError, "must be None for negative"),
         (
             lambda: WeightedQuadrupletLoss()(s, p, (labels, labels[1:])),
             ValueError,
-            "photo labels must be [8], got (7,)",
+            "photo labels must be [8], got [7]",
         ),
         (lambda: WeightedQuadrupletLoss()(s, p, labels * 0.5), TypeError, "must be integers"),
         (

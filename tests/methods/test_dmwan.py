@@ -393,7 +393,7 @@ def test_a_few_steps_lower_the_loss():
     [
         ({"terms__align": -1.0}, "DMWAN: terms.align must not be negative, got -1.0"),
         ({"loss__memory": -1}, "DMWAN: loss.memory must not be negative, got -1"),
-        ({"loss__memory": 70_000}, "CrossBatchMemory: size must be in 1..65536, got 70000"),
+        ({"loss__memory": 70_000}, "CrossBatchMemory: size must be in [1, 65536], got 70000"),
         ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
         (
             {"loss__negative": "all"},

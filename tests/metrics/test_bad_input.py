@@ -44,7 +44,7 @@ BAD_RETRIEVAL = [
         TypeError,
         "gallery must be a tensor or an array of numbers, got an array of <U1",
     ),
-    (but(gallery=None), TypeError, "gallery must be a tensor or an array of numbers, got NoneType"),
+    (but(gallery=None), TypeError, "gallery must be a tensor or an array of numbers, got None"),
     (
         but(gallery=[[1.0], [1.0, 2.0]]),
         TypeError,
@@ -89,7 +89,7 @@ BAD_RETRIEVAL = [
     (
         but(protocol="sakee"),
         ValueError,
-        r"sem_pcyc, torchmetrics, eccv18 or a Protocol, got 'sakee' \(did you mean 'sake'\?\)",
+        r"sem_pcyc, torchmetrics, eccv18, got 'sakee' \(did you mean 'sake'\?\)",
     ),
     (but(protocol=None), TypeError, "protocol must be a name or a Protocol, got None"),
     (but(ks=(5, 0)), ValueError, "every k of ks must be at least 1, got 0"),

@@ -7,7 +7,9 @@ ends the process is known.
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,13 +17,15 @@ from typing import Any
 
 import torch
 
-from zsbir_fast.ops import quadruplet_mining, token_weighting  # noqa: F401
+from zsbir_fast import ops as rooms
 from zsbir_fast.ops.batched_map import GalleryClasses, relevant_items
 from zsbir_fast.ops.row_products import pack_rows, packed_like
 from zsbir_fast.reference.definitions import Definition
 
 WRITES_TO_FIRST = ("pack_rows", "row_products", "rank_counts")
 SKETCHES, PHOTOS, WIDTH, VALUES = 5, 7, 3, 4
+for room in pkgutil.iter_modules(rooms.__path__):  # a room registers its operators on import
+    importlib.import_module(f"{rooms.__name__}.{room.name}")
 G = torch.Generator().manual_seed(0)
 
 
@@ -73,6 +77,7 @@ def base_calls() -> dict[str, list[tuple[Any, ...]]]:
             (into, left, pack_rows(b), 0, scale, scale),
         ],
         "row_squares": [(b,)],
+        "null": [(b,)],
         "pair_distances": [(a, b, 0)],
         "pair_distances_backward": [(rows(SKETCHES, PHOTOS), cross, a, b, 1)],
         "select_pairs": [(a, b, of_sketches, of_photos, 4, of_sketches, low, low + 1, 1, 15)],

@@ -29,6 +29,7 @@ ALLOWED: dict[tuple[str, str], set[str]] = {
     ("row_products", "offset"): {"none"},
     ("row_products", "first"): {"7", "16"},  # other rows of the panels
     ("row_squares", "rows"): ANY_SIZE | {"meta"},
+    ("null", "rows"): ANY_SIZE | {"meta"},
     ("pair_distances", "a"): ROWS,
     ("pair_distances", "b"): ROWS | {"none"},
     ("select_pairs", "same_limit"): {"7", "16", str(10**8), str(2**31), str(2**62)},
@@ -128,13 +129,13 @@ def test_errors_are_ours_and_name_the_argument(outcomes) -> None:
             "pairwise_token_score",
             "sketch_tokens",
             "very long in 0",
-            "photo_tokens must agree with sketch_tokens in B and D, got (20000, 6, 3) and (5, 8, 3",
+            "photo_tokens must agree with sketch_tokens in B and D, got [20000, 6, 3] and [5, 8, 3",
         ),
         (
             "pairwise_token_score_backward",
             "photo_tokens",
             "very long in 0",
-            "photo_tokens must agree with sketch_tokens in B and D, got (5, 6, 3) and (20000, 8, 3",
+            "photo_tokens must agree with sketch_tokens in B and D, got [5, 6, 3] and [20000, 8, 3",
         ),
         ("pairwise_token_score_backward", "best", "all 100000000", "best must be in [0, 8), got 1"),
         (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zsbir_fast._words import did_you_mean
 from zsbir_fast.cli.parsing import (
     Parser,
     method_of_config,
@@ -80,7 +81,9 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     try:
         arguments = with_config_paths(argv)
         configs = _values_of("--config", arguments)
-        parser = build_parser(_chosen_method(arguments, configs))
+        method = _chosen_method(arguments, configs)
+        parser = build_parser(method)
+        _require_own_arguments(method, arguments)
     except (ValueError, TypeError) as error:
         build_parser().error(str(error))
     for path in configs:
@@ -94,6 +97,25 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
         run=RunConfig(**parser.section(parsed, "run")),
     )
     return settings, parsed.resume
+
+
+def _require_own_arguments(method: str, arguments: Sequence[str]) -> None:
+    """Refuse ``--model.*`` of another method, and say whose it is."""
+    from zsbir_fast.methods.arguments import argument_names
+    from zsbir_fast.methods.registry import method_class, method_names
+
+    names = argument_names(method_class(method))
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        name = key.removeprefix("--model.")
+        if name != key and name not in names:
+            others = (other for other in method_names() if other != method)
+            owners = [other for other in others if name in argument_names(method_class(other))]
+            whose = f"one of {', '.join(owners)}" if owners else "none"
+            raise ValueError(
+                f"{key} must be an argument of the method {method}, got {whose}"
+                f"{did_you_mean(name, names)}"
+            )
 
 
 def _values_of(key: str, arguments: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast._words import did_you_mean, shortened, shown
 from zsbir_fast.data import bundled, class_folders, layouts
 from zsbir_fast.data.class_folders import FoundFolders
@@ -275,11 +276,7 @@ def _check_arguments(
     seen: Sequence[str] | None,
     unseen: Sequence[str] | None,
 ) -> Path:
-    if layout not in ("auto", "lists", "folders"):
-        raise ValueError(
-            f"load_benchmark: layout must be 'auto', 'lists' or 'folders', got {shown(layout)}"
-            f"{did_you_mean(layout, ('auto', 'lists', 'folders'))}"
-        )
+    check_choice("load_benchmark", "layout", layout, ("auto", "lists", "folders"))
     for what, names in (("seen classes", seen), ("unseen classes", unseen)):
         if names is not None:
             check_distinct("load_benchmark", what, names)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast._progress import with_progress
-from zsbir_fast._words import shown
 from zsbir_fast.data.decode import decode_image
 from zsbir_fast.data.names import (
     by_plain_name,
@@ -196,10 +196,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             ValueError: bad images with ``on_error="raise"`` (up to 10 are named, the rest are
                 counted), all images are bad, or another ``on_error``.
         """
-        if on_error not in ("raise", "skip"):
-            raise ValueError(
-                f"ImageSet.check_images: on_error must be 'raise' or 'skip', got {shown(on_error)}"
-            )
+        check_choice("ImageSet.check_images", "on_error", on_error, ("raise", "skip"))
         with ThreadPoolExecutor(4) as pool:  # Pillow decodes outside the interpreter lock
             found = pool.map(self._fault, range(len(self)))
             what = f"checking images ({self.modality})"
@@ -270,8 +267,5 @@ def check_modality(function: str, modality: str) -> Modality:
     Raises:
         ValueError: it is neither ``"sketch"`` nor ``"photo"``.
     """
-    if modality == "sketch":
-        return "sketch"
-    if modality == "photo":
-        return "photo"
-    raise ValueError(f"{function}: modality must be 'sketch' or 'photo', got {shown(modality)}")
+    check_choice(function, "modality", modality, Modality)
+    return "sketch" if modality == "sketch" else "photo"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from zsbir_fast._arguments import as_integer, as_number
 from zsbir_fast._words import options_of
 from zsbir_fast.data.names import listing
 
@@ -72,10 +73,8 @@ class _EpochSampler(Sampler[list[Any]], ABC):
 
     def __init__(self, *, batches: int, seed: int, rank: int, world_size: int) -> None:
         function = type(self).__name__
-        if batches < 1:
-            raise ValueError(f"{function}: batches must be at least 1, got {batches}")
-        if seed < 0:
-            raise ValueError(f"{function}: seed must not be negative, got {seed}")
+        batches = as_integer(function, "batches", batches, least=1)
+        seed = as_integer(function, "seed", seed, least=0)
         if not 0 <= rank < world_size:
             raise ValueError(
                 f"{function}: rank must be in 0..world_size-1, got {rank} of {world_size}"
@@ -169,18 +168,12 @@ class ClassBalancedBatchSampler(_EpochSampler):
         world_size: int = 1,
     ) -> None:
         super().__init__(batches=batches, seed=seed, rank=rank, world_size=world_size)
-        for name, value in (
-            ("classes_per_batch", classes_per_batch),
-            ("sketches_per_class", sketches_per_class),
-            ("photos_per_class", photos_per_class),
-        ):
-            if value < 1:
-                raise ValueError(
-                    f"ClassBalancedBatchSampler: {name} must be at least 1, got {value}"
-                )
-        self.classes_per_batch = classes_per_batch
-        self.sketches_per_class = sketches_per_class
-        self.photos_per_class = photos_per_class
+        name = "ClassBalancedBatchSampler"
+        self.classes_per_batch = as_integer(name, "classes_per_batch", classes_per_batch, least=1)
+        self.sketches_per_class = as_integer(
+            name, "sketches_per_class", sketches_per_class, least=1
+        )
+        self.photos_per_class = as_integer(name, "photos_per_class", photos_per_class, least=1)
         self._sketches = _by_class(sketch_labels)
         self._photos = _by_class(photo_labels)
         self.classes = sorted(self._sketches.keys() & self._photos.keys())
@@ -250,13 +243,11 @@ class MixedBatchSampler(_EpochSampler):
         world_size: int = 1,
     ) -> None:
         super().__init__(batches=batches, seed=seed, rank=rank, world_size=world_size)
-        if sketches < 1 or photos < 1:
-            raise ValueError(
-                "MixedBatchSampler: sketches and photos must be at least one of each, got "
-                f"{sketches} and {photos}"
-            )
-        if batch_size < 2:
-            raise ValueError(f"MixedBatchSampler: batch_size must be at least 2, got {batch_size}")
+        name = "MixedBatchSampler"
+        sketches = as_integer(name, "sketches", sketches, least=1)
+        photos = as_integer(name, "photos", photos, least=1)
+        batch_size = as_integer(name, "batch_size", batch_size, least=2)
+        sketch_share = as_number(name, "sketch_share", sketch_share)
         if not 0 < sketch_share < 1:
             raise ValueError(
                 f"MixedBatchSampler: sketch_share must be between 0 and 1, got {sketch_share}"

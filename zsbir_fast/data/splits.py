@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from zsbir_fast._words import did_you_mean, shown
+from zsbir_fast._arguments import check_choice
+from zsbir_fast._words import shown
 from zsbir_fast.data import bundled
 from zsbir_fast.data.names import check_classes
 
@@ -118,12 +119,9 @@ def load_split(name: str) -> Split:
     Source: the file lists of SAKE (Liu et al., ICCV 2019) and ZSE-SBIR (Lin et al., CVPR 2023);
     sketchy-21 goes back to Yelamarthi et al., ECCV 2018, quickdraw-30 to Dey et al., CVPR 2019.
     """
-    if name not in SPLIT_NAMES:
-        kind = ValueError if isinstance(name, str) else TypeError
-        raise kind(
-            f"load_split: name must be one of {', '.join(SPLIT_NAMES)}, got {shown(name)}"
-            f"{did_you_mean(name, SPLIT_NAMES)}"
-        )
+    if not isinstance(name, str):
+        raise TypeError(f"load_split: name must be text, got {shown(name)}")
+    check_choice("load_split", "name", name, SPLIT_NAMES)
     return _load_split(name)
 
 

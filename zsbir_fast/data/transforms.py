@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
+from zsbir_fast._arguments import as_integer
 from zsbir_fast.data.images import Modality, Transform, check_modality
 
 _WHITE = 255.0
@@ -175,8 +176,7 @@ def _check(
     crop_to_ink: bool,
 ) -> None:
     check_modality(function, modality)
-    if size < 1:
-        raise ValueError(f"{function}: size must be at least 1, got {size}")
+    as_integer(function, "size", size, least=1)
     if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
         raise ValueError(
             f"{function}: mean and std must be 3 numbers each, std positive, got {mean} and {std}"

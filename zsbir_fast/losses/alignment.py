@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_temperature
 from zsbir_fast._types import Integers
-from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
+from zsbir_fast.ops._checks import as_labels, check_feature_shapes, unit_length
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 
@@ -43,7 +43,7 @@ def alignment_loss(
     if sketches.shape != photos.shape:
         raise ValueError(
             f"{name}: sketches and photos must both be [B, D], got "
-            f"{tuple(sketches.shape)} and {tuple(photos.shape)}"
+            f"{list(sketches.shape)} and {list(photos.shape)}"
         )
     labels = as_labels(name, "labels", labels, len(sketches), "sketches", sketches)
     temperature = as_temperature(name, temperature)

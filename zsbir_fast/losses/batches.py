@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from zsbir_fast._types import Integers
-from zsbir_fast.ops._checks import as_labels, check_has_values
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape, check_weights
+from zsbir_fast.ops._checks import as_labels, check_feature_shape
+from zsbir_fast.ops.quadruplet_mining.inputs import check_weights
 
 Labels = Integers | tuple[Integers, Integers]
 
@@ -167,19 +167,14 @@ def check_batch(
         TypeError: features or weights are no dense floating-point tensors, or labels not integers.
     """
     for argument, features in (("sketches", sketches), ("photos", photos)):
-        check_feature_shape(function, argument, features)
-        check_has_values(function, argument, features)
-        if width is not None and features.shape[1] != width:
-            raise ValueError(
-                f"{function}: {argument} must be [B, {width}], got {tuple(features.shape)}"
-            )
+        check_feature_shape(function, argument, features, width)
     split_labels(function, labels, sketches, photos)
     if weights is None:
         return
     if all_count:
         raise ValueError(
             f"{function}: weights must be None for negative='all', whose terms are not pairs; "
-            f"got {tuple(weights.shape)}"
+            f"got {list(weights.shape)}"
         )
     check_weights(function, weights, len(sketches))
     if symmetric and len(sketches) != len(photos):

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._arguments import as_integer, as_temperature
 from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
-from zsbir_fast.ops._checks import as_labels, as_temperature, unit_length, unseen
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shapes
+from zsbir_fast.ops._checks import (
+    as_labels,
+    check_feature_shape,
+    check_labels_of_classes,
+    unit_length,
+)
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 _NAME = "CosineClassifier"
@@ -33,9 +38,8 @@ class CosineClassifier(nn.Module):
 
     def __init__(self, *, width: int, classes: int, temperature: float = 0.05) -> None:
         super().__init__()
-        for argument, count in (("width", width), ("classes", classes)):
-            if count < 1:
-                raise ValueError(f"{_NAME}: {argument} must be at least 1, got {count}")
+        width = as_integer(_NAME, "width", width, least=1)
+        classes = as_integer(_NAME, "classes", classes, least=1)
         self.width = width
         self.classes = classes
         self.temperature = as_temperature(_NAME, temperature)
@@ -61,17 +65,10 @@ class CosineClassifier(nn.Module):
                 CUDA and in compiled code, which look at no values, the loss is NaN then).
             TypeError: labels are not integers, or features no dense floating-point tensor.
         """
-        check_feature_shapes(_NAME, features=features)
-        if features.shape[1] != self.width:
-            raise ValueError(
-                f"{_NAME}: features must be [B, {self.width}], got {tuple(features.shape)}"
-            )
+        classes, width = self.weight.shape
+        check_feature_shape(_NAME, "features", features, width)
         labels = as_labels(_NAME, "labels", labels, len(features), "features", features)
-        if len(labels) and not unseen(labels):
-            low, high = (int(x) for x in labels.aminmax())
-            if low < 0 or high >= self.classes:
-                wrong = low if low < 0 else high
-                raise ValueError(f"{_NAME}: labels must be in [0, {self.classes}), got {wrong}")
+        check_labels_of_classes(_NAME, "labels", labels, classes)
         dtype = torch.promote_types(accumulation_dtype(features.dtype), self.weight.dtype)
         unit = unit_length(_NAME, "features", features.to(dtype))
         with torch.autocast(features.device.type, enabled=False):

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._arguments import as_integer, check_choice
 from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import Bank, JoinedBatch, Labels
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.ops._checks import (
     as_labels,
-    check_choice,
+    check_feature_shape,
     check_finite,
-    check_has_values,
     kind_of,
     unseen,
 )
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 
 LARGEST = 65_536
 _NAME = "CrossBatchMemory"
@@ -38,10 +37,8 @@ class FeatureBank(nn.Module):
 
     def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
-        if size < 1 or width < 1:
-            raise ValueError(
-                f"FeatureBank: size and width must be at least 1, got {size} and {width}"
-            )
+        size = as_integer("FeatureBank", "size", size, least=1)
+        width = as_integer("FeatureBank", "width", width, least=1)
         self.size = size
         self.width = width
         self.register_buffer("_features", torch.zeros(size, width))
@@ -82,13 +79,8 @@ class FeatureBank(nn.Module):
                 finite.
             TypeError: features are no dense floating-point tensor, or labels are not integers.
         """
-        name = "FeatureBank"
-        check_feature_shape(name, "features", features)
-        check_has_values(name, "features", features)
-        if features.shape[1] != self.width:
-            raise ValueError(
-                f"{name}: features must be [B, {self.width}], got {tuple(features.shape)}"
-            )
+        name, width = "FeatureBank", self._features.shape[1]
+        check_feature_shape(name, "features", features, width)
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         check_finite(name, "features", features)
         if len(features) and unseen(features):
@@ -159,15 +151,9 @@ class CrossBatchMemory(nn.Module):
         super().__init__()
         if not isinstance(loss, WeightedQuadrupletLoss):
             raise TypeError(f"{_NAME}: loss must be a WeightedQuadrupletLoss, got {kind_of(loss)}")
-        for argument, number in (("size", size), ("width", width), ("warm_up", warm_up)):
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(f"{_NAME}: {argument} must be an integer, got {number!r}")
-        if not 1 <= size <= LARGEST:
-            raise ValueError(f"{_NAME}: size must be in 1..{LARGEST}, got {size}")
-        if width < 1:
-            raise ValueError(f"{_NAME}: width must be at least 1, got {width}")
-        if warm_up < 0:
-            raise ValueError(f"{_NAME}: warm_up must not be negative, got {warm_up}")
+        size = as_integer(_NAME, "size", size, least=1, most=LARGEST)
+        width = as_integer(_NAME, "width", width, least=1)
+        warm_up = as_integer(_NAME, "warm_up", warm_up, least=0)
         if loss.negative == "all":
             raise ValueError(f"{_NAME}: loss must mine its negatives, got one with negative='all'")
         if past_positives and loss.positive == "paired":
@@ -258,7 +244,6 @@ class CrossBatchMemory(nn.Module):
         name = f"{_NAME}.references"
         check_choice(name, "modality", modality, Literal["sketch", "photo"])
         check_feature_shape(name, "features", features)
-        check_has_values(name, "features", features)
         labels = as_labels(name, "labels", labels, len(features), "features", features)
         features, bank = self.loss.prepare(features), self.bank()
         if bank is None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._arguments import as_margin, check_choice
 from zsbir_fast._types import Integers
 from zsbir_fast._words import options_of
 from zsbir_fast.losses.gathering import Gather, ProcessGroup, share_rows
 from zsbir_fast.ops._checks import (
     Impl,
     as_labels,
-    as_margin,
-    check_choice,
+    check_feature_shape,
     check_has_values,
     kind_of,
     unit_length,
@@ -31,7 +31,6 @@ from zsbir_fast.ops.quadruplet_mining import (
     quadruplet_loss,
 )
 from zsbir_fast.ops.quadruplet_mining.batch_all import ScalarReduction
-from zsbir_fast.ops.quadruplet_mining.inputs import check_feature_shape
 from zsbir_fast.reference.quadruplet_mining import Distance
 
 IndicesTuple = tuple[Tensor, ...]
@@ -352,7 +351,7 @@ def _indices(
     checked = []
     for name, index in zip(names, given, strict=True):
         if not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1:
-            got = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else None
+            got = f"{index.dtype} {list(index.shape)}" if isinstance(index, Tensor) else None
             raise TypeError(
                 f"{function}: indices_tuple must hold integer tensors [T], "
                 f"got {got or kind_of(index)} for its {name}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zsbir_fast._arguments import as_share, check_choice
 from zsbir_fast._words import options_of
 from zsbir_fast.losses.batches import (
     Bank,
@@ -26,7 +27,7 @@ from zsbir_fast.losses.quadruplet_options import (
     hinges_of,
     sketch_negative_for,
 )
-from zsbir_fast.ops._checks import Impl, as_share, check_choice, unit_length
+from zsbir_fast.ops._checks import Impl, unit_length
 from zsbir_fast.ops.quadruplet_mining import (
     Quadruplets,
     batch_all_quadruplet_loss,

@@ -74,6 +74,20 @@ def typed_arguments(
     return found
 
 
+def argument_names(method: type[Method]) -> list[str]:
+    """Return the dotted names of all arguments of a method, and the names of its groups.
+
+    Args:
+        method: its class.
+    """
+    names = []
+    for key, default in _defaults(method).items():
+        names.append(key)
+        if _is_group(default):
+            names += [f"{key}.{field.name}" for field in dataclasses.fields(default)]
+    return names
+
+
 def flat_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments by their dotted names, as on the command line.
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsbir_fast._arguments import as_share
 from zsbir_fast.encoders.build import Encoder, Features
-from zsbir_fast.ops._checks import as_share
 
 
 class FrozenCopy(nn.Module):

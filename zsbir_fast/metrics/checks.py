@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zsbir_fast.ops._checks import as_torch_takes_it
+from zsbir_fast.ops._checks import as_int64, as_torch_takes_it, kind_of
 
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
 _EXACT_INTEGERS = 2**53  # the integers that float64 holds one by one
@@ -36,7 +36,7 @@ def as_tensor(caller: str, name: str, value: Any) -> Tensor:
         return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
-            f"{caller}: {name} must be a tensor or an array of numbers, got {_kind_of(value)}"
+            f"{caller}: {name} must be a tensor or an array of numbers, got {kind_of(value)}"
         ) from error
 
 
@@ -54,18 +54,13 @@ def check_matrix(caller: str, name: str, value: Any, *, shape: str) -> Tensor:
 
 def check_labels(caller: str, name: str, value: Any, length: int, *, of: str) -> Tensor:
     """Integer labels, one for each row of ``of``; returned as int64 on the CPU."""
-    labels = as_tensor(caller, name, value)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"{caller}: {name} must be integers, got {labels.dtype}")
+    labels = as_int64(caller, name, as_tensor(caller, name, value).cpu())
     if labels.dim() != 1 or len(labels) != length:
         raise ValueError(
             f"{caller}: {name} must be [{length}], one label for each row of {of}, "
             f"got shape {list(labels.shape)}"
         )
-    out = labels.to("cpu", torch.int64).contiguous()
-    if labels.dtype == torch.uint64 and length > 0 and int(out.min()) < 0:
-        raise ValueError(f"{caller}: {name} must be below 2^63, got larger integers")
-    return out
+    return labels.contiguous()
 
 
 def check_ks(
@@ -94,20 +89,6 @@ def check_ks(
             stacklevel=stacklevel,
         )
     return tuple(out)
-
-
-def check_choice(caller: str, name: str, value: Any, known: Sequence[str]) -> None:
-    """Raise unless ``value`` is one of the known words."""
-    if value not in known:
-        raise ValueError(f"{caller}: {name} must be one of {', '.join(known)}, got {value!r}")
-
-
-def check_positive(caller: str, name: str, value: Any) -> None:
-    """Raise unless ``value`` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{caller}: {name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{caller}: {name} must be at least 1, got {value}")
 
 
 def check_finite(caller: str, name: str, matrix: Tensor, first_row: int = 0) -> None:
@@ -185,9 +166,3 @@ def row_blocks(matrix: Tensor) -> Iterator[tuple[int, Tensor]]:
     rows = max(1, _BLOCK // max(1, matrix.shape[1]))
     for start in range(0, len(matrix), rows):
         yield start, matrix[start : start + rows]
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}"
-    return type(value).__name__

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_integer, check_choice, check_flag
 from zsbir_fast._progress import with_progress
 from zsbir_fast.metrics.checks import (
     as_kernel_float,
-    check_choice,
     check_finite,
     check_ks,
     check_labels,
     check_matrix,
-    check_positive,
     check_product_range,
     largest_norm,
     work_dtype,
@@ -148,10 +147,7 @@ def evaluate_ranking(
     side by side, or of which some are excluded, are copied.
     """
     caller = "evaluate_ranking"
-    if not isinstance(larger_is_closer, bool):
-        raise TypeError(
-            f"{caller}: larger_is_closer must be True or False, got {larger_is_closer!r}"
-        )
+    check_flag(caller, "larger_is_closer", larger_is_closer)
     protocol = get_protocol(protocol, ties=ties, caller=caller)
     matrix = check_matrix(caller, "scores", scores, shape="[Q, G]")
     labels = check_labels(caller, "query_labels", query_labels, len(matrix), of="scores")
@@ -250,7 +246,7 @@ def check_options(caller: str, metric: Any, workspace_mib: Any) -> None:
     """Raise unless the options of an evaluation are known ones."""
     check_choice(caller, "metric", metric, METRICS)
     if workspace_mib is not None:
-        check_positive(caller, "workspace_mib", workspace_mib)
+        as_integer(caller, "workspace_mib", workspace_mib, least=1)
 
 
 def check_queries(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import check_flag
 from zsbir_fast.metrics.checks import check_labels
 from zsbir_fast.metrics.protocols import Protocol
 
@@ -32,8 +33,7 @@ def check_ids(
             a gallery that is not that of the queries, or beside ids.
         TypeError: ids that are not integers, or ``exclude_self`` that is no bool.
     """
-    if not isinstance(exclude_self, bool):
-        raise TypeError(f"{caller}: exclude_self must be True or False, got {exclude_self!r}")
+    check_flag(caller, "exclude_self", exclude_self)
     if exclude_self:
         if query_ids is not None or gallery_ids is not None:
             raise ValueError(f"{caller}: exclude_self and ids must not be given both")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast.reference.definitions import (
     ApKind,
     Definition,
@@ -45,14 +45,8 @@ class Protocol:
     empty: Empty = "skip"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("average", self.average, get_args(Average)),
-            ("empty", self.empty, get_args(Empty)),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"Protocol: {name} must be one of {', '.join(known)}, got {value!r}"
-                )
+        check_choice("Protocol", "average", self.average, Average)
+        check_choice("Protocol", "empty", self.empty, Empty)
         self.definition()
 
     def definition(self) -> Definition:
@@ -133,13 +127,7 @@ def get_protocol(
         TypeError: it is neither a name nor a :class:`Protocol`.
     """
     if isinstance(protocol, str):
-        if protocol not in PROTOCOLS:
-            near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(
-                f"{caller}: protocol must be one of {', '.join(PROTOCOLS)} or a Protocol, "
-                f"got {protocol!r}{hint}"
-            )
+        check_choice(caller, "protocol", protocol, PROTOCOLS)
         protocol = PROTOCOLS[protocol]
     elif not isinstance(protocol, Protocol):
         raise TypeError(f"{caller}: protocol must be a name or a Protocol, got {protocol!r}")

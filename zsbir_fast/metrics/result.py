@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.reference.definitions import COLUMNS_AT_K, FIXED_COLUMNS
 
@@ -84,11 +85,9 @@ class RetrievalResult:
             what: ``ap_at``, ``precision_at``, ``recall_at`` or ``hit_at``.
             k: one of ``ks``.
         """
-        if what not in COLUMNS_AT_K or k not in self.ks:
-            raise ValueError(
-                f"RetrievalResult.at: what must be one of {', '.join(COLUMNS_AT_K)} and k one of "
-                f"{list(self.ks)}, got {what!r}, {k}"
-            )
+        check_choice("RetrievalResult.at", "what", what, COLUMNS_AT_K)
+        if k not in self.ks:
+            raise ValueError(f"RetrievalResult.at: k must be one of {list(self.ks)}, got {k}")
         column = len(FIXED_COLUMNS) + len(COLUMNS_AT_K) * self.ks.index(k)
         return self.columns[:, column + COLUMNS_AT_K.index(what)]
 

@@ -1,4 +1,4 @@
-"""Argument checks that operators and losses share: one clear error before any work."""
+"""Checks of tensors that operators and losses share: one clear error before any work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from zsbir_fast.reference.token_weighting import ZERO_ROW, accumulation_dtype
 
 Impl = Literal["fused", "reference"]
 
-# Below it cosines and logits that are divided by a temperature leave the range of float32.
-SMALLEST_TEMPERATURE = 1e-30
 _SHORTEST = 1e-12  # a row above it loses no digits, nor do the squares in its length
 
 
@@ -40,91 +38,119 @@ def check_has_values(function: str, argument: str, value: Tensor) -> None:
         raise ValueError(f"{function}: {argument} must hold values, got a tensor on device meta")
 
 
-def check_device(function: str, argument: str, tensor: Tensor, first: str, other: Tensor) -> None:
-    """Raise unless the tensor is where ``other``, called ``first``, is: kernels take addresses."""
-    if tensor.device != other.device:
-        raise ValueError(
-            f"{function}: {argument} must be on {other.device} like {first}, got {tensor.device}"
-        )
+def check_dtype(function: str, argument: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raise TypeError unless the elements are of that type."""
+    if tensor.dtype != dtype:
+        raise TypeError(f"{function}: {argument} must be {dtype}, got {tensor.dtype}")
 
 
-def as_number(function: str, argument: str, value: Any) -> float:
-    """The value as a float.
-
-    Raises:
-        TypeError: it is no real number.
-        ValueError: it is an integer beyond the range of floats.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{function}: {argument} must be a number, got {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(
-            f"{function}: {argument} must be in the range of floats, got an integer of "
-            f"{int(value).bit_length()} bits"
-        ) from None
+def check_floating(function: str, argument: str, tensor: Tensor) -> None:
+    """Raise TypeError unless the elements are of any floating-point type."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"{function}: {argument} must be floating point, got {tensor.dtype}")
 
 
-def as_count(function: str, argument: str, value: Any, most: int) -> int:
-    """The value as an integer from 0 to ``most``.
+def check_kernel_float(function: str, argument: str, tensor: Tensor) -> None:
+    """Raise TypeError unless the elements are of a type that all kernels take."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{function}: {argument} must be float32 or float64, got {tensor.dtype}")
+
+
+def check_shape(function: str, argument: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the tensor is of that shape."""
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{function}: {argument} must be {list(shape)}, got {list(tensor.shape)}")
+
+
+def check_one_device(function: str, **tensors: Tensor | None) -> torch.device:
+    """Raise unless all tensors are on one device, as the dispatcher looks at any of them.
 
     Raises:
-        TypeError: it is no integer.
-        ValueError: it is out of range.
+        ValueError: naming the first two tensors that differ.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{function}: {argument} must be an integer, got {kind_of(value)}")
-    if not 0 <= value <= most:
-        got = value if abs(int(value)) < 2**63 else f"an integer of {int(value).bit_length()} bits"
-        raise ValueError(f"{function}: {argument} must be in [0, {most}], got {got}")
-    return int(value)
+    given = {name: t for name, t in tensors.items() if t is not None}
+    (first, reference), *others = given.items()
+    for name, tensor in others:
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{function}: {name} must be on {reference.device} like {first}, "
+                f"got {tensor.device}"
+            )
+    return reference.device
 
 
-def as_margin(function: str, value: Any) -> float:
-    """A margin as a float.
+def check_dimensions(function: str, dimensions: int, **tensors: Tensor | None) -> None:
+    """Raise unless all tensors have so many dimensions.
 
     Raises:
-        TypeError: it is no real number.
-        ValueError: it is negative or not finite.
+        ValueError: naming the first that has not.
     """
-    margin = as_number(function, "margin", value)
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"{function}: margin must be finite and not negative, got {margin}")
-    return margin
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.ndim != dimensions:
+            raise ValueError(
+                f"{function}: {name} must have {dimensions} dimensions, got {list(tensor.shape)}"
+            )
 
 
-def as_share(function: str, argument: str, value: Any) -> float:
-    """A number in [0, 1] as a float."""
-    share = as_number(function, argument, value)
-    if not 0 <= share <= 1:
-        raise ValueError(f"{function}: {argument} must be in [0, 1], got {share}")
-    return share
+def check_enum(function: str, argument: str, value: int, count: int) -> None:
+    """Raise unless the number is one of a C++ enum of so many entries."""
+    if not 0 <= value < count:
+        raise ValueError(f"{function}: {argument} must be in [0, {count}), got {value}")
 
 
-def as_temperature(function: str, value: Any, argument: str = "temperature") -> float:
-    """A temperature as a float.
+def check_margins(function: str, **margins: float | None) -> None:
+    """Raise unless all margins are finite."""
+    for name, margin in margins.items():
+        if margin is not None and not -math.inf < margin < math.inf:
+            raise ValueError(f"{function}: {name} must be finite, got {margin}")
+
+
+def as_kernel_input(
+    function: str, argument: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
+) -> Tensor:
+    """The tensor with its elements side by side, ready for its address to be taken.
 
     Raises:
-        TypeError: it is no real number.
-        ValueError: it is not positive, infinite, or so small that a quotient overflows.
+        TypeError: if it has another dtype.
+        ValueError: if it has another shape.
     """
-    temperature = as_number(function, argument, value)
-    if not temperature > 0:
-        raise ValueError(f"{function}: {argument} must be positive, got {temperature}")
-    if not SMALLEST_TEMPERATURE <= temperature < math.inf:
-        raise ValueError(
-            f"{function}: {argument} must be finite and at least {SMALLEST_TEMPERATURE}, "
-            f"got {temperature}"
-        )
-    return temperature
+    check_dtype(function, argument, tensor, dtype)
+    check_shape(function, argument, tensor, shape)
+    return tensor.contiguous()
 
 
-def check_choice(function: str, argument: str, value: Any, choices: Any) -> None:
-    """Raise unless the value is one of a ``Literal``."""
-    known = choices.__args__  # typing.get_args: torch 2.6 cannot compile it
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{function}: {argument} must be one of {', '.join(known)}, got {value!r}")
+def check_feature_shape(function: str, argument: str, rows: Any, width: int | None = None) -> None:
+    """Raise unless it is a floating-point tensor [B, D] that has values; D is ``width``, if any."""
+    check_tensor(function, argument, rows)
+    if rows.ndim != 2 or width not in (None, rows.shape[1]):
+        wanted = "D" if width is None else width
+        raise ValueError(f"{function}: {argument} must be [B, {wanted}], got {list(rows.shape)}")
+    check_floating(function, argument, rows)
+    check_has_values(function, argument, rows)
+
+
+def check_features(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide, of one dtype and finite."""
+    check_feature_shapes(function, **features)
+    for argument, rows in features.items():
+        check_finite(function, argument, rows)
+
+
+def check_feature_shapes(function: str, **features: Tensor) -> None:
+    """Raise unless all are [B, D] on one device, equally wide and of one dtype."""
+    (first, reference), *_ = features.items()
+    for argument, rows in features.items():
+        check_feature_shape(function, argument, rows)
+        if rows.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
+                f"got {rows.shape[1]}"
+            )
+        if rows.dtype != reference.dtype:
+            raise TypeError(
+                f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
+            )
+        check_one_device(function, **{first: reference, argument: rows})
 
 
 def as_labels(
@@ -149,15 +175,34 @@ def as_labels(
     if not isinstance(labels, Tensor):
         given = _tensor_of(function, argument, labels).to(features.device)
     check_tensor(function, argument, given)
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise TypeError(f"{function}: {argument} must be integers, got {given.dtype}")
-    if given.shape != (count,):
-        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(given.shape)}")
-    check_device(function, argument, given, first, features)
-    if given.dtype == torch.int64:
-        return given
-    out = given.to(torch.int64)
-    if given.dtype == torch.uint64 and count and not unseen(out) and int(out.min()) < 0:
+    given = as_int64(function, argument, given)
+    check_shape(function, argument, given, (count,))
+    check_one_device(function, **{first: features, argument: given})
+    return given
+
+
+def check_labels_of_classes(function: str, argument: str, labels: Tensor, classes: int) -> None:
+    """Raise unless labels are in [0, classes); nothing is looked at where they are `unseen`."""
+    if unseen(labels) or labels.numel() == 0:
+        return
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{function}: {argument} must be in [0, {classes}), got {low if low < 0 else high}"
+        )
+
+
+def as_int64(function: str, argument: str, integers: Tensor) -> Tensor:
+    """Integers of any type as int64.
+
+    Raises:
+        TypeError: They are no integers.
+        ValueError: One is beyond the range of int64; on CUDA and in compiled code it wraps around.
+    """
+    if integers.is_floating_point() or integers.is_complex() or integers.dtype == torch.bool:
+        raise TypeError(f"{function}: {argument} must be integers, got {integers.dtype}")
+    out = integers.to(torch.int64)
+    if integers.dtype == torch.uint64 and out.numel() and not unseen(out) and int(out.min()) < 0:
         raise ValueError(f"{function}: {argument} must be below 2^63, got larger integers")
     return out
 

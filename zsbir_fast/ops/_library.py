@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -142,61 +141,3 @@ def address(tensor: Tensor | None) -> int:
 def current_stream(device: torch.device) -> int:
     """The caller's CUDA stream as the integer that the launchers take."""
     return int(torch.cuda.current_stream(device).cuda_stream)
-
-
-def as_kernel_input(
-    op: str, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
-) -> Tensor:
-    """The tensor with its elements side by side, ready for its address to be taken.
-
-    Raises:
-        TypeError: it has another dtype.
-        ValueError: it has another shape.
-    """
-    if tensor.dtype != dtype:
-        raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(tensor.shape)}")
-    return tensor.contiguous()
-
-
-def check_dimensions(op: str, dimensions: int, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors have this number of dimensions.
-
-    Raises:
-        ValueError: naming the first that has another number.
-    """
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.ndim != dimensions:
-            raise ValueError(
-                f"{op}: {name} must have {dimensions} dimensions, got {list(tensor.shape)}"
-            )
-
-
-def check_enum(op: str, name: str, value: int, count: int) -> None:
-    """Raise unless the number is one of a C++ enum of ``count`` entries."""
-    if not 0 <= value < count:
-        raise ValueError(f"{op}: {name} must be in [0, {count}), got {value}")
-
-
-def check_margins(op: str, **margins: float | None) -> None:
-    """Raise unless all margins are finite."""
-    for name, margin in margins.items():
-        if margin is not None and not -math.inf < margin < math.inf:
-            raise ValueError(f"{op}: {name} must be finite, got {margin}")
-
-
-def check_one_device(op: str, **tensors: Tensor | None) -> torch.device:
-    """Raise unless all tensors are on one device, as the dispatcher looks at any of them.
-
-    Raises:
-        ValueError: naming the first two tensors that differ.
-    """
-    given = {name: t for name, t in tensors.items() if t is not None}
-    (first, reference), *others = given.items()
-    for name, tensor in others:
-        if tensor.device != reference.device:
-            raise ValueError(
-                f"{op}: {name} must be on {reference.device} like {first}, got {tensor.device}"
-            )
-    return reference.device

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import check_choice
 from zsbir_fast._progress import with_progress
-from zsbir_fast.metrics.checks import check_choice, work_dtype
+from zsbir_fast.metrics.checks import work_dtype
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult

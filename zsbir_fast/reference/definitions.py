@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from zsbir_fast._arguments import check_choice
+
 ApKind = Literal["standard", "voc"]
 Normaliser = Literal["min_relevant_k", "prefix_positive", "all_relevant", "at_k"]
 PrecisionDenominator = Literal["k", "min_relevant_k"]
@@ -42,16 +44,10 @@ class Definition:
     ties: Ties = "expected"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("ap", self.ap, AP_KINDS),
-            ("normaliser", self.normaliser, NORMALISERS),
-            ("precision", self.precision, PRECISION_DENOMINATORS),
-            ("ties", self.ties, TIES),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"Definition: {name} must be one of {', '.join(known)}, got {value!r}"
-                )
+        check_choice("Definition", "ap", self.ap, AP_KINDS)
+        check_choice("Definition", "normaliser", self.normaliser, NORMALISERS)
+        check_choice("Definition", "precision", self.precision, PRECISION_DENOMINATORS)
+        check_choice("Definition", "ties", self.ties, TIES)
         if self.ties == "expected" and (self.ap == "voc" or self.normaliser == "prefix_positive"):
             what = "ap='voc'" if self.ap == "voc" else "normaliser='prefix_positive'"
             raise ValueError(

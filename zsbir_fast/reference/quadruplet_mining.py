@@ -110,7 +110,7 @@ def mine_quadruplets(
     sketch_reference_labels: Tensor | None = None,
     positive_photos: int | None = None,
 ) -> Quadruplets:
-    """Mine as :func:`zsbir_fast.ops.mine_quadruplets` describes."""
+    """Mine as :func:`zsbir_fast.mine_quadruplets` describes."""
     references = sketches if sketch_references is None else sketch_references
     labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
     dtype = torch.promote_types(sketches.dtype, torch.float32)

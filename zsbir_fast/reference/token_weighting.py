@@ -52,7 +52,7 @@ def token_weighting(
     temperature: float = 1.0,
     beta: Beta = "uniform",
 ) -> TokenWeighting:
-    """Equations (1) to (3); shapes and meaning as in :func:`zsbir_fast.ops.token_weighting`."""
+    """Equations (1) to (3); shapes and meaning as in :func:`zsbir_fast.token_weighting`."""
     weights = word_weights(text, text_mask, text_global, beta)
     sketch_attention = attention(text, text_mask, sketch_keys, labels, temperature)
     photo_attention = attention(text, text_mask, photo_keys, labels, temperature)
@@ -144,7 +144,7 @@ def alignment_weights(
     temperature: float = 0.5,
     form: WeightForm = "softmax",
 ) -> Tensor:
-    """Equations (6) and (7); meaning as in :func:`zsbir_fast.ops.alignment_weights`."""
+    """Equations (6) and (7); meaning as in :func:`zsbir_fast.alignment_weights`."""
     quality = mix * local + (1 - mix) * global_
     if form == "raw":
         return quality

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_integer
 from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.data.names import by_plain_name, check_distinct, listing, plain_name, spoken_name
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
@@ -200,10 +200,7 @@ def _check_options(
     for what, given in (("source", source), ("weights", weights), ("prompt", prompt)):
         if not isinstance(given, str) and not (given is None and what == "weights"):
             raise TypeError(f"ClassText: {what} must be text, got {shown(given)}")
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral):
-        raise TypeError(f"ClassText: max_tokens must be a whole number, got {shown(max_tokens)}")
-    if max_tokens < 1:
-        raise ValueError(f"ClassText: max_tokens must be at least 1, got {shown(max_tokens)}")
+    as_integer("ClassText", "max_tokens", max_tokens, least=1)
     if descriptions is None:
         return
     if not isinstance(descriptions, Mapping):

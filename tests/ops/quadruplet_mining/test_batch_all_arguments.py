@@ -11,7 +11,7 @@ from zsbir_fast.ops.quadruplet_mining import batch_all_quadruplet_loss, batch_al
 
 NAN = torch.full((6, 4), float("nan"))
 ERRORS = [
-    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got (6,)"),
+    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got [6]"),
     ({"sketches": torch.zeros(6, 4).long()}, TypeError, "sketches must be floating point, got"),
     ({"photos": torch.zeros(8, 3)}, ValueError, "photos must be 4 wide like sketches, got 3"),
     (
@@ -22,7 +22,7 @@ ERRORS = [
     (
         {"photos": torch.zeros(8, 4, device="meta")},
         ValueError,
-        "photos must be on cpu like sketches, got meta",
+        "photos must hold values, got a tensor on device meta",
     ),
     ({"sketches": NAN}, ValueError, "sketches must be finite, got nan in row 0"),
     (
@@ -30,7 +30,7 @@ ERRORS = [
         TypeError,
         "sketch_labels must be integers, got torch.float",
     ),
-    ({"photo_labels": torch.arange(6)}, ValueError, "photo_labels must be [8], got (6,)"),
+    ({"photo_labels": torch.arange(6)}, ValueError, "photo_labels must be [8], got [6]"),
     (
         {"photo_labels": torch.zeros(8, dtype=torch.int64, device="meta")},
         ValueError,
@@ -98,7 +98,7 @@ TRIPLET_ERRORS = [
     (
         {"references": torch.zeros(8, 4), "reference_labels": torch.arange(7)},
         ValueError,
-        "reference_labels must be [8], got (7,)",
+        "reference_labels must be [8], got [7]",
     ),
     ({"labels": torch.arange(6).bool()}, TypeError, "labels must be integers, got torch.bool"),
     (

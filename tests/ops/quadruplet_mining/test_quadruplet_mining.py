@@ -119,12 +119,12 @@ def test_an_anchor_weight_scales_its_gradient():
 
 
 MINING_ERRORS = [
-    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got (6,)"),
+    ({"sketches": torch.zeros(6)}, ValueError, "sketches must be [B, D], got [6]"),
     ({"photos": torch.zeros(8, 3)}, ValueError, "photos must be 4 wide like sketches, got 3"),
     (
         {"photos": torch.zeros(8, 4, device="meta")},
         ValueError,
-        "photos must be on cpu like sketches, got meta",
+        "photos must hold values, got a tensor on device meta",
     ),
     (
         {"photos": torch.tensor([[0.0] * 4] * 2 + [[float("nan")] * 4] * 6)},
@@ -154,7 +154,7 @@ MINING_ERRORS = [
     (
         {"sketch_references": torch.zeros(3, 4), "sketch_reference_labels": torch.arange(4)},
         ValueError,
-        "sketch_reference_labels must be [3], got (4,)",
+        "sketch_reference_labels must be [3], got [4]",
     ),
     (
         {"sketch_references": torch.zeros(3, 5), "sketch_reference_labels": torch.arange(3)},
@@ -177,10 +177,10 @@ MINING_ERRORS = [
         ValueError,
         "positive_photos must be in [0, 8], got an integer of 1329 bits",
     ),
-    ({"positive_photos": 2.5}, TypeError, "positive_photos must be an integer, got float"),
-    ({"positive_photos": True}, TypeError, "positive_photos must be an integer, got bool"),
-    ({"positive_photos": "x"}, TypeError, "positive_photos must be an integer, got str"),
-    ({"positive_photos": {}}, TypeError, "positive_photos must be an integer, got dict"),
+    ({"positive_photos": 2.5}, TypeError, "positive_photos must be an integer, got 2.5"),
+    ({"positive_photos": True}, TypeError, "positive_photos must be an integer, got True"),
+    ({"positive_photos": "x"}, TypeError, "positive_photos must be an integer, got 'x'"),
+    ({"positive_photos": {}}, TypeError, "positive_photos must be an integer, got {}"),
     (
         {"margin": 10**400},
         ValueError,
@@ -191,7 +191,7 @@ MINING_ERRORS = [
     (
         {"positive": "paired", "paired": torch.zeros(6)},
         TypeError,
-        "paired must be int64, got torch.float32",
+        "paired must be torch.int64, got torch.float32",
     ),
     (
         {"positive": "paired", "paired": torch.full((6,), -2)},
@@ -211,7 +211,7 @@ MINING_ERRORS = [
     (
         {"photo_labels": torch.zeros(6, dtype=torch.int64)},
         ValueError,
-        "photo_labels must be [8], got (6,)",
+        "photo_labels must be [8], got [6]",
     ),
     (
         {"positive": "random"},
@@ -242,7 +242,7 @@ MINING_ERRORS = [
     (
         {"positive": "paired", "paired": torch.zeros(5, dtype=torch.int64)},
         ValueError,
-        "paired must be [6], got (5,)",
+        "paired must be [6], got [5]",
     ),
     (
         {"positive": "paired", "paired": torch.full((6,), 8)},
@@ -252,7 +252,7 @@ MINING_ERRORS = [
     (
         {"negative": "distance_weighted", "uniforms": torch.zeros(5)},
         ValueError,
-        "uniforms must be [6] for negative='distance_weighted', got (5,)",
+        "uniforms must be [6] for negative='distance_weighted', got [5]",
     ),
 ]
 
@@ -275,7 +275,7 @@ LOSS_ERRORS = [
         ValueError,
         "sketch_references must be 4 wide like sketches, got 5",
     ),
-    ({"weights": torch.zeros(5)}, ValueError, "weights must be [6], got (5,)"),
+    ({"weights": torch.zeros(5)}, ValueError, "weights must be [6], got [5]"),
     (
         {"weights": torch.tensor([1.0, 1.0, float("nan"), 1.0, 1.0, 1.0])},
         ValueError,
@@ -327,7 +327,7 @@ LOSS_ERRORS = [
     (
         {"quadruplets": Quadruplets(*[torch.zeros(5, dtype=torch.int64)] * 3, torch.ones(5) > 0)},
         ValueError,
-        "quadruplets.positive must be [6], got (5,)",
+        "quadruplets.positive must be [6], got [5]",
     ),
 ]
 
@@ -390,12 +390,12 @@ def test_a_valid_quadruplet_names_rows_that_exist(field, value, impl):
 def test_quadruplets_have_the_dtypes_of_indices_and_flags():
     sketches, photos, mined = features()
     for change, message in (
-        ({"positive": mined.positive.int()}, "positive must be int64, got torch.int32"),
-        ({"valid": mined.valid.long()}, "valid must be bool, got torch.int64"),
+        ({"positive": mined.positive.int()}, "positive must be torch.int64, got torch.int32"),
+        ({"valid": mined.valid.long()}, "valid must be torch.bool, got torch.int64"),
     ):
         with pytest.raises(TypeError, match=f"quadruplet_loss: quadruplets.{message}"):
             quadruplet_loss(sketches, photos, mined._replace(**change))
-    with pytest.raises(ValueError, match=re.escape("quadruplets.valid must be [6], got (5,)")):
+    with pytest.raises(ValueError, match=re.escape("quadruplets.valid must be [6], got [5]")):
         quadruplet_loss(sketches, photos, mined._replace(valid=mined.valid[:5]))
     elsewhere = mined._replace(valid=mined.valid.to("meta"))
     with pytest.raises(ValueError, match=r"quadruplets\.valid must be on cpu like sketches, got"):

@@ -98,12 +98,12 @@ def test_all_pairs_take_tensors_of_inference_mode(impl):
 
 
 ERRORS = [
-    ({"text": torch.zeros(3, 6)}, ValueError, "text must be [C, L, D], got (3, 6)"),
+    ({"text": torch.zeros(3, 6)}, ValueError, "text must be [C, L, D], got [3, 6]"),
     ({"text_mask": torch.ones(3, 4)}, TypeError, "text_mask must be bool, got torch.float32"),
     (
         {"text_mask": torch.ones(3, 5, dtype=torch.bool)},
         ValueError,
-        "text_mask must be (3, 4) like text, got (3, 5)",
+        "text_mask must be [3, 4] like text, got [3, 5]",
     ),
     (
         {"labels": torch.zeros(5)},
@@ -113,22 +113,22 @@ ERRORS = [
     (
         {"labels": torch.zeros(5, 1, dtype=torch.int64)},
         ValueError,
-        "labels must be [5], got (5, 1)",
+        "labels must be [5], got [5, 1]",
     ),
     (
         {"sketch_keys": torch.zeros(5, 7, 5)},
         ValueError,
-        "sketch_keys must be [5, N, 6] with N >= 1, got (5, 7, 5)",
+        "sketch_keys must be [5, N, 6] with N >= 1, got [5, 7, 5]",
     ),
     (
         {"photo_keys": torch.zeros(5, 0, 6)},
         ValueError,
-        "photo_keys must be [5, N, 6] with N >= 1, got (5, 0, 6)",
+        "photo_keys must be [5, N, 6] with N >= 1, got [5, 0, 6]",
     ),
     (
         {"photo_values": torch.zeros(5, 4, 8)},
         ValueError,
-        "photo_values must be [5, 3, V], got (5, 4, 8)",
+        "photo_values must be [5, 3, V], got [5, 4, 8]",
     ),
     (
         {"photo_values": torch.zeros(5, 3, 9)},
@@ -163,12 +163,12 @@ def test_wrong_arguments_are_named(change, error, message):
 @pytest.mark.parametrize(
     ("sketch", "photo", "message"),
     [
-        ((2, 3), (2, 4, 3), "sketch_tokens must be [B, N, D] with N >= 1, got (2, 3)"),
-        ((2, 4, 3), (2, 0, 3), "photo_tokens must be [B, N, D] with N >= 1, got (2, 0, 3)"),
+        ((2, 3), (2, 4, 3), "sketch_tokens must be [B, N, D] with N >= 1, got [2, 3]"),
+        ((2, 4, 3), (2, 0, 3), "photo_tokens must be [B, N, D] with N >= 1, got [2, 0, 3]"),
         (
             (2, 4, 3),
             (2, 4, 5),
-            "photo_tokens must agree with sketch_tokens in B and D, got (2, 4, 3) and (2, 4, 5)",
+            "photo_tokens must agree with sketch_tokens in B and D, got [2, 4, 3] and [2, 4, 5]",
         ),
     ],
 )
@@ -194,8 +194,8 @@ def test_alignment_weights_have_mean_one_and_follow_the_quality(form):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"local": torch.zeros(3, 1)}, "local and global_ must both be [B], got (3, 1) and (3,)"),
-        ({"local": torch.zeros(2)}, "local and global_ must both be [B], got (2,) and (3,)"),
+        ({"local": torch.zeros(3, 1)}, "local and global_ must both be [B], got [3, 1] and [3]"),
+        ({"local": torch.zeros(2)}, "local and global_ must both be [B], got [2] and [3]"),
         ({"mix": 1.5}, "mix must be in [0, 1], got 1.5"),
         ({"temperature": -1.0}, "temperature must be positive, got -1.0"),
         ({"form": "max"}, "form must be one of softmax, mean, sigmoid, raw, got 'max'"),

@@ -169,7 +169,7 @@ def test_attention_maps_are_differentiable():
 @pytest.mark.parametrize("photos", [0, 1, 4, 7])
 @pytest.mark.parametrize("chunk", [1, 10**6])
 def test_all_pairs_equal_the_pairs_one_by_one(monkeypatch, photos, chunk):
-    monkeypatch.setattr("zsbir_fast.ops.token_weighting.functions._CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("zsbir_fast.ops.token_weighting.pairs._CHUNK_ELEMENTS", chunk)
     case = arguments(photos=photos)
     fused, wanted = results(case, all_pairs=True), results(case, all_pairs=True, impl="reference")
     assert fused[0].shape == (5, photos)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zsbir_fast._arguments import check_choice
+
 _ROOT = Path(__file__).parent
 NAMES = ("qd_caltech", "weights", "class_vectors", "descriptions", "splits")
 
@@ -21,8 +23,7 @@ def path(name: str) -> Path:
         ValueError: an unknown name.
         FileNotFoundError: the installed package lacks the folder.
     """
-    if name not in NAMES:
-        raise ValueError(f"bundled.path: name must be one of {', '.join(NAMES)}, got {name!r}")
+    check_choice("bundled.path", "name", name, NAMES)
     folder = _ROOT / name
     if not folder.is_dir():
         raise FileNotFoundError(

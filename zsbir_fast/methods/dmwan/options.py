@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zsbir_fast.ops._checks import check_choice
+from zsbir_fast._arguments import check_choice
 from zsbir_fast.reference.quadruplet_mining import (
     Distance,
     Negative,

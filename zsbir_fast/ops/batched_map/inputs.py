@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import address, as_kernel_input, check_one_device
+from zsbir_fast.ops._checks import as_kernel_input, check_kernel_float, check_one_device
+from zsbir_fast.ops._library import address
 from zsbir_fast.reference.definitions import AP_KINDS, NORMALISERS, PRECISION_DENOMINATORS, TIES
 
 _INDEX_LIMIT = 2**31 - 1  # gallery positions are int32
@@ -53,7 +54,7 @@ class GalleryClasses:
 
 def check_scores(op: str, scores: Tensor, query_class: Tensor, gallery: GalleryClasses) -> None:
     """Raise unless scores, queries and gallery fit each other."""
-    check_float(op, "scores", scores)
+    check_kernel_float(op, "scores", scores)
     expected = (len(query_class), len(gallery.of_column))
     if tuple(scores.shape) != expected:
         raise ValueError(
@@ -66,12 +67,6 @@ def check_scores(op: str, scores: Tensor, query_class: Tensor, gallery: GalleryC
         gallery_class=gallery.of_column,
         gallery_index=gallery.index,
     )
-
-
-def check_float(op: str, name: str, tensor: Tensor) -> None:
-    """Raise unless the tensor is of a type that the kernels compare."""
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{op}: {name} must be float32 or float64, got {tensor.dtype}")
 
 
 def check_ks(op: str, ks: Sequence[int]) -> None:
@@ -96,7 +91,7 @@ class ScoresInput:
         gallery_index: Tensor | None,
         larger_is_closer: bool,
     ) -> None:
-        check_float(op, "scores", scores)
+        check_kernel_float(op, "scores", scores)
         if scores.dim() != 2:
             raise ValueError(f"{op}: scores must be [Q, G], got shape {list(scores.shape)}")
         queries, columns = scores.shape
@@ -129,7 +124,7 @@ class RelevantInput:
     """The relevant items likewise; ``index`` is None where only metrics are asked."""
 
     def __init__(self, op: str, offsets: Tensor, key: Tensor, index: Tensor | None) -> None:
-        check_float(op, "key", key)
+        check_kernel_float(op, "key", key)
         if offsets.dim() != 1 or len(offsets) == 0:
             raise ValueError(f"{op}: offsets must be [Q + 1], got {list(offsets.shape)}")
         self.offsets = as_kernel_input(op, "offsets", offsets, torch.int64, tuple(offsets.shape))

@@ -10,11 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_margin, check_choice
 from zsbir_fast._types import Integers
-from zsbir_fast.ops._checks import Impl, as_labels, as_margin, check_choice, unseen
+from zsbir_fast.ops._checks import (
+    Impl,
+    as_labels,
+    check_features,
+    unseen,
+)
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops.quadruplet_mining.hinge_rows import HingeSums, hinge_rows, union_counts
-from zsbir_fast.ops.quadruplet_mining.inputs import check_features, five_numbers
+from zsbir_fast.ops.quadruplet_mining.inputs import five_numbers
 from zsbir_fast.ops.quadruplet_mining.pair_distances import (
     half_as_float,
     kernel_rows,

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zsbir_fast._types import Integers
-from zsbir_fast.ops._checks import (
-    Impl,
-    as_count,
-    as_labels,
+from zsbir_fast._arguments import (
+    as_integer,
     as_margin,
     as_share,
     check_choice,
-    check_device,
+)
+from zsbir_fast._types import Integers
+from zsbir_fast.ops._checks import (
+    Impl,
+    as_labels,
+    check_features,
+    check_one_device,
     kind_of,
     nan_unless_finite,
     unseen,
@@ -23,7 +26,6 @@ from zsbir_fast.ops._checks import (
 from zsbir_fast.ops._library import refuse_transforms
 from zsbir_fast.ops.quadruplet_mining.inputs import (
     check_beside,
-    check_features,
     check_paired,
     check_uniforms,
     check_weights,
@@ -148,7 +150,9 @@ def mine_quadruplets(
             f"{name}: sketch_references must be given with sketch_reference_labels, got None"
         )
     if positive_photos is not None:
-        positive_photos = as_count(name, "positive_photos", positive_photos, len(photos))
+        positive_photos = as_integer(
+            name, "positive_photos", positive_photos, least=0, most=len(photos)
+        )
     sketch_labels = as_labels(
         name, "sketch_labels", sketch_labels, len(sketches), "sketches", sketches
     )
@@ -272,7 +276,7 @@ def quadruplet_loss(
         check_beside(name, f"quadruplets.{field}", rows, "sketches", sketches, dtype)
     if weights is not None:
         check_weights(name, weights, len(sketches))
-        check_device(name, "weights", weights, "sketches", sketches)
+        check_one_device(name, sketches=sketches, weights=weights)
     check_choice(name, "preset", preset, Preset)
     check_choice(name, "distance", distance, Distance)
     check_choice(name, "reduction", reduction, Reduction)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import (
-    LIB,
-    address,
+from zsbir_fast.ops._checks import (
     as_kernel_input,
     check_dimensions,
     check_margins,
     check_one_device,
+)
+from zsbir_fast.ops._library import (
+    LIB,
+    address,
     current_stream,
     register,
 )

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_number
 from zsbir_fast.ops._checks import (
-    as_number,
-    check_device,
+    check_dtype,
     check_finite,
-    check_has_values,
+    check_floating,
+    check_one_device,
+    check_shape,
     check_tensor,
     unseen,
 )
@@ -45,50 +47,13 @@ def five_numbers(
     return five
 
 
-def check_feature_shape(function: str, argument: str, rows: Any) -> None:
-    """Raise unless it is a floating-point tensor [B, D] that has values."""
-    check_tensor(function, argument, rows)
-    if rows.ndim != 2:
-        raise ValueError(f"{function}: {argument} must be [B, D], got {tuple(rows.shape)}")
-    if not rows.is_floating_point():
-        raise TypeError(f"{function}: {argument} must be floating point, got {rows.dtype}")
-
-
-def check_features(function: str, **features: Tensor) -> None:
-    """Raise unless all are [B, D] on one device, equally wide, of one dtype and finite."""
-    check_feature_shapes(function, **features)
-    for argument, rows in features.items():
-        check_finite(function, argument, rows)
-
-
-def check_feature_shapes(function: str, **features: Tensor) -> None:
-    """Raise unless all are [B, D] on one device, equally wide and of one dtype."""
-    (first, reference), *_ = features.items()
-    for argument, rows in features.items():
-        check_feature_shape(function, argument, rows)
-        check_has_values(function, first, reference)
-        if rows.shape[1] != reference.shape[1]:
-            raise ValueError(
-                f"{function}: {argument} must be {reference.shape[1]} wide like {first}, "
-                f"got {rows.shape[1]}"
-            )
-        if rows.dtype != reference.dtype:
-            raise TypeError(
-                f"{function}: {argument} must be {reference.dtype} like {first}, got {rows.dtype}"
-            )
-        check_device(function, argument, rows, first, reference)
-
-
 def check_rows(
     function: str, argument: str, rows: Any, count: int, dtype: torch.dtype = torch.int64
 ) -> None:
     """Raise unless it is a tensor [count] of a dtype."""
     check_tensor(function, argument, rows)
-    if rows.dtype != dtype:
-        wanted = str(dtype).removeprefix("torch.")
-        raise TypeError(f"{function}: {argument} must be {wanted}, got {rows.dtype}")
-    if rows.shape != (count,):
-        raise ValueError(f"{function}: {argument} must be [{count}], got {tuple(rows.shape)}")
+    check_dtype(function, argument, rows, dtype)
+    check_shape(function, argument, rows, (count,))
 
 
 def check_beside(
@@ -101,16 +66,14 @@ def check_beside(
 ) -> None:
     """Raise unless every row of ``features``, called ``first``, has one entry on its device."""
     check_rows(function, argument, rows, len(features), dtype)
-    check_device(function, argument, rows, first, features)
+    check_one_device(function, **{first: features, argument: rows})
 
 
 def check_weights(function: str, weights: Any, count: int) -> None:
     """Raise unless they are finite floating-point factors [count]."""
     check_tensor(function, "weights", weights)
-    if not weights.is_floating_point():
-        raise TypeError(f"{function}: weights must be floating point, got {weights.dtype}")
-    if weights.shape != (count,):
-        raise ValueError(f"{function}: weights must be [{count}], got {tuple(weights.shape)}")
+    check_floating(function, "weights", weights)
+    check_shape(function, "weights", weights, (count,))
     check_finite(function, "weights", weights)
 
 
@@ -121,15 +84,14 @@ def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -
     negative ones as 0.
     """
     if uniforms is None or (isinstance(uniforms, Tensor) and uniforms.shape != (len(features),)):
-        got = None if uniforms is None else tuple(uniforms.shape)
+        got = None if uniforms is None else list(uniforms.shape)
         raise ValueError(
             f"{function}: uniforms must be [{len(features)}] for negative='distance_weighted', "
             f"got {got}"
         )
     check_tensor(function, "uniforms", uniforms)
-    if not uniforms.is_floating_point():
-        raise TypeError(f"{function}: uniforms must be floating point, got {uniforms.dtype}")
-    check_device(function, "uniforms", uniforms, first, features)
+    check_floating(function, "uniforms", uniforms)
+    check_one_device(function, **{first: features, "uniforms": uniforms})
     if unseen(uniforms):
         return
     outside = (~((uniforms >= 0) & (uniforms < 1))).nonzero()

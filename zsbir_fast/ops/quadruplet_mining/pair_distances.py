@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import (
-    LIB,
+from zsbir_fast.ops._checks import (
     as_kernel_input,
     check_dimensions,
+    check_dtype,
     check_enum,
+    check_kernel_float,
     check_one_device,
+    check_shape,
+)
+from zsbir_fast.ops._library import (
+    LIB,
     current_stream,
     refuse_second_derivatives,
     register,
@@ -71,8 +76,7 @@ def check_kernel_rows(op: str, **rows: Tensor) -> list[Tensor]:
     """
     check_one_device(op, **rows)
     (name, first), *_ = rows.items()
-    if first.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{op}: {name} must be float32 or float64, got {first.dtype}")
+    check_kernel_float(op, name, first)
     if first.ndim != 2:
         raise ValueError(f"{op}: {name} must be a matrix, got {list(first.shape)}")
     width = first.shape[1]
@@ -158,10 +162,8 @@ def _check_backward(
     check_dimensions(op, 2, grad=grad, distances=distances)
     shape = (len(rows), len(columns))
     for name, matrix in (("grad", grad), ("distances", distances)):
-        if matrix.dtype != a.dtype:
-            raise TypeError(f"{op}: {name} must be {a.dtype}, got {matrix.dtype}")
-        if tuple(matrix.shape) != shape:
-            raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(matrix.shape)}")
+        check_dtype(op, name, matrix, a.dtype)
+        check_shape(op, name, matrix, shape)
 
 
 def _weights_of(

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
+from zsbir_fast.ops._checks import as_kernel_input, check_margins, check_one_device
 from zsbir_fast.ops._library import (
     LIB,
     address,
-    as_kernel_input,
-    check_margins,
-    check_one_device,
     current_stream,
     register,
 )

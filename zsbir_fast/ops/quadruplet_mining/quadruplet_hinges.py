@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
+from zsbir_fast.ops._checks import as_kernel_input, check_one_device
 from zsbir_fast.ops._library import (
     LIB,
-    as_kernel_input,
-    check_one_device,
     current_stream,
     notice_fallback,
     refuse_second_derivatives,

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
+from zsbir_fast.ops._checks import as_kernel_input, check_kernel_float, check_one_device
 from zsbir_fast.ops._library import (
     LIB,
     address,
-    as_kernel_input,
-    check_one_device,
     current_stream,
     register,
 )
@@ -141,8 +140,7 @@ LIB.define("row_squares(Tensor rows) -> Tensor")
 
 def _matrix(op: str, name: str, rows: Tensor) -> Tensor:
     """The matrix with its columns side by side."""
-    if rows.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{op}: {name} must be float32 or float64, got {rows.dtype}")
+    check_kernel_float(op, name, rows)
     if rows.dim() != 2:
         raise ValueError(f"{op}: {name} must be [n, D], got shape {list(rows.shape)}")
     return rows if rows.stride(1) == 1 and rows.stride(0) >= rows.shape[1] else rows.contiguous()

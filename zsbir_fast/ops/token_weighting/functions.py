@@ -6,33 +6,29 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from zsbir_fast._arguments import as_share, as_temperature, check_choice
 from zsbir_fast._types import Integers
 from zsbir_fast.ops._checks import (
     Impl,
-    as_share,
-    as_temperature,
-    check_choice,
     check_finite,
+    check_floating,
     check_has_values,
+    check_one_device,
     check_tensor,
 )
 from zsbir_fast.ops._library import refuse_transforms
-from zsbir_fast.ops.token_weighting import operators as native
 from zsbir_fast.ops.token_weighting import pairwise_operators  # noqa: F401  # registers them
 from zsbir_fast.ops.token_weighting.inputs import (
     check_pairwise,
     check_text_global,
     check_token_weighting,
 )
+from zsbir_fast.ops.token_weighting.pairs import score_all_pairs, score_pairs
 from zsbir_fast.reference import token_weighting as reference
 from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
 
 __all__ = ["TokenWeighting", "alignment_weights", "pairwise_token_score", "token_weighting"]
-
-# All pairs: elements of the pooled photo rows that are in memory at a time (64 MiB as float32).
-_CHUNK_ELEMENTS = 2**24
 
 
 @overload
@@ -173,7 +169,7 @@ def token_weighting(
         else:
             refuse_transforms("token_weighting", text, *sketch, *photo)
             weights = reference.word_weights(text, text_mask, text_global, beta)
-            fused = _all_pairs if all_pairs else _pairs
+            fused = score_all_pairs if all_pairs else score_pairs
             result = fused(text, text_mask, weights, sketch, photo, labels, temperature, keep)
         if isinstance(result, Tensor):
             return result
@@ -277,17 +273,13 @@ def alignment_weights(
     for argument, scores in (("local", local), ("global_", global_)):
         check_tensor(name, argument, scores)
         check_has_values(name, argument, scores)
-        if not scores.is_floating_point():
-            raise TypeError(f"{name}: {argument} must be floating point, got {scores.dtype}")
+        check_floating(name, argument, scores)
     if local.ndim != 1 or local.shape != global_.shape:
         raise ValueError(
             "alignment_weights: local and global_ must both be [B], got "
-            f"{tuple(local.shape)} and {tuple(global_.shape)}"
+            f"{list(local.shape)} and {list(global_.shape)}"
         )
-    if local.device != global_.device:
-        raise ValueError(
-            f"{name}: global_ must be on {local.device} like local, got {global_.device}"
-        )
+    check_one_device(name, local=local, global_=global_)
     check_finite(name, "local", local)
     check_finite(name, "global_", global_)
     mix = as_share(name, "mix", mix)
@@ -328,85 +320,3 @@ def _reference(
         text, text_mask, sketch_keys, sketch_values, photo_keys, photo_values, labels, **options
     )
     return result
-
-
-def _pairs(
-    text: Tensor,
-    text_mask: Tensor,
-    weights: Tensor,
-    sketch: tuple[Tensor, Tensor],
-    photo: tuple[Tensor, Tensor],
-    labels: Tensor,
-    temperature: float,
-    keep: bool,
-) -> Tensor | TokenWeighting:
-    wanted = native.KEEP_ALL if keep else native.KEEP_SCORES
-    if not keep and _needs_gradient(text, weights, *sketch, *photo):
-        wanted = native.KEEP_VALID
-    scores, sketch_pooled, photo_pooled, _ = torch.ops.zsbir.token_weighting(
-        text, text_mask, weights, *sketch, *photo, labels, temperature, wanted
-    )
-    return TokenWeighting(scores, sketch_pooled, photo_pooled, None, None)
-
-
-def _needs_gradient(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
-def _all_pairs(
-    text: Tensor,
-    text_mask: Tensor,
-    weights: Tensor,
-    sketch: tuple[Tensor, Tensor],
-    photo: tuple[Tensor, Tensor],
-    labels: Tensor,
-    temperature: float,
-    keep: bool,
-) -> Tensor | TokenWeighting:
-    """Sketches in chunks, those of one class together: their texts are one long text to a photo."""
-    del keep
-    rows = _pool(text, text_mask, *sketch, labels, temperature)
-    rows = (reference.unit_rows(rows) * weights[labels][:, :, None]).flatten(1)
-    order = labels.argsort(stable=True)
-
-    def scores(rows: Tensor, labels: Tensor, text: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        classes, which = labels, None
-        if not torch.compiler.is_compiling() and labels.device.type == "cpu":
-            classes, which = labels.unique_consecutive(return_inverse=True)
-        words, one_text = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
-        mask = text_mask[classes].flatten()[None]
-        found = reference.unit_rows(_pool(words, mask, keys, values, one_text, temperature))
-        found = found.view(len(keys), len(classes), rows.shape[1]).transpose(0, 1)
-        if which is not None:
-            found = found[which]
-        return (found @ rows[:, :, None])[:, :, 0]
-
-    if len(order) == 0:  # part of the graph nevertheless
-        nothing = sum(x[:0].sum() for x in (text, *photo))
-        return rows.new_zeros(0, len(photo[0])) + rows.sum() + nothing
-    size = max(1, _CHUNK_ELEMENTS // max(1, len(photo[0]) * rows.shape[1]))
-    parts = [
-        # The backward pass, if there is one, pools the rows again.
-        checkpoint(scores, *given, use_reentrant=False, preserve_rng_state=False)
-        if _needs_gradient(*given[:1], *given[2:])
-        else scores(*given)
-        for chunk in order.split(size)
-        for given in [(rows[chunk], labels[chunk], text, *photo)]
-    ]
-    return torch.cat(parts)[order.argsort()]
-
-
-def _pool(
-    text: Tensor,
-    text_mask: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    labels: Tensor,
-    temperature: float,
-) -> Tensor:
-    """Pooled rows of one side, [B, L, V]; zero where the token is padding."""
-    pooled: Tensor
-    _, pooled, *_ = torch.ops.zsbir.token_weighting(
-        text, text_mask, None, keys, values, None, None, labels, temperature, native.KEEP_ALL
-    )
-    return pooled

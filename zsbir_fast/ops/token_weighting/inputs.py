@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zsbir_fast._arguments import as_temperature
 from zsbir_fast.ops._checks import (
     as_labels,
-    as_temperature,
+    check_dimensions,
+    check_dtype,
+    check_floating,
     check_has_values,
+    check_labels_of_classes,
+    check_one_device,
+    check_shape,
     check_tensor,
-    unseen,
 )
-from zsbir_fast.ops._library import check_dimensions, check_one_device
 from zsbir_fast.reference.token_weighting import accumulation_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -75,7 +79,8 @@ def check_token_weighting(
         )
     check_one_device(name, **tensors)
     check_dtypes(name, {k: v for k, v in tensors.items() if k != "text_mask"})
-    _check_label_values(checked, text.shape[0])
+    # Where they are unseen, the kernels treat a label out of range as a class without words.
+    check_labels_of_classes(name, "labels", checked, text.shape[0])
     return checked
 
 
@@ -129,10 +134,8 @@ def check_pairwise_saved(
     }
     for name, tensor in saved.items():
         dtype = torch.int32 if name == "best" else accumulation_dtype(sketch_tokens.dtype)
-        if tensor.dtype != dtype:
-            raise TypeError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
-        if tuple(tensor.shape) != wanted[name]:
-            raise ValueError(f"{op}: {name} must be {list(wanted[name])}, got {list(tensor.shape)}")
+        check_dtype(op, name, tensor, dtype)
+        check_shape(op, name, tensor, wanted[name])
 
 
 def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
@@ -141,16 +144,13 @@ def check_text_global(text: Tensor, text_global: Tensor | None) -> Tensor:
     if text_global is not None:
         check_tensor("token_weighting", "text_global", text_global)
     if text_global is None or text_global.shape != shape:
-        got = None if text_global is None else tuple(text_global.shape)
+        got = None if text_global is None else list(text_global.shape)
         raise ValueError(
             f"token_weighting: text_global must be {list(shape)} for beta='text_attention', "
             f"got {got}"
         )
     check_one_device("token_weighting", text=text, text_global=text_global)
-    if not text_global.is_floating_point():
-        raise TypeError(
-            f"token_weighting: text_global must be floating point, got {text_global.dtype}"
-        )
+    check_floating("token_weighting", "text_global", text_global)
     return text_global
 
 
@@ -167,14 +167,14 @@ def check_pairwise(
         check_tensor(function, name, tokens)
         if tokens.ndim != 3 or tokens.shape[1] == 0:
             raise ValueError(
-                f"{function}: {name} must be [B, N, D] with N >= 1, got {tuple(tokens.shape)}"
+                f"{function}: {name} must be [B, N, D] with N >= 1, got {list(tokens.shape)}"
             )
     batches_differ = not all_pairs and sketch_tokens.shape[0] != photo_tokens.shape[0]
     if batches_differ or sketch_tokens.shape[2] != photo_tokens.shape[2]:
         raise ValueError(
             f"{function}: photo_tokens must agree with sketch_tokens in "
             f"{'D' if all_pairs else 'B and D'}, got "
-            f"{tuple(sketch_tokens.shape)} and {tuple(photo_tokens.shape)}"
+            f"{list(sketch_tokens.shape)} and {list(photo_tokens.shape)}"
         )
     check_one_device(function, **tensors)
     check_dtypes(function, tensors)
@@ -190,32 +190,21 @@ def check_dtypes(function: str, tensors: dict[str, Tensor]) -> None:
             raise TypeError(f"{function}: {name} must be {dtype} like {first}, got {tensor.dtype}")
 
 
-def _check_label_values(labels: Tensor, classes: int) -> None:
-    # Unseen: the kernels treat a label out of range as a class without words.
-    if unseen(labels) or labels.numel() == 0:
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"token_weighting: labels must be in [0, {classes}), got {low if low < 0 else high}"
-        )
-
-
 def _names(words: Any) -> str:
     return ", ".join(str(word).removeprefix("torch.") for word in words)
 
 
 def _check_text(text: Tensor, text_mask: Tensor) -> None:
     if text.ndim != 3:
-        raise ValueError(f"token_weighting: text must be [C, L, D], got {tuple(text.shape)}")
+        raise ValueError(f"token_weighting: text must be [C, L, D], got {list(text.shape)}")
     if text.shape[2] == 0:
-        raise ValueError(f"token_weighting: text must be at least 1 wide, got {tuple(text.shape)}")
+        raise ValueError(f"token_weighting: text must be at least 1 wide, got {list(text.shape)}")
     if text_mask.dtype != torch.bool:
         raise TypeError(f"token_weighting: text_mask must be bool, got {text_mask.dtype}")
     if text_mask.shape != text.shape[:2]:
         raise ValueError(
-            f"token_weighting: text_mask must be {tuple(text.shape[:2])} like text, "
-            f"got {tuple(text_mask.shape)}"
+            f"token_weighting: text_mask must be {list(text.shape[:2])} like text, "
+            f"got {list(text_mask.shape)}"
         )
 
 
@@ -223,10 +212,10 @@ def _check_patches(modality: str, keys: Tensor, values: Tensor, batch: int, widt
     if keys.ndim != 3 or keys.shape[0] != batch or keys.shape[1] == 0 or keys.shape[2] != width:
         raise ValueError(
             f"token_weighting: {modality}_keys must be [{batch}, N, {width}] with N >= 1, "
-            f"got {tuple(keys.shape)}"
+            f"got {list(keys.shape)}"
         )
     if values.ndim != 3 or values.shape[:2] != keys.shape[:2]:
         raise ValueError(
             f"token_weighting: {modality}_values must be [{batch}, {keys.shape[1]}, V], "
-            f"got {tuple(values.shape)}"
+            f"got {list(values.shape)}"
         )

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from zsbir_fast import _C
-from zsbir_fast.ops._library import LIB, address, refuse_second_derivatives, register
+from zsbir_fast.ops._library import (
+    LIB,
+    address,
+    refuse_second_derivatives,
+    register,
+)
 from zsbir_fast.ops.token_weighting.inputs import check_pairwise, check_pairwise_saved
 from zsbir_fast.ops.token_weighting.operators import call, dtype_name
 from zsbir_fast.reference import token_weighting_gradients as gradients
