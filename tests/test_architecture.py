@@ -40,7 +40,7 @@ ALLOWED = {
     "env_report": _KERNELS,
     "cli": _RUNS | {"cli"},
 }
-# A method is known by its contract alone: nobody but its own folder and the registry names it.
+# A method is known by its contract alone: only its own folder and the registry name it.
 METHODS = {"dmwan"}
 
 
@@ -82,6 +82,16 @@ def test_imports_run_one_way(path: Path) -> None:
         ):
             continue
         assert target in allowed, f"{path.name} ({layer}) must not import {name}"
+
+
+def test_the_table_of_the_layers_says_the_same() -> None:
+    page = (REPO / "docs" / "design.md").read_text(encoding="utf-8")
+    table = page.partition("| layer | stands on |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.M)
+    below = {layer: {layer, *re.findall(r"`(\w+)`", names)} for layer, names in rows}
+    for _ in below:  # a layer may import all that its layers stand on
+        below = {layer: set().union(*map(below.get, names)) for layer, names in below.items()}
+    assert below == {layer: {layer, *names} for layer, names in ALLOWED.items()}
 
 
 def test_nothing_above_the_contract_knows_a_method() -> None:

@@ -10,6 +10,7 @@ import io
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,13 @@ from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.runs import quickstart
-from zsbir_fast.runs.settings import write_settings
+from zsbir_fast.runs.settings import check_settings, write_settings
+from zsbir_fast.runs.train import TrainedRun
 
 REPO = Path(__file__).parents[2]
 TRAINING = REPO / "docs" / "training.md"
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+REAL = "adding_a_method.md"  # its commands run for real, see test_docs_method.py
+PAGES = [REPO / "README.md", *sorted(p for p in (REPO / "docs").glob("*.md") if p.name != REAL)]
 
 
 def _blocks(page, language):
@@ -124,6 +127,18 @@ def test_documented_config_is_one(tmp_path):
     assert settings.optim.lr_head == 1e-3
 
 
-def test_documented_imports_exist():
+def test_documented_python_runs(workplace, small, monkeypatch, capsys):
+    """Its settings are possible ones; a run that is over stands for the training."""
+
+    def train(settings):
+        check_settings(settings)
+        assert settings.flat()["model.loss.positive"] == "paired"
+        return TrainedRun(small[1][0], small[1][1], small[0], outcome, is_first=True)
+
+    outcome = SimpleNamespace(result="the result")
+    monkeypatch.setattr("zsbir_fast.runs.train.train", train)
     (code,) = _blocks(TRAINING, "python")
-    exec(compile(code, str(TRAINING), "exec"), {})
+    names = {}
+    exec(compile(code, str(TRAINING), "exec"), names)
+    assert capsys.readouterr().out == "the result\n"
+    assert names["nearest"].rows.shape == (20, 10)

@@ -15,7 +15,8 @@ from zsbir_fast.cli.app import main
 from zsbir_fast.methods import registry
 from zsbir_fast.methods.checkpoint_files import read_checkpoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "adding_a_method.md"
 MODULE = "teacher_student"
 
 
@@ -61,6 +62,14 @@ def install(folder):
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
 
 
+def documented_keys():
+    """Keys of metrics.json, as docs/training.md has them."""
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    table = page.partition("| key | what |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.M)
+    return {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+
+
 def test_commands(workplace, capsys):
     install(workplace)
     said = []
@@ -85,6 +94,7 @@ def test_commands(workplace, capsys):
     assert metrics["ranked_by"] == again["ranked_by"] == "relation"
     assert metrics["steps"] == 6
     assert metrics["trained"]["map"] == again["trained"]["map"]
+    assert documented_keys() > {*metrics, *again}
     assert "raw" not in metrics  # the teacher started from random numbers
     assert "by relation" in (run / "report.html").read_text(encoding="utf-8")
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
@@ -99,6 +109,9 @@ def test_python(workplace, capsys):
     code = blocks("python")[1]
     names = {}
     exec(compile(code, str(PAGE), "exec"), names)
+    metrics = json.loads((workplace / "runs" / "from_python" / "metrics.json").read_text())
+    elsewhere = {"definitions", "zero_shot", "seen_classes"}
+    assert documented_keys() == {*metrics, *elsewhere}
     assert list(names["run"].outcome.results) == ["chance", "raw", "centred", "trained"]
     assert capsys.readouterr().out.splitlines()[-1].startswith("teacher_student tensor([")
     assert names["gallery"].shape[1] == 16

@@ -59,7 +59,7 @@ class AfterSteps(Callback):
 
 
 class LogSteps(AfterSteps):
-    """Writes losses and learning rates to the loggers every ``log_every`` steps.
+    """Writes losses and their parts to the loggers every ``log_every`` steps.
 
     A line stands at the number of steps that were done before its losses were computed.
     """
