@@ -14,7 +14,7 @@ import torch
 import zsbir_fast as zf
 from zsbir_fast import _arguments
 from zsbir_fast._arguments import as_integer, as_number, check_choice, check_flag
-from zsbir_fast.data.images import check_modality
+from zsbir_fast.data.image_spec import check_modality
 from zsbir_fast.reference.definitions import Definition
 
 SKETCHES = torch.zeros(2, 3)

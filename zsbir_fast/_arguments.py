@@ -23,7 +23,7 @@ def check_choice(function: str, argument: str, value: Any, choices: Any) -> None
         choices: a ``Literal`` of words, or the words.
 
     Raises:
-        ValueError: It is none of them; the one that it is nearest to is named.
+        ValueError: it is none of them; the one that it is nearest to is named.
     """
     # Not typing.get_args: torch 2.6 cannot compile it.
     known = tuple(getattr(choices, "__args__", choices))
@@ -44,8 +44,8 @@ def as_number(function: str, argument: str, value: Any) -> float:
     """The value as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is an integer beyond the range of floats.
+        TypeError: it is no real number.
+        ValueError: it is an integer beyond the range of floats.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{function}: {argument} must be a number, got {shown(value)}")
@@ -63,8 +63,8 @@ def as_integer(
     """The value as an integer of a range.
 
     Raises:
-        TypeError: It is no integer.
-        ValueError: It is out of range.
+        TypeError: it is no integer.
+        ValueError: it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{function}: {argument} must be an integer, got {shown(value)}")
@@ -78,8 +78,8 @@ def as_margin(function: str, value: Any) -> float:
     """A margin as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is negative or not finite.
+        TypeError: it is no real number.
+        ValueError: it is negative or not finite.
     """
     margin = as_number(function, "margin", value)
     if not 0 <= margin < math.inf:
@@ -99,8 +99,8 @@ def as_temperature(function: str, value: Any, argument: str = "temperature") -> 
     """A temperature as a float.
 
     Raises:
-        TypeError: It is no real number.
-        ValueError: It is not positive, infinite, or so small that what it divides overflows.
+        TypeError: it is no real number.
+        ValueError: it is not positive, infinite, or so small that what it divides overflows.
     """
     temperature = as_number(function, argument, value)
     if not temperature > 0:

@@ -222,7 +222,7 @@ def test_a_config_that_is_none_is_named(run, tmp_path, capsys, text):
         (["eval", "--data.layout", "list"], "lists"),
         (["train", "--method", "dmwam"], "dmwan"),
         (["train", "--run.precision", "bf16"], "bf16-mixed"),
-        (["train", "--model.preset", "domain-balanced"], "domain_balanced"),
+        (["train", "--model.loss.preset", "domain-balanced"], "domain_balanced"),
         (["train", "--config", "dmwan-sketchy25"], "dmwan-sketchy-25.yaml"),
         (["bench", "batched-map"], "batched_map"),
     ],
@@ -241,4 +241,4 @@ def test_int8_features(tmp_path, capsys):
         np.savez(tmp_path / f"{name}.npz", embeddings=rows, labels=np.arange(12) % 3)
     argv = ["eval", "--queries", str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "g.npz")]
     assert main([*argv, "--ks", "5"]) == 0
-    assert capsys.readouterr().out.startswith("12 queries, 12 gallery items\n")
+    assert capsys.readouterr().out.startswith("embeddings: 12 queries, 12 gallery items\n")

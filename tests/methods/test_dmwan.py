@@ -419,5 +419,5 @@ def test_wrong_arguments_are_named(options, message):
 
 
 def test_an_unknown_modality_is_named():
-    with pytest.raises(ValueError, match="embed: modality must be 'sketch' or 'photo', got"):
+    with pytest.raises(ValueError, match="embed: modality must be one of sketch, photo, got"):
         model().embed(batch()["photos"], "image")

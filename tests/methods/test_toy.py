@@ -112,6 +112,25 @@ def test_a_run_from_the_first_batch_to_search(offer, few_classes, tmp_path, one_
         "ranks by bilinear scores" in capsys.readouterr().err  # fmt: skip
 
 
+@pytest.mark.slow
+def test_two_processes_with_two_optimizers_keep_the_same_weights(offer, few_classes, tmp_path):
+    """Embeddings are shared among processes: other weights would give another result than one."""
+    folder = offer(toy="Toy")
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, "-m", "zsbir_fast.cli", *arguments(few_classes, tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["steps"] == 12
+    argv = ["eval", "--model", str(tmp_path / "run" / "model"), "--out", str(tmp_path / "eval")]
+    assert main(argv) == 0
+    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert again["trained"]["map"] == pytest.approx(metrics["trained"]["map"], abs=1e-6)
+
+
 def test_help_shows_the_arguments_of_the_method(offer, capsys):
     offer(toy="Toy")
     assert main(["train", "--method", "toy", "--help"]) == 0

@@ -112,9 +112,15 @@ def small_run():
         )
         settings = RunConfig(
             out=str(out),
-            **{"epochs": 3, "steps_per_epoch": 4, "checkpoint_every": 3, "log_every": 1, **changes},
-            progress=False,
             accelerator="cpu",
+            **{
+                "epochs": 3,
+                "steps_per_epoch": 4,
+                "checkpoint_every": 3,
+                "log_every": 1,
+                "progress": False,
+                **changes,
+            },
         )
         seed_everything(0)
         net = (_TwoNets if two else _Net)(kill_after)

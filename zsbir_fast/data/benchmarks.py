@@ -16,7 +16,8 @@ from zsbir_fast.data import bundled, class_folders, layouts
 from zsbir_fast.data.class_folders import FoundFolders
 from zsbir_fast.data.file_tree import FileTree
 from zsbir_fast.data.filelists import read_class_list
-from zsbir_fast.data.images import ImageSet, Modality
+from zsbir_fast.data.image_spec import Modality
+from zsbir_fast.data.images import ImageSet
 from zsbir_fast.data.layouts import FoundLists, Labelled
 from zsbir_fast.data.names import (
     by_plain_name,

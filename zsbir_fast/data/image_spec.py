@@ -1,8 +1,12 @@
-"""What images must be like before a network sees them."""
+"""What kinds of images there are, and what they must be like before a network sees them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from zsbir_fast._arguments import check_choice
+
+Modality = Literal["sketch", "photo"]
 
 
 class ImageSpec(NamedTuple):
@@ -17,3 +21,20 @@ class ImageSpec(NamedTuple):
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def check_modality(function: str, modality: str) -> Modality:
+    """Refuse anything but the two modalities.
+
+    Args:
+        function: name for the message.
+        modality: the given value.
+
+    Returns:
+        ``modality``.
+
+    Raises:
+        ValueError: it is neither ``"sketch"`` nor ``"photo"``.
+    """
+    check_choice(function, "modality", modality, Modality)
+    return "sketch" if modality == "sketch" else "photo"

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from zsbir_fast._arguments import check_choice
 from zsbir_fast._progress import with_progress
 from zsbir_fast.data.decode import decode_image
+from zsbir_fast.data.image_spec import Modality, check_modality
 from zsbir_fast.data.names import (
     by_plain_name,
     check_distinct,
@@ -25,7 +26,6 @@ from zsbir_fast.data.names import (
     with_nearest,
 )
 
-Modality = Literal["sketch", "photo"]
 Transform = Callable[[Tensor], Tensor]
 _LISTED = 10
 
@@ -252,20 +252,3 @@ def _as_labels(labels: Sequence[int] | Tensor) -> Tensor:
     if given.dtype == torch.uint64 and given.numel() and int(given.view(torch.int64).min()) < 0:
         raise ValueError("ImageSet: labels must be at most 2**63 - 1, got more")
     return given.to(torch.int64)
-
-
-def check_modality(function: str, modality: str) -> Modality:
-    """Refuse anything but the two modalities.
-
-    Args:
-        function: name for the message.
-        modality: the given value.
-
-    Returns:
-        ``modality``.
-
-    Raises:
-        ValueError: it is neither ``"sketch"`` nor ``"photo"``.
-    """
-    check_choice(function, "modality", modality, Modality)
-    return "sketch" if modality == "sketch" else "photo"

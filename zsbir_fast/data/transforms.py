@@ -9,7 +9,8 @@ from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from zsbir_fast._arguments import as_integer
-from zsbir_fast.data.images import Modality, Transform, check_modality
+from zsbir_fast.data.image_spec import Modality, check_modality
+from zsbir_fast.data.images import Transform
 
 _WHITE = 255.0
 

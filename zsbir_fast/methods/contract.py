@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zsbir_fast.data.image_spec import ImageSpec
-from zsbir_fast.data.images import Modality
+from zsbir_fast.data.image_spec import ImageSpec, Modality
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker
 from zsbir_fast.report.explanation import PairExplanation
 

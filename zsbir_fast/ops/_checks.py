@@ -111,8 +111,8 @@ def as_kernel_input(
     """The tensor with its elements side by side, ready for its address to be taken.
 
     Raises:
-        TypeError: if it has another dtype.
-        ValueError: if it has another shape.
+        TypeError: it has another dtype.
+        ValueError: it has another shape.
     """
     check_dtype(function, argument, tensor, dtype)
     check_shape(function, argument, tensor, shape)
@@ -196,8 +196,8 @@ def as_int64(function: str, argument: str, integers: Tensor) -> Tensor:
     """Integers of any type as int64.
 
     Raises:
-        TypeError: They are no integers.
-        ValueError: One is beyond the range of int64; on CUDA and in compiled code it wraps around.
+        TypeError: they are no integers.
+        ValueError: one is beyond the range of int64; on CUDA and in compiled code it wraps around.
     """
     if integers.is_floating_point() or integers.is_complex() or integers.dtype == torch.bool:
         raise TypeError(f"{function}: {argument} must be integers, got {integers.dtype}")

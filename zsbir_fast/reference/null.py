@@ -9,7 +9,7 @@ def null(rows: Tensor) -> Tensor:
     """A copy of the rows.
 
     Args:
-        rows: Floating, [B, D].
+        rows: floating, [B, D].
 
     Returns:
         [B, D].

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from zsbir_fast._progress import with_progress
-from zsbir_fast.data.image_spec import ImageSpec
-from zsbir_fast.data.images import ImageSet, Modality
+from zsbir_fast.data.image_spec import ImageSpec, Modality
+from zsbir_fast.data.images import ImageSet
 from zsbir_fast.data.transforms import eval_transform
 from zsbir_fast.methods.contract import Method
 

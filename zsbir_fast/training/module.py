@@ -104,10 +104,13 @@ class MethodModule(pl.LightningModule):
         optimizers = self._optimizers()
         _check(losses, optimizers)
         last = (batch_idx + 1) % self.optim.accumulate == 0
-        with contextlib.nullcontext() if last else self._without_exchange():
+        alone = len(optimizers) == 1
+        with contextlib.nullcontext() if alone and last else self._without_exchange():
             self._pass_back(losses, optimizers)
         self._note(losses)
         if last:
+            if not alone:
+                self._exchange(optimizers)
             self._step(losses, optimizers)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -144,14 +147,22 @@ class MethodModule(pl.LightningModule):
         if len(optimizers) == 1:  # all that is trainable is this optimizer's
             self.manual_backward(pairs[0][0])
             return
-        # One preparation for several passes: each parameter is reached by one of them, so that
-        # DistributedDataParallel sees every gradient once, as after a single pass.
-        strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
-        strategy.pre_backward(torch.stack([loss for loss, _ in pairs]).sum())
         for place, (loss, optimizer) in enumerate(pairs, start=1):
-            scaled = precision.pre_backward(loss, self)
             held = [p for p in _parameters(optimizer) if p.requires_grad]
-            torch.autograd.backward(scaled, inputs=held, retain_graph=place < len(pairs))
+            torch.autograd.backward(loss, inputs=held, retain_graph=place < len(pairs))
+
+    def _exchange(self, optimizers: Sequence[Optimizer]) -> None:
+        """Average the gradients of several optimizers over all processes.
+
+        DistributedDataParallel averages those of one pass that reaches every parameter. Here each
+        pass reaches the parameters of one optimizer, and an optimizer may rest.
+        """
+        world_size = self.trainer.world_size
+        gradients = [p.grad for o in optimizers for p in _parameters(o) if p.grad is not None]
+        if world_size > 1 and gradients:
+            whole = nn.utils.parameters_to_vector(gradients)
+            torch.distributed.all_reduce(whole)
+            nn.utils.vector_to_parameters(whole / world_size, gradients)
 
     def _step(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
         # Not by torch's schedulers, which warn where an optimizer rests in the first steps.
@@ -179,7 +190,7 @@ class MethodModule(pl.LightningModule):
         return found if isinstance(found, list) else [found]
 
     def _without_exchange(self) -> Any:
-        """Processes exchange gradients with the last batch of a step only."""
+        """Keep DistributedDataParallel from exchanging the gradients of this batch."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()

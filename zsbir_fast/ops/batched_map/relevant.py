@@ -14,7 +14,7 @@ def relevant_items(
     """The relevant items of every query, ascending by (key, gallery index).
 
     Returns:
-        offsets int64 [Q + 1], key [nnz] of the dtype of ``scores`` (a negated score if larger is
+        Offsets int64 [Q + 1], key [nnz] of the dtype of ``scores`` (a negated score if larger is
         closer), index int32 [nnz].
     """
     check_scores("relevant_items", scores, query_class, gallery)
