@@ -13,7 +13,7 @@ import argparse
 import torch
 
 import zsbir_fast as zf
-from zsbir_fast.retrieval.embed import embed_images
+from zsbir_fast.retrieval.embed import embed_with
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     features, labels = [], []
     for images in (benchmark.test_sketches, benchmark.test_photos):
         chosen = images.subset(torch.randperm(len(images))[: arguments.most].tolist())
-        features.append(embed_images(lambda x, _: encoder(x).global_, chosen, encoder=encoder))
+        features.append(embed_with(lambda x, _: encoder(x).global_, chosen, spec=encoder.spec))
         labels.append(chosen.labels)
     print(f"{len(features[0])} sketches search {len(features[1])} photos, 10 unseen classes\n")
     print(zf.compare_definitions(*features, *labels, ks=arguments.ks))

@@ -231,6 +231,11 @@ def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
     assert "pip install ." in out.stderr
 
 
+def test_readme_lists_every_page() -> None:
+    listed = re.findall(r"^\| \[docs/(\w+\.md)\]", (REPO / "README.md").read_text(), re.M)
+    assert sorted(listed) == sorted(page.name for page in (REPO / "docs").glob("*.md"))
+
+
 def test_what_documents_point_at_exists() -> None:
     """Paths of this repository in `backticks` (docs/reliability.md lives by them)."""
     pages = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -132,6 +133,10 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ({"format": 9}, "ModelIdentity: format must be 2, got 9"),
         ({"method": None}, "ModelIdentity: method must be text, got None"),
         ({"method": "x"}, "method_class: method must be one of dmwan, got 'x'"),
+        (
+            {"method": "this:s"},  # an import path is a name like any other, and nothing is imported
+            "method_class: method must be one of dmwan, got 'this:s'",
+        ),
         ({"arguments": [1]}, r"ModelIdentity: arguments must be an object, got \[1\]"),
         ({"classes": "cat"}, "ModelIdentity: classes must be a list of names, got 'cat'"),
         ({"classes": [1]}, "ModelIdentity: classes must be a list of names"),
@@ -144,6 +149,7 @@ def test_descriptions_that_do_not_fit_the_weights(folder, changes, text):
     with pytest.raises(ValueError, match=text) as told:
         load_model(folder)
     assert "\n" not in str(told.value)
+    assert "this" not in sys.modules
 
 
 def test_a_width_for_a_terabyte_is_refused_before_it_is_allocated(tmp_path):
