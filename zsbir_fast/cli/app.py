@@ -12,7 +12,7 @@ from typing import Any, TextIO, cast
 
 from zsbir_fast._words import shown
 
-# command -> (module with main(argv), what it does)
+# command -> (module with main(argv), its line in the overview)
 COMMANDS = {
     "quickstart": (
         "quickstart",
@@ -102,9 +102,9 @@ def _complain(message: str, code: int) -> int:
 
 
 class _Tolerant:
-    """A text stream that never stops a command: it drops what it cannot write, and remembers why.
+    """A text stream that never stops a command: it drops a text it cannot write, and remembers why.
 
-    So a command comes to the writing of its files, whoever reads what it prints.
+    So a command writes its files even if the reader of its output is gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -132,7 +132,7 @@ class _Tolerant:
 
 
 def _discard_rest(stream: TextIO) -> None:
-    """Python writes what is left once more when it ends: send that nowhere."""
+    """Python writes the rest once more when it ends: send that nowhere."""
     with suppress(OSError, ValueError):
         handle = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -10,7 +10,7 @@ from zsbir_fast._words import did_you_mean
 from zsbir_fast.cli import bench_rooms
 from zsbir_fast.cli.parsing import Parser
 
-# What each room needs, in the order of its function's arguments.
+# The sizes that each room needs, in the order of its function's arguments.
 _ROOMS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "batched_map": (bench_rooms.batched_map, ("queries", "gallery", "classes", "repeats")),
     "quadruplet_mining": (bench_rooms.quadruplet_mining, ("batch", "repeats")),

@@ -1,4 +1,4 @@
-"""What ``zsbir bench`` measures: each kernel room against its PyTorch reference, on the CPU."""
+"""The cases of ``zsbir bench``: each kernel room against its PyTorch reference, on the CPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDTH = 256  # features D of mining and token weighting
 _CLASS_SIZE = 4  # sketches and photos of a class
 _DIRECT_TRIPLETS, _DIRECT_QUADRUPLETS = 64, 32  # most rows of the references that loop over them
 
-Step = Callable[[], tuple[Tensor, ...]]  # what must agree
+Step = Callable[[], tuple[Tensor, ...]]  # the results that must agree
 
 
 def batched_map(queries: int, gallery: int, classes: int, repeats: int) -> str:

@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         argv: arguments after ``eval``.
 
     Raises:
-        ValueError: a file is not what it should be, or the model knows some of the unseen classes.
+        ValueError: a file is damaged or of another kind, or the model knows unseen classes.
         FileNotFoundError: a file is missing.
     """
     parser = build_parser()

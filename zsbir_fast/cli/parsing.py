@@ -1,4 +1,4 @@
-"""What the commands' parsers share: helpful errors, help with examples, configs by name."""
+"""The common parser of the commands: helpful errors, help with examples, configs by name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     Args:
         command: the command, e.g. ``"train"``.
-        description: what it does.
+        description: a sentence or two on the command.
         examples: shown under the options.
     """
 
@@ -84,7 +84,7 @@ class Parser(jsonargparse.ArgumentParser):
         """Return one section of a parsed config as keyword arguments.
 
         Args:
-            parsed: what :meth:`parse` returned.
+            parsed: the result of :meth:`parse`.
             name: the section, e.g. ``"data"``; one with nothing below it is a wrong argument.
 
         Returns:
@@ -192,7 +192,7 @@ def method_of_config(path: str) -> str | None:
     """Return the method that a config names, if it does.
 
     Args:
-        path: a config that ``find_config`` gave; what else is wrong with it is found later.
+        path: a config that ``find_config`` gave; its other faults are found later.
     """
     stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     method = stored.get("method") if isinstance(stored, dict) else None

@@ -24,7 +24,7 @@ _BUNDLED_MEAN = 128 / 255  # (x * 255 - 128) / 128 for pixels x in 0..1
 
 
 class Features(NamedTuple):
-    """What an encoder says about a batch of images.
+    """The features of a batch of images.
 
     Attributes:
         tokens: [B, N, D] patch tokens (vision transformers, without class and register tokens) or
@@ -96,7 +96,7 @@ class _TimmFeatureMapEncoder(_FeatureMapEncoder):
 
 
 class _TimmTokenEncoder(Encoder):
-    """timm vision transformer: global is what timm's own head would classify."""
+    """timm vision transformer: global is the feature that timm's own head classifies."""
 
     def __init__(self, network: nn.Module, **attributes: Any) -> None:
         super().__init__(**attributes)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """Which image encoder, and what it starts from.
+    """Which image encoder, and the weights that it starts from.
 
     Attributes:
         name: encoder name, see :func:`zsbir_fast.build_encoder`.
         weights: a tag of the model zoo, a local file, or ``random``.
-        image_size: side of the images in pixels; default: what the encoder expects.
+        image_size: side of the images in pixels; default: the size that the encoder expects.
     """
 
     name: str = "bundled:mobilenet_v2"

@@ -18,7 +18,7 @@ from zsbir_fast._words import reason, shortened, shown
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _SHOWN_KEYS = 5
 _PROTOCOL = 2
-_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after the protocol: what torch wrote before archives
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after the protocol: files of torch before archives
 _ZIP_HEAD = 30  # bytes before the name of an entry, whose last four are the lengths that follow
 _NO_WEIGHTS = "it is empty, damaged, or holds objects that would run code"
 
@@ -86,7 +86,7 @@ def read_safetensors(path: str | Path, *, function: str) -> dict[str, Tensor]:
 
 
 def read_plain(path: str | Path, *, expected: str) -> Any:
-    """Read what ``torch.save`` wrote, without running any code that the file may hold.
+    """Read a file of ``torch.save`` without running any code that it may hold.
 
     Args:
         path: an existing file.
@@ -157,7 +157,7 @@ def require_tensors(state: Any, path: str | Path, *, function: str) -> dict[str,
     """Refuse a state dict that is none, or whose tensors claim more than its file can hold.
 
     Args:
-        state: what was read.
+        state: the content of the file.
         path: the file that it was read from.
         function: whom the error text names.
 
@@ -165,7 +165,7 @@ def require_tensors(state: Any, path: str | Path, *, function: str) -> dict[str,
         The same, as a dict.
 
     Raises:
-        ValueError: it is no mapping of names to dense tensors; the message names what it is.
+        ValueError: it is no mapping of names to dense tensors; the message names its type.
     """
     expected = f"{function}: path must hold a dict of tensors"
     if not isinstance(state, Mapping):

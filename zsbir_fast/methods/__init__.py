@@ -1,4 +1,4 @@
-"""The published methods: what each must say (``contract``), their names, saving and loading.
+"""The published methods: the contract of each, their names, saving and loading.
 
 Nothing here trains or ranks: ``training`` runs the loop, ``ranking`` orders photos.
 """

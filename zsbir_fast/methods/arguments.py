@@ -21,7 +21,7 @@ _REQUIRED = inspect.Parameter.empty
 def plain_arguments(
     name: str, method: type[Method], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Bring arguments to what files hold: every argument is there, with plain values.
+    """Bring arguments to the form of files: every argument is there, with plain values.
 
     Args:
         name: name of the method, for messages.
@@ -51,7 +51,7 @@ def plain_arguments(
 def typed_arguments(
     name: str, method: type[Method], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Bring arguments from a file to what the constructor takes.
+    """Bring arguments from a file to the types that the constructor takes.
 
     Args:
         name: name of the method, for messages.

@@ -1,4 +1,4 @@
-"""What training batches are made of."""
+"""The plan of the training batches: a dataset and a sampler."""
 
 from __future__ import annotations
 

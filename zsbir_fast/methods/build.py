@@ -14,7 +14,7 @@ from zsbir_fast.methods.contract import Method
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.registry import method_class
 
-_SPARE_BYTES = 512 << 20  # beside the weights that a file holds, for what only building needs
+_SPARE_BYTES = 512 << 20  # beside the weights in a file, for tensors that only building needs
 
 
 def build_model(identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None = None) -> Method:

@@ -111,7 +111,7 @@ class _HashedArchive(io.RawIOBase):
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with the bytes of a file; empty if nothing is."""
+    """Name the fault in the bytes of a file; empty if there is none."""
     size = path.stat().st_size
     if size == 0:
         return "it is empty"

@@ -1,4 +1,4 @@
-"""What a method must say, so that it can be trained, stored, loaded, ranked and explained.
+"""The contract of a method, by which it is trained, stored, loaded, ranked and explained.
 
 Everything above this layer knows a method by this class alone. ``docs/adding_a_method.md`` walks
 through a whole one.
@@ -47,8 +47,8 @@ class Losses:
     """The losses of one batch.
 
     Attributes:
-        per_optimizer: loss i is what optimizer i lowers: its parameters get the gradient of this
-            loss and of no other. None: optimizer i rests in this batch.
+        per_optimizer: optimizer i lowers loss i: its parameters get the gradient of this loss and
+            of no other. None: optimizer i rests in this batch.
         parts: scalars to log under their own names; they are not trained on.
     """
 
@@ -77,14 +77,14 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def image_spec(self) -> ImageSpec:
-        """Say what size and normalisation the images must have."""
+        """Give the size and the normalisation that the images must have."""
 
     @abstractmethod
     def losses(self, batch: Any, at: Progress) -> Losses:
         """Compute the losses of one batch.
 
         Args:
-            batch: what the ``batches`` of this method give, collated, on the model's device.
+            batch: a collated batch of the plan that ``batches`` gave, on the model's device.
             at: how far the run is.
 
         Returns:
@@ -108,7 +108,7 @@ class Method(nn.Module, ABC):
         return None
 
     def batches(self, benchmark: Benchmark, data: DataConfig) -> BatchPlan:
-        """Say what batches are made of; by default balanced pairs of one sketch and one photo.
+        """Plan the batches; by default balanced pairs of one sketch and one photo.
 
         Args:
             benchmark: its training sketches and photos are used, nothing else of it.
@@ -136,7 +136,7 @@ class Method(nn.Module, ABC):
         return EmbeddingRanker("cosine")
 
     def explain(self, sketches: Tensor, photos: Tensor, labels: Tensor) -> PairExplanation | None:
-        """Show what sketch-photo pairs of seen classes have in common, for the report.
+        """Explain how sketch-photo pairs of seen classes fit each other, for the report.
 
         Args:
             sketches: [B, 3, H, W] float, as ``image_spec`` says.

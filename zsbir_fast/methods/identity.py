@@ -48,8 +48,8 @@ class ModelIdentity:
     def of(method: str, arguments: Mapping[str, Any], classes: Sequence[str]) -> ModelIdentity:
         """Make an identity from arguments as a config gives them.
 
-        What the arguments leave out is stored with its default, and all are brought to the plain
-        values that files can hold: the same model always has the same identity.
+        Arguments that are left out are stored with their defaults, and all are brought to the
+        plain values that files can hold: the same model always has the same identity.
 
         Args:
             method: name of a method.
@@ -67,10 +67,10 @@ class ModelIdentity:
 
     @staticmethod
     def from_dict(stored: Any) -> ModelIdentity:
-        """Read what ``to_dict`` wrote.
+        """Read a description that ``to_dict`` wrote.
 
         Args:
-            stored: what was found in a file, of any kind.
+            stored: the content of a file, of any kind.
 
         Returns:
             The identity. Its method and the values of its arguments are not checked.
@@ -116,7 +116,7 @@ class ModelIdentity:
         """Refuse weights that belong to another model.
 
         Args:
-            stored: what the checkpoint says of itself.
+            stored: the description in the checkpoint.
 
         Raises:
             ValueError: it was not written by zsbir, or its model differs from this one; the

@@ -23,7 +23,7 @@ def register_method(name: str, method: type[Method]) -> None:
     ``zsbir_fast.methods``, ``name = "package.module:Class"``.
 
     Args:
-        name: what ``--method`` and the files of its models say.
+        name: the name for ``--method`` and in the files of its models.
         method: the class.
 
     Raises:
@@ -50,7 +50,7 @@ def method_class(name: str) -> type[Method]:
     Raises:
         ValueError: no method has the name, two have it, it cannot be loaded, or the class lacks a
             member of the contract.
-        TypeError: what has the name is no method.
+        TypeError: the thing of this name is no method.
     """
     if name in _registered:
         return _registered[name]

@@ -57,7 +57,7 @@ def load_model(path: str | Path) -> tuple[Method, ModelIdentity]:
         path: folder that ``export_model`` wrote, or a ``.ckpt`` file of a training run.
 
     Returns:
-        The model in evaluation mode, on the CPU, and what it is.
+        The model in evaluation mode, on the CPU, and its identity.
 
     Raises:
         FileNotFoundError: nothing there.

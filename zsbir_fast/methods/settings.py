@@ -1,4 +1,4 @@
-"""What a method is told beside its own arguments: the data and optimizer sections of a config."""
+"""The data and optimizer sections of a config, which every method is given."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DataConfig:
     workers: int = 0
 
     def places(self) -> dict[str, Any]:
-        """Return what ``load_benchmark`` is told besides name and root."""
+        """Return the arguments of ``load_benchmark`` besides name and root."""
         return {key: getattr(self, key) for key in PLACES}
 
 

@@ -1,4 +1,4 @@
-"""What ranks a gallery for queries: embeddings and a metric, or scores that a method computes."""
+"""Rankers order a gallery for queries: by a metric of embeddings, or by scores of a method."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Neighbours(NamedTuple):
 class Ranker(ABC):
     """Ranks a gallery [G, D] for queries [Q, D].
 
-    A ranker says how a gallery is made ready and what the scores of a few queries are; evaluation
-    and search follow from it, in blocks of queries, so that no matrix of all scores is ever made.
+    A ranker makes a gallery ready and gives the scores of a few queries; evaluation and search
+    follow from it, in blocks of queries, so that no matrix of all scores is ever made.
 
     Attributes:
-        name: what tables and reports call it.
+        name: its name in tables and reports.
         larger_is_closer: whether scores are similarities.
     """
 
@@ -206,7 +206,7 @@ class ScoreRanker(Ranker):
     Args:
         score: ``(queries [q, D], gallery [G, D]) -> float [q, G]``; called block by block, without
             gradients.
-        name: what tables and reports call it.
+        name: its name in tables and reports.
         larger_is_closer: whether scores are similarities.
     """
 

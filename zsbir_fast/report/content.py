@@ -73,8 +73,8 @@ class PerClass:
         title: heading.
         values: class name -> value in 0..1.
         baseline: class name -> value to compare with, drawn as a mark on the bar.
-        value_name: what the bars show.
-        baseline_name: what the marks show.
+        value_name: name of the bars.
+        baseline_name: name of the marks.
     """
 
     title: str

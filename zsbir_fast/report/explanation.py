@@ -1,4 +1,4 @@
-"""What a method says about sketch-photo pairs of seen classes, for pictures and for people."""
+"""How a method explains sketch-photo pairs of seen classes, for pictures and for people."""
 
 from __future__ import annotations
 

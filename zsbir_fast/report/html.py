@@ -48,8 +48,8 @@ def write_report(
         weighted: pairs with their alignment weights; those with the same ``group`` stand together.
         attention: pairs with the patches that answer each word.
         definition: how the metric is defined, in words.
-        settings: what was run, key -> value.
-        versions: what it ran on, key -> value.
+        settings: the settings of the run, key -> value.
+        versions: versions and hardware of the run, key -> value.
         notes: caveats, one paragraph each.
 
     Returns:

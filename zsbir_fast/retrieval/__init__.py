@@ -1,1 +1,1 @@
-"""From images and files to embeddings: what evaluation and search work on."""
+"""From images and files to embeddings, which evaluation and search work on."""

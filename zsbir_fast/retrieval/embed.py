@@ -81,7 +81,7 @@ def embed_with(
         batch_size: images per call of ``embed``.
         workers: processes that load images.
         device: where the images are sent.
-        progress: what the shown progress says; None shows none.
+        progress: words of the shown progress; None shows none.
 
     Returns:
         float32 [n, D] on the CPU, row i for image i.

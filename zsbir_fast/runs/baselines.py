@@ -1,4 +1,4 @@
-"""What a trained model is compared with: chance, and its encoder before training."""
+"""The baselines of a trained model: chance, and its encoder before training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def baseline_results(
     workers: int = 0,
     progress: bool = False,
 ) -> dict[str, RetrievalResult]:
-    """Evaluate what training starts from, on the unseen classes of a benchmark.
+    """Evaluate the start of training on the unseen classes of a benchmark.
 
     Args:
         encoder: the pre-trained encoder; None: chance alone.
@@ -121,7 +121,7 @@ def chance_level(
 
 
 def remove_domain_mean(features: Tensor, seen: Tensor) -> Tensor:
-    """Take away what all images of a modality share, as measured on seen classes.
+    """Subtract the mean feature of a modality, as measured on seen classes.
 
     Args:
         features: [n, D] of one modality.

@@ -9,7 +9,7 @@ Points = list[tuple[float, float]]
 
 
 def read_curves(folder: str | Path) -> dict[str, Points]:
-    """Read what the CSV logger wrote.
+    """Read the files of the CSV logger.
 
     A resumed run logs into a new ``version_<n>``; where versions overlap the newer one counts.
 
@@ -33,6 +33,6 @@ def read_curves(folder: str | Path) -> dict[str, Points]:
 
 
 def _whole_lines(file: Path) -> list[str]:
-    """Lines of a file; what follows the last line end was cut off by a kill or a full disk."""
+    """Lines of a file; a last one without an end was cut off by a kill or a full disk."""
     text = file.read_text(encoding="utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()

@@ -1,4 +1,4 @@
-"""Look into a trained model: why pairs of seen classes weigh what they weigh."""
+"""Look into a trained model: how pairs of seen classes come to their weights."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ def write_outcome(folder: str | Path, outcome: Outcome, **facts: Any) -> dict[st
 
     Args:
         folder: where ``per_class.csv``, ``report.html`` and ``metrics.json`` go.
-        outcome: what to write.
+        outcome: the results and all that the report shows.
         facts: further keys of ``metrics.json``, e.g. ``seconds``.
 
     Returns:
-        What is in ``metrics.json``.
+        The content of ``metrics.json``.
     """
     out = Path(folder)
     leak = outcome.embedded.leak

@@ -38,11 +38,11 @@ from zsbir_fast.training.trainer import Fitted, keep_freed_memory, run_trainer
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training leaves.
+    """The outcome of training.
 
     Attributes:
         model: the chosen model in evaluation mode, on the device it was trained on.
-        identity: what it is.
+        identity: its method, arguments and classes.
         benchmark: the whole benchmark, with the classes that were held out.
         fitted: how training went.
     """
@@ -157,7 +157,7 @@ def _require_new(checkpoints: Path) -> None:
 
 
 def _prepare_folder(settings: Settings, begun: Begun | None) -> None:
-    """Clear away what a killed run left half written, and write the config."""
+    """Clear away half-written files of a killed run, and write the config."""
     if is_writer():
         if begun is not None:
             put_damaged_aside(begun)

@@ -1,4 +1,4 @@
-"""What a finished command has to say, whichever command it is."""
+"""The outcome of a finished command, the same for all commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TABLE_NAMES = {"raw": "raw features", "centred": "centred features"}
 
 
 def table_name(row: str) -> str:
-    """Return what tables call a row of ``metrics.json``."""
+    """Return the name that tables give to a row of ``metrics.json``."""
     return _TABLE_NAMES.get(row, row)
 
 
@@ -26,13 +26,13 @@ class Outcome:
     Attributes:
         title: title of the report.
         lead: a sentence under it.
-        of_what: what was searched, for the heading of the table.
+        of_what: name of the search, for the heading of the table.
         results: row -> result, in the order of the table: ``"chance"``, ``"raw"``, ``"centred"``,
-            ``"trained"`` or ``"features"``. The last one is what the pictures show.
+            ``"trained"`` or ``"features"``. The pictures show the last one.
         embedded: the embeddings of that row.
         baseline: row that the bars per class are compared with; none if empty.
         curves: logged numbers by name, as ``read_curves`` gives them.
-        settings: what was run.
+        settings: the settings of the command.
         notes: caveats.
         explained: pairs of seen classes with their weights; None leaves them out.
     """

@@ -72,7 +72,7 @@ def quickstart(
         progress: show progress bars.
 
     Returns:
-        What is in ``metrics.json``.
+        The content of ``metrics.json``.
 
     Raises:
         ValueError: ``out`` is a file, or holds something that quickstart did not write.

@@ -27,7 +27,7 @@ def write_metrics(
         more: further keys, e.g. ``seconds``.
 
     Returns:
-        What was written.
+        The content of the file.
     """
     last = list(results.values())[-1]
     metrics: dict[str, Any] = {"definition": last.definition}

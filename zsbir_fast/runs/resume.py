@@ -48,8 +48,8 @@ class Begun:
         steps: optimizer steps done.
         best: best validation so far, None without validation.
         best_step: optimizer step of it.
-        course: what ``course_of`` gave when it was written.
-        identity: what the model's ``ModelIdentity`` says.
+        course: the result of ``course_of`` when it was written.
+        identity: the stored ``ModelIdentity`` of the model.
     """
 
     path: Path
@@ -112,7 +112,7 @@ def put_damaged_aside(begun: Begun) -> None:
     """Rename a newest checkpoint that was passed over, or it would replace the whole one.
 
     Args:
-        begun: what ``find_begun`` gave.
+        begun: the result of ``find_begun``.
     """
     newest = begun.path.with_name(LAST)
     if begun.path != newest and newest.is_file():
@@ -123,7 +123,7 @@ def require_same_course(settings: Settings, begun: Begun) -> None:
     """Refuse to go on with a run under settings that would make it another one.
 
     Args:
-        settings: what is asked for now.
+        settings: the settings that are asked for.
         begun: the run as it was begun.
 
     Raises:
@@ -143,7 +143,7 @@ def require_unfinished(settings: Settings, begun: Begun) -> None:
     """Stop where nothing is left to do.
 
     Args:
-        settings: what is asked for now.
+        settings: the settings that are asked for.
         begun: the run.
 
     Raises:
@@ -165,12 +165,12 @@ def require_possible_length(settings: Settings, begun: Begun) -> None:
     """Refuse a length that the run cannot have any more.
 
     Args:
-        settings: what is asked for now.
+        settings: the settings that are asked for.
         begun: the run, not finished or to be made longer.
 
     Raises:
         ValueError: ``run.epochs`` differs where the learning rates depend on it, or is less than
-            what was done.
+            the epochs that are done.
     """
     was, now = begun.course["run.epochs"], settings.run.epochs
     if was != now and settings.optim.schedule != "constant":

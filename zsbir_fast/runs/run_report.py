@@ -38,7 +38,7 @@ def write_run_report(path: str | Path, outcome: Outcome) -> Path:
 
     Args:
         path: the HTML file.
-        outcome: what it has to say; pictures of retrieved photos where the images are known.
+        outcome: the content; pictures of retrieved photos where the images are known.
 
     Returns:
         The path written.
@@ -132,7 +132,7 @@ def training_curves(curves: Mapping[str, Points]) -> list[Curve]:
 
 
 def versions() -> dict[str, str]:
-    """Return what a run depends on: versions and hardware.
+    """Return the versions and the hardware that a run depends on.
 
     Returns:
         Name -> text.

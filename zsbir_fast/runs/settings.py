@@ -1,4 +1,4 @@
-"""What a training run can be told, typed: the keys of the YAML configs and of the command line."""
+"""The settings of a training run, typed: the keys of YAML configs and of the command line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Settings:
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read a YAML config as it stands; what it leaves out keeps its default.
+    """Read a YAML config as it stands; keys that it leaves out keep their defaults.
 
     Args:
         path: the file.

@@ -31,9 +31,9 @@ class TrainedRun:
 
     Attributes:
         model: the chosen model in evaluation mode, on the device it was trained on.
-        identity: what it is.
+        identity: its method, arguments and classes.
         benchmark: the benchmark.
-        outcome: its results and what the report shows.
+        outcome: its results, and all else that the report shows.
         is_first: whether this process is the one that wrote the files.
     """
 
@@ -53,7 +53,7 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
     """Train a method, test it once on the unseen classes, and write everything into one folder.
 
     Writes below ``settings.run.out``: ``config.yaml``, ``checkpoints/``, ``logs/``, ``model/``,
-    ``metrics.json``, ``per_class.csv`` and ``report.html``. It is what ``zsbir train`` does.
+    ``metrics.json``, ``per_class.csv`` and ``report.html``. ``zsbir train`` calls it.
 
     Args:
         settings: the whole config.
@@ -101,7 +101,7 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
 def untrained_results(
     settings: Settings, benchmark: Benchmark, trained: TrainedModel | None = None
 ) -> dict[str, RetrievalResult]:
-    """Evaluate what a method starts from: chance, and the encoder before training if it has one.
+    """Evaluate the start of a method: chance, and the encoder before training if it has one.
 
     Args:
         settings: the config; the method and its encoder.
@@ -136,7 +136,7 @@ def outcome_of(
 
     Args:
         trained: the model.
-        settings: what it was trained with.
+        settings: the settings of its training.
         title: title of the report.
         lead: a sentence under it.
         baselines: rows that stand before the trained model's.

@@ -1,4 +1,4 @@
-"""YAML from strangers: bounded in size, depth and what its aliases expand to."""
+"""YAML from strangers: bounded in size, depth and expansion of its aliases."""
 
 from __future__ import annotations
 

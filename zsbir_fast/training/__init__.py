@@ -1,1 +1,1 @@
-"""The training loop: Lightning modules, resumable data streams and what happens around steps."""
+"""The training loop: a Lightning module, resumable streams of batches, and callbacks."""

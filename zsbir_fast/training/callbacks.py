@@ -1,4 +1,4 @@
-"""What happens around training steps: seeds, logs, validation and checkpoints."""
+"""Callbacks around training steps: seeds, logs, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepSeeds(Callback):
     """Seeds all generators before every batch from (seed, rank, batch number).
 
     Dropout and all else that is random in a step then need no stored generator state: a resumed
-    run, on one process or many, draws what the uninterrupted one would have drawn.
+    run, on one process or many, draws the numbers that the uninterrupted one would have drawn.
 
     Args:
         seed: seed of the run.
@@ -38,7 +38,7 @@ class StepSeeds(Callback):
 
 
 class AfterSteps(Callback):
-    """Base of what happens once a step is done, and not between the batches that make one up."""
+    """Base of callbacks that act once a step is done, and not between its batches."""
 
     def on_train_batch_end(
         self,

@@ -24,5 +24,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint with ``weights_only=True``, whatever is asked; Lightning calls this."""
+        """Read a checkpoint, always with ``weights_only=True``; Lightning calls this."""
         return read_checkpoint(path)

@@ -12,7 +12,7 @@ class RunData(pl.LightningDataModule):
     """Gives the training batches of a whole run.
 
     Args:
-        plan: what batches are made of.
+        plan: dataset and sampler of the batches.
         epoch_batches: batches of an epoch.
         epochs: epochs of the run.
         seed: seed of batches and augmentation.

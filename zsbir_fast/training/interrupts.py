@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while Lightning trains: taken between steps, passed on as what they are."""
+"""Ctrl-C and SIGTERM while Lightning trains: taken between steps, and passed on unchanged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InterruptBetweenSteps(Callback):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Take Ctrl-C here, as long as nobody else handles it; afterwards all is as before.
+        """Take Ctrl-C here, unless another handler has it; afterwards all is as before.
 
         Lightning turns both signals into an exit with code 1 and ignores Ctrl-C for good.
 

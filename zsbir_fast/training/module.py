@@ -1,4 +1,4 @@
-"""The Lightning module: one training step of a method, whatever its optimizers are.
+"""The Lightning module: one training step of a method, with any number of optimizers.
 
 Lightning's automatic optimization knows one loss and one optimizer. Here the loop is in the
 module's own hands: it asks the method for its losses, passes their gradients back, and every
@@ -34,7 +34,7 @@ class MethodModule(pl.LightningModule):
         model: the method.
         optim: optimizer settings.
         run: length of the run and of an epoch, in optimizer steps.
-        identity: what ``model`` is, stored in every checkpoint.
+        identity: method, arguments and classes of ``model``, stored in every checkpoint.
         course: settings to store in every checkpoint, see ``course_of``; plain values.
 
     Attributes:

@@ -37,7 +37,7 @@ class RunProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands beside the bar; Lightning calls this."""
+        """Return the values beside the bar; Lightning calls this."""
         assert isinstance(pl_module, MethodModule)
         shown: dict[str, int | str | float | dict[str, float]] = {}
         if "train/loss" in pl_module.latest:

@@ -1,4 +1,4 @@
-"""How long a run takes, where it goes and what it runs on: the ``run`` section of a config."""
+"""Length, folder and hardware of a run: the ``run`` section of a config."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, where and on what.
+    """Length, folder and hardware of a run.
 
     Attributes:
         out: folder of the run: checkpoints, logs, config, exported model.
         epochs: number of epochs.
         steps_per_epoch: optimizer steps per epoch; validation comes after each epoch.
-        checkpoint_every: write ``last.ckpt`` every so many optimizer steps, and after each epoch.
-        log_every: write a line of the logs every so many optimizer steps.
+        checkpoint_every: steps between two ``last.ckpt``; one is written after each epoch, too.
+        log_every: steps between two lines of the logs.
         seed: start of all randomness: weights, batches, augmentation, dropout.
         precision: ``32-true``, or mixed precision: ``bf16-mixed``, ``16-mixed``.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: processes on this machine; under torchrun its number is taken instead.
         strategy: how several processes work together, a Lightning strategy name.
-        progress: show a progress bar.
+        progress: show a bar on a terminal, and a line every ten seconds elsewhere; if off, a line
+            an epoch.
     """
 
     out: str = "runs/zsbir"

@@ -1,7 +1,7 @@
 """A stream of training batches that can be taken up again at any batch, bit for bit.
 
 All randomness of a batch (which images, how they are augmented) follows from
-(seed, rank, batch number) alone. Nothing depends on worker processes or on what ran before.
+(seed, rank, batch number) alone. Nothing depends on worker processes or on earlier batches.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RunBatches(Sampler[list[tuple[Any, int]]]):
         self.start = 0
 
     def __len__(self) -> int:
-        """Return the batches of the whole run, whatever ``start`` is."""
+        """Return the number of batches of the whole run; ``start`` does not change it."""
         return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[Any, int]]]:

@@ -26,7 +26,7 @@ from zsbir_fast.training.run_config import RunConfig
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a finished fit leaves.
+    """How a finished fit went.
 
     Attributes:
         steps: optimizer steps done.
@@ -63,7 +63,7 @@ def run_trainer(
         resume_from: checkpoint to take up; None starts at step 0.
 
     Returns:
-        How far it came and what was best.
+        The steps that are done, and the best validation.
 
     Raises:
         FileNotFoundError: ``resume_from`` does not exist.
@@ -87,7 +87,7 @@ def run_trainer(
             precision=run.precision,
             max_epochs=1,
             limit_val_batches=0,
-            log_every_n_steps=1,  # of what Lightning itself logs, which is nothing
+            log_every_n_steps=1,  # of Lightning's own logs, which are empty
             use_distributed_sampler=False,
             logger=_loggers(out),
             callbacks=[interrupts, StepSeeds(run.seed), LogSteps(), keeper, progress],
@@ -122,7 +122,7 @@ def keep_freed_memory() -> None:
 
 
 def _hardware(run: RunConfig) -> dict[str, Any]:
-    """Under torchrun its processes are taken; otherwise what the settings say."""
+    """Under torchrun its processes are taken; otherwise those of the settings."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", run.devices))
     world = int(os.environ.get("WORLD_SIZE", local))
     return {
@@ -144,7 +144,7 @@ def _loggers(out: Path) -> list[Logger]:
 
 @contextmanager
 def _calm() -> Any:
-    """Hide Lightning's advice on what the settings decide, and its calls of deprecated names."""
+    """Hide Lightning's advice on matters of the settings, and its calls of deprecated names."""
     import logging
 
     talker = logging.getLogger("lightning.pytorch")

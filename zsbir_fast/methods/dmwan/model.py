@@ -108,7 +108,7 @@ class DMWAN(Method):
         self.means = DomainMeans(width) if centre else None
 
     def image_spec(self) -> ImageSpec:
-        """Say what the encoder expects."""
+        """Give the size and the normalisation that the encoder expects."""
         return self.encoder.spec
 
     def backbone(self) -> nn.Module:

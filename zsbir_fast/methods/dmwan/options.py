@@ -92,7 +92,7 @@ class QuadrupletOptions:
     memory: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what the loss could do and a training step cannot use."""
+        """Refuse options that the loss knows and a training step cannot use."""
         # "all" mines no pairs that could be weighed.
         check_choice("DMWAN", "loss.negative", self.negative, Negative)
         if self.reduction == "none":
