@@ -14,7 +14,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+import zsbir_fast as zf
 from zsbir_fast.cli import bench
 from zsbir_fast.cli.app import COMMANDS, main
 from zsbir_fast.cli.train import parse_settings
@@ -142,3 +144,24 @@ def test_documented_python_runs(workplace, small, monkeypatch, capsys):
     exec(compile(code, str(TRAINING), "exec"), names)
     assert capsys.readouterr().out == "the result\n"
     assert names["nearest"].rows.shape == (20, 10)
+
+
+def test_documented_rankers_run():
+    """Scores of a function rank as the whole matrix does."""
+    (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "ScoreRanker" in b]
+    generator = torch.Generator().manual_seed(0)
+    sketches, photos = (torch.randn(n, 6, generator=generator) for n in (8, 210))
+    names = {
+        "zf": zf,
+        "relation": lambda queries, gallery: queries @ gallery.T,
+        "sketches": sketches,
+        "photos": photos,
+        "sketch_labels": torch.arange(8) % 3,
+        "photo_labels": torch.arange(210) % 3,
+    }
+    exec(compile(code, "metrics.md", "exec"), names)
+    scores = sketches @ photos.T
+    labels = (names["sketch_labels"], names["photo_labels"])
+    whole = zf.evaluate_ranking(scores, *labels, larger_is_closer=True, protocol="sake")
+    assert torch.equal(names["result"].ap, whole.ap)
+    assert torch.equal(names["nearest"].rows, scores.argsort(1, descending=True)[:, :10])

@@ -16,9 +16,9 @@ class AllocationLimit(TorchFunctionMode):
     """Within this context, new tensors may take up to a limit of bytes in all.
 
     A description of a model from elsewhere can ask for any width; a tensor is counted before it is
-    allocated. Counted are the functions that make a tensor of a given size from nothing, which is how the layers of torch and of the model zoos make their parameters. (A
-    ``TorchDispatchMode`` would see every allocation, but loads torch's compiler, which takes longer
-    than to load a model.)
+    allocated. Counted are the functions that make a tensor of a given size from nothing, by which
+    the layers of torch and of the model zoos make their parameters. (A ``TorchDispatchMode`` would
+    see every allocation, but loads torch's compiler, which takes longer than to load a model.)
 
     Args:
         limit: bytes.

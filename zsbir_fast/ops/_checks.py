@@ -80,7 +80,7 @@ def check_one_device(function: str, **tensors: Tensor | None) -> torch.device:
 
 
 def check_dimensions(function: str, dimensions: int, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors have so many dimensions.
+    """Raise unless all tensors have this number of dimensions.
 
     Raises:
         ValueError: naming the first that has not.
@@ -93,7 +93,7 @@ def check_dimensions(function: str, dimensions: int, **tensors: Tensor | None) -
 
 
 def check_enum(function: str, argument: str, value: int, count: int) -> None:
-    """Raise unless the number is one of a C++ enum of so many entries."""
+    """Raise unless the number is one of a C++ enum with ``count`` entries."""
     if not 0 <= value < count:
         raise ValueError(f"{function}: {argument} must be in [0, {count}), got {value}")
 
