@@ -231,6 +231,18 @@ def test_bare_source_tree_says_what_to_do(tmp_path: Path) -> None:
     assert "pip install ." in out.stderr
 
 
+def test_names_on_the_page_of_the_loop_are_those_of_the_code() -> None:
+    text = (REPO / "docs" / "training_loop.md").read_text(encoding="utf-8")
+    named = re.findall(
+        r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`", re.sub(r"```.*?```", "", text, flags=re.S)
+    )
+    parts = {part for name in named for part in name.split(".")}
+    written = {part for part in parts if re.search(r"_|[a-z][A-Z]", part)}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in modules())
+    assert len(written) > 20
+    assert written - set(re.findall(r"\w+", code)) == {"global_step"}  # Lightning's
+
+
 def test_readme_lists_every_page() -> None:
     listed = re.findall(r"^\| \[docs/(\w+\.md)\]", (REPO / "README.md").read_text(), re.M)
     assert sorted(listed) == sorted(page.name for page in (REPO / "docs").glob("*.md"))
