@@ -146,6 +146,18 @@ def test_documented_python_runs(workplace, small, monkeypatch, capsys):
     assert names["nearest"].rows.shape == (20, 10)
 
 
+@pytest.mark.parametrize("code", _blocks(REPO / "README.md", "python"))
+def test_python_of_the_readme_runs(code, capsys):
+    torch.manual_seed(0)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    if "result" in names:
+        assert "mAP@all" in capsys.readouterr().out
+    else:
+        assert names["sketches"].grad.abs().sum() > 0
+        assert float(names["every"].detach()) > 0
+
+
 def test_documented_rankers_run():
     """Scores of a function rank as the whole matrix does."""
     (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "ScoreRanker" in b]
