@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -62,3 +63,27 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_settings(tmp_path / "none.yaml")
     with pytest.raises(IsADirectoryError, match=r"^read_settings: .* must be a readable config"):
         read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {lambda_cls: 1.0}", "method dmwan has no argument 'lambda_cls', in {}"),
+        ("model: {encoder: x}", "'encoder' of method dmwan must be an object of settings, got 'x'"),
+        ("model: {terms: {clss: 1}}", r"no argument 'terms.clss' (did you mean 'cls'?), in {}"),
+        (
+            "method: dmwam",
+            "one of dmwan, got 'dmwam' (did you mean 'dmwan'?), in {}",
+        ),
+        ("method: 3", "method must be one of dmwan, got 3, in {}"),
+        ("learning_rate: 1", "keys of config must be among data, method, model, optim, run, got"),
+    ],
+)
+def test_a_config_of_an_older_layout_is_one_line(tmp_path, text, message):
+    path = tmp_path / "old.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message.format(path))) as told:
+        read_settings(path)
+    assert str(told.value).startswith("read_settings: ")
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,10 @@ class Encoder(nn.Module):
         self.mean = mean
         self.std = std
 
+    def extra_repr(self) -> str:
+        """Return width and input, for ``repr``."""
+        return f"width={self.width}, image_size={self.image_size}"
+
     @property
     def spec(self) -> ImageSpec:
         """Size and normalisation of the input, as the image transforms take them."""
@@ -70,6 +74,9 @@ class Encoder(nn.Module):
             Tokens [B, N, D] and global features [B, D].
         """
         raise NotImplementedError
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
 
 class _FeatureMapEncoder(Encoder):

@@ -64,13 +64,17 @@ def load_model(path: str | Path) -> tuple[Method, ModelIdentity]:
         ValueError: the file is damaged, from elsewhere, or does not fit the model that it names.
     """
     source = Path(path)
-    identity, weights = (
+    described, weights = (
         _read_export(source) if os.path.isdir(source) else _read_from_checkpoint(source)
     )
-    return build_model(identity, stored=weights).eval(), identity
+    try:
+        identity = ModelIdentity.from_dict(described)
+        return build_model(identity, stored=weights).eval(), identity
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"load_model: {source} cannot be loaded: {error}") from error
 
 
-def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
+def _read_export(folder: Path) -> tuple[Any, Mapping[str, Tensor]]:
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -78,13 +82,13 @@ def _read_export(folder: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
                 f"but {folder / name} is not there"
             )
     described = _read_description(folder / DESCRIPTION)
-    identity = ModelIdentity.from_dict(described)
-    if described.get("sha256") not in (None, file_sha256(folder / WEIGHTS)):
+    stated = described.get("sha256") if isinstance(described, Mapping) else None
+    if stated not in (None, file_sha256(folder / WEIGHTS)):
         raise ValueError(
             f"load_model: path must be a model written by zsbir, got {folder}, whose {WEIGHTS} is "
             f"damaged: its checksum is not the one in {DESCRIPTION}"
         )
-    return identity, read_safetensors(folder / WEIGHTS, function="load_model")
+    return described, read_safetensors(folder / WEIGHTS, function="load_model")
 
 
 def _read_description(path: Path) -> Any:
@@ -98,11 +102,11 @@ def _read_description(path: Path) -> Any:
         raise ValueError(f"{expected} {path.name} is no JSON ({reason(error)})") from error
 
 
-def _read_from_checkpoint(path: Path) -> tuple[ModelIdentity, Mapping[str, Tensor]]:
+def _read_from_checkpoint(path: Path) -> tuple[Any, Mapping[str, Tensor]]:
     stored = read_checkpoint(path)
     weights = {
         name.removeprefix("model."): value
         for name, value in stored["state_dict"].items()
         if name.startswith("model.")
     }
-    return ModelIdentity.from_dict(stored["zsbir"]), weights
+    return stored["zsbir"], weights

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from zsbir_fast.methods.build import build_model
-from zsbir_fast.methods.checkpoint_files import AtomicCheckpointIO
+from zsbir_fast.methods.checkpoint_files import write_checkpoint
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model
 
@@ -96,7 +96,7 @@ def model() -> tuple[dict[str, bytes], dict[str, Tensor]]:
             "state_dict": {f"model.{k}": v for k, v in built.state_dict().items()},
             "zsbir": identity.to_dict(),
         }
-        AtomicCheckpointIO().save_checkpoint(stored, Path(folder) / "last.ckpt")
+        write_checkpoint(Path(folder) / "last.ckpt", stored)
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
         return files, stored["state_dict"]
 

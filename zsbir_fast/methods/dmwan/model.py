@@ -86,6 +86,7 @@ class DMWAN(Method):
         super().__init__()
         self.classes = tuple(classes)
         self.weighting = weighting
+        self.loss = loss
         self.terms = terms
         self.mirror = mirror
         self.encoder = encoder.build()
@@ -106,6 +107,12 @@ class DMWAN(Method):
         )
         self.frozen = FrozenCopy(self.encoder) if terms.distill else None
         self.means = DomainMeans(width) if centre else None
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``; the encoder says its own."""
+        switches = f"centre={self.means is not None}, mirror={self.mirror}"
+        groups = (self.weighting, self.loss, self.terms)
+        return "\n".join([f"{len(self.classes)} classes, {switches}", *map(repr, groups)])
 
     def image_spec(self) -> ImageSpec:
         """Give the size and the normalisation that the encoder expects."""
