@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
 import re
 from types import SimpleNamespace
@@ -17,7 +15,6 @@ from zsbir_fast.data.transforms import eval_transform
 from zsbir_fast.encoders.build import Features
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses import weighted_quadruplet
-from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.dmwan import pair_weighting
 from zsbir_fast.methods.dmwan.model import DMWAN
@@ -419,39 +416,6 @@ def test_a_few_steps_lower_the_loss():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         model(**options)
-
-
-def test_a_model_shows_its_options():
-    lines = [line.strip() for line in repr(model(mirror=True, loss__memory=9)).splitlines()]
-    assert lines[:2] == ["DMWAN(", "4 classes, centre=False, mirror=True"]
-    assert lines[2].startswith("WeightingOptions(kind='text', text_source='glove', width=16, ")
-    assert lines[3].startswith("QuadrupletOptions(preset='domain_balanced', positive='hardest'")
-    assert lines[4].startswith("TermOptions(quadruplet=1.0, cls=0.5, ")
-    assert "width=512, image_size=64" in lines
-
-
-def test_every_option_of_the_loss_is_an_option_of_the_method():
-    of_loss = set(inspect.signature(WeightedQuadrupletLoss).parameters)
-    ours = {field.name for field in dataclasses.fields(QuadrupletOptions)}
-    assert ours - {"memory"} == of_loss - {"gather", "process_group", "impl"}
-    given = {
-        "preset": "full",
-        "negative": "semihard",
-        "sketch_negative": "positive",
-        "coefficients": [1.0, 0.5, 0.5, 0.25, 0.25],
-        "margins": [0.1, 0.2, 0.3, 0.4, 0.5],
-        "distance": "squared_euclidean",
-        "normalize": False,
-        "reduction": "mean_nonzero",
-        "cross_modal_share": 0.3,
-    }
-    loss = model(**{f"loss__{name}": value for name, value in given.items()}).quadruplet_loss
-    assert {name: getattr(loss, name) for name in given} == given
-
-
-def test_a_reduction_that_leaves_many_losses_is_refused():
-    with pytest.raises(ValueError, match=r"loss\.reduction must be mean, mean_nonzero or sum, got"):
-        model(loss__reduction="none")
 
 
 def test_an_unknown_modality_is_named():
