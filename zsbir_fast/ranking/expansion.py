@@ -1,0 +1,127 @@
+"""Re-ranking by what the gallery knows: smooth its photos, expand the query by those it finds.
+
+Database augmentation replaces a photo by the weighted mean of the photos nearest to it, once, when
+the gallery is made ready. Query expansion adds to a query the weighted mean of the photos that it
+finds. No label and no other query is used.
+
+Source: Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval",
+CVPR 2012 (augmentation); Chum et al., "Total recall", ICCV 2007 (expansion); weights by a power of
+the cosine, Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsbir_fast._arguments import as_integer, as_number
+from zsbir_fast.ranking.graph import NeighbourGraph, nearest_of_block
+from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+
+_BLOCK_BYTES = 64 << 20
+
+
+def augment_gallery(
+    gallery: Tensor, graph: NeighbourGraph, *, k: int = 10, power: float = 3.0
+) -> Tensor:
+    """Smooth a gallery: every photo becomes the weighted mean of the photos nearest to it.
+
+    Args:
+        gallery: float [G, D]; rows are L2-normalised first.
+        graph: its neighbours, at least ``k`` of each photo.
+        k: photos in a mean, the photo itself among them.
+        power: the weight of a photo is its cosine to this power, 0 for negative cosines.
+
+    Returns:
+        float [G, D], L2-normalised.
+
+    Raises:
+        ValueError: the graph is that of another gallery or has fewer than ``k`` neighbours, or an
+            option is out of range.
+    """
+    name = "augment_gallery"
+    k = as_integer(name, "k", k, least=1, most=graph.k)
+    power = _power(name, power)
+    graph.require_gallery(name, gallery)
+    unit = F.normalize(gallery, dim=1)
+    size = max(1, _BLOCK_BYTES // (k * unit.shape[1] * unit.element_size()))
+    means = [
+        _weighted_mean(unit, graph.rows[start : start + size, :k],
+                       graph.cosines[start : start + size, :k], power)
+        for start in range(0, len(unit), size)
+    ]  # fmt: skip
+    return F.normalize(torch.cat(means), dim=1)
+
+
+class ExpandedRanker(Ranker):
+    """Ranks by cosine after database augmentation, query expansion, or both.
+
+    Args:
+        augment: photos in the mean that replaces a photo; 0: no augmentation.
+        expand: photos that are added to a query; 0: no expansion.
+        power: the weight of a photo is its cosine to this power.
+        graph: neighbours of the gallery, if they were computed before.
+
+    Raises:
+        ValueError: an option is out of range, or both numbers are 0.
+    """
+
+    larger_is_closer = True
+
+    def __init__(
+        self,
+        *,
+        augment: int = 10,
+        expand: int = 20,
+        power: float = 3.0,
+        graph: NeighbourGraph | None = None,
+    ) -> None:
+        function = type(self).__name__
+        self.augment = as_integer(function, "augment", augment, least=0)
+        self.expand = as_integer(function, "expand", expand, least=0)
+        self.power = _power(function, power)
+        if not self.augment and not self.expand:
+            raise ValueError(f"{function}: augment and expand must not both be 0, got 0 and 0")
+        self.graph = graph
+        parts = [f"augmentation by {augment}"] * bool(augment) + [f"expansion by {expand}"] * bool(
+            expand
+        )
+        self.name = f"cosine, re-ranked ({' and '.join(parts)}, power {self.power:g})"
+
+    def scorer(self, gallery: Tensor) -> Scorer:
+        """Make a gallery ready: its graph unless it was given, its augmented photos."""
+        function = type(self).__name__
+        for option in ("augment", "expand"):
+            as_integer(function, option, getattr(self, option), least=0, most=len(gallery))
+        photos = F.normalize(gallery.float(), dim=1)
+        if self.augment:
+            graph = self.graph or NeighbourGraph.of(gallery, self.augment)
+            photos = augment_gallery(gallery.float(), graph, k=self.augment, power=self.power)
+        plain = EmbeddingRanker("cosine").scorer(photos)
+
+        def score(queries: Tensor) -> Tensor:
+            unit = F.normalize(queries.float(), dim=1)
+            found = plain(unit)
+            if not self.expand:
+                return found
+            cosines, rows = nearest_of_block(found, self.expand)
+            # Between modalities all cosines are small: the nearest photo has weight 1, as the query.
+            relative = cosines / cosines[:, :1].clamp_min(torch.finfo(cosines.dtype).tiny)
+            added = _weighted_mean(photos, rows, relative, self.power)
+            return plain(F.normalize(unit + added, dim=1))
+
+        return score
+
+
+def _weighted_mean(photos: Tensor, rows: Tensor, cosines: Tensor, power: float) -> Tensor:
+    """Sum of ``photos[rows]`` [q, k, D] by their weights; its length does not matter to cosines."""
+    weights = cosines.clamp_min(0) ** power
+    return torch.einsum("qk,qkd->qd", weights.to(photos), photos[rows])
+
+
+def _power(function: str, power: float) -> float:
+    power = as_number(function, "power", power)
+    if not 0 <= power < float("inf"):
+        raise ValueError(f"{function}: power must be finite and not negative, got {power}")
+    return power
