@@ -69,6 +69,8 @@ _PUBLIC = {
         "Ranker": "zsbir_fast.ranking.ranker",
         "EmbeddingRanker": "zsbir_fast.ranking.ranker",
         "ScoreRanker": "zsbir_fast.ranking.ranker",
+        "ExpandedRanker": "zsbir_fast.ranking.expansion",
+        "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
     },
     "Training and retrieval": {
@@ -134,6 +136,8 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
+    from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.ranker import EmbeddingRanker as EmbeddingRanker
     from zsbir_fast.ranking.ranker import Neighbours as Neighbours
     from zsbir_fast.ranking.ranker import Ranker as Ranker

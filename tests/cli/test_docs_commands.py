@@ -158,6 +158,19 @@ def test_python_of_the_readme_runs(code, capsys):
         assert float(names["every"].detach()) > 0
 
 
+def test_documented_reranking_runs(tmp_path, monkeypatch, capsys):
+    (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "ExpandedRanker" in b]
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    sketches, photos, new = (torch.randn(n, 6, generator=generator) for n in (8, 210, 9))
+    labels = {"sketch_labels": torch.arange(8) % 3, "photo_labels": torch.arange(210) % 3}
+    names = {"zf": zf, "torch": torch, "sketches": sketches, "photos": photos, "new_photos": new}
+    exec(compile(code, "metrics.md", "exec"), names | labels)
+    (comment,) = [line.partition("# ")[2] for line in code.splitlines() if "ranker.name" in line]
+    assert capsys.readouterr().out.strip() == comment
+    assert len(zf.NeighbourGraph.load("graph.safetensors")) == 210
+
+
 def test_documented_rankers_run():
     """Scores of a function rank as the whole matrix does."""
     (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "ScoreRanker" in b]

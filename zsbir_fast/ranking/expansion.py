@@ -4,9 +4,10 @@ Database augmentation replaces a photo by the weighted mean of the photos neares
 the gallery is made ready. Query expansion adds to a query the weighted mean of the photos that it
 finds. No label and no other query is used.
 
-Source: Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval",
-CVPR 2012 (augmentation); Chum et al., "Total recall", ICCV 2007 (expansion); weights by a power of
-the cosine, Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018.
+Sources: Arandjelovic and Zisserman, "Three things everyone should know to improve object
+retrieval", CVPR 2012 (augmentation); Chum et al., "Total recall", ICCV 2007 (expansion); Radenovic
+et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018 (weights by a power
+of the cosine). Weights relative to the photo that is found first are our reading.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def augment_gallery(
         power: the weight of a photo is its cosine to this power, 0 for negative cosines.
 
     Returns:
-        float [G, D], L2-normalised.
+        The means, float [G, D], L2-normalised.
 
     Raises:
         ValueError: the graph is that of another gallery or has fewer than ``k`` neighbours, or an
@@ -106,7 +107,7 @@ class ExpandedRanker(Ranker):
             if not self.expand:
                 return found
             cosines, rows = nearest_of_block(found, self.expand)
-            # Between modalities all cosines are small: the nearest photo has weight 1, as the query.
+            # Cosines between modalities are small: the first photo counts as much as the query.
             relative = cosines / cosines[:, :1].clamp_min(torch.finfo(cosines.dtype).tiny)
             added = _weighted_mean(photos, rows, relative, self.power)
             return plain(F.normalize(unit + added, dim=1))

@@ -170,9 +170,7 @@ def nearest_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
-def _nearest(
-    queries: Tensor, gallery: Tensor, k: int, *, progress: bool
-) -> tuple[Tensor, Tensor]:
+def _nearest(queries: Tensor, gallery: Tensor, k: int, *, progress: bool) -> tuple[Tensor, Tensor]:
     score: Callable[[Tensor], Tensor] = EmbeddingRanker("cosine").scorer(gallery)
     parts = torch.split(queries, max(1, _BLOCK_BYTES // max(1, 4 * len(gallery))))
     what = "nearest photos of the photos"
@@ -184,5 +182,6 @@ def _nearest(
 
 def _fingerprint(gallery: Tensor) -> str:
     rows = gallery.detach().to("cpu", torch.float32).contiguous()
-    head = f"{tuple(rows.shape)}".encode()
-    return hashlib.sha256(head + memoryview(rows.numpy()).cast("B")).hexdigest()
+    found = hashlib.sha256(f"{tuple(rows.shape)}".encode())
+    found.update(rows.numpy().data)
+    return found.hexdigest()
