@@ -70,6 +70,8 @@ _PUBLIC = {
         "EmbeddingRanker": "zsbir_fast.ranking.ranker",
         "ScoreRanker": "zsbir_fast.ranking.ranker",
         "ExpandedRanker": "zsbir_fast.ranking.expansion",
+        "IterativeRanker": "zsbir_fast.ranking.iterative",
+        "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
     },
@@ -138,10 +140,12 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
+    from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker
     from zsbir_fast.ranking.ranker import EmbeddingRanker as EmbeddingRanker
     from zsbir_fast.ranking.ranker import Neighbours as Neighbours
     from zsbir_fast.ranking.ranker import Ranker as Ranker
     from zsbir_fast.ranking.ranker import ScoreRanker as ScoreRanker
+    from zsbir_fast.ranking.rerank import RerankOptions as RerankOptions
     from zsbir_fast.report.html import write_report as write_report
     from zsbir_fast.retrieval.embed import embed_images as embed_images
     from zsbir_fast.runs.settings import Settings as Settings

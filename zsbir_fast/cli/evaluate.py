@@ -14,6 +14,8 @@ from zsbir_fast._words import reason
 from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
+    from zsbir_fast.metrics.result import RetrievalResult
+    from zsbir_fast.runs.outcome import Outcome
     from zsbir_fast.runs.unseen import Embedded
 
 _FILES = ("report.html", "metrics.json", "per_class.csv")
@@ -35,6 +37,7 @@ def build_parser() -> Parser:
         The parser.
     """
     from zsbir_fast.metrics.protocols import PROTOCOLS
+    from zsbir_fast.ranking.rerank import RerankOptions
 
     parser = Parser(
         "eval",
@@ -74,6 +77,7 @@ def build_parser() -> Parser:
         choices=["cosine", "euclidean", "dot"],
         help="rank embeddings by this; unset: as the model ranks, or by cosine",
     )
+    parser.add_argument("--rerank", type=RerankOptions, default=RerankOptions())
     parser.add_argument("--ks", type=int, nargs="+", help="cut-offs (default: 100 200)")
     parser.add_argument("--compare", action="store_true", help="show every definition in use")
     parser.add_argument(
@@ -101,12 +105,14 @@ def main(argv: Sequence[str]) -> None:
     if features and (arguments.queries is None or arguments.gallery is None):
         parser.error("--queries and --gallery go together")
 
+    from zsbir_fast.ranking.rerank import RerankOptions
     from zsbir_fast.runs.baselines import chance_level, usual_ks
     from zsbir_fast.runs.finish import write_outcome
     from zsbir_fast.runs.outcome import Outcome
     from zsbir_fast.runs.results import result_table, table_text
 
     start = time.perf_counter()
+    options = RerankOptions(**parser.section(arguments, "rerank"))
     embedded, title, notes = _from_files(arguments) if features else _from_model(arguments)
     row = "features" if features else "trained"
     ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(embedded.gallery))
@@ -120,12 +126,15 @@ def main(argv: Sequence[str]) -> None:
             row: embedded.evaluate(protocol=arguments.protocol, ks=ks),
         },
         embedded=embedded,
+        reranked=embedded.rerank(options, protocol=arguments.protocol, ks=ks),
         settings={key: value for key, value in arguments.as_flat().__dict__.items() if value},
         notes=notes,
     )
     result = outcome.result
     sizes = f"{title}: {len(embedded.queries)} queries, {len(embedded.gallery)} gallery items"
-    lines = [sizes, table_text(result_table("", {row: result})), result.definition]
+    lines = [sizes, table_text(result_table("", _shown(outcome))), result.definition]
+    if outcome.reranked is not None:
+        lines.append(f"re-ranked: {outcome.reranked.by}")
     if embedded.leak.names:
         lines.append(embedded.leak.note)
     facts: dict[str, Any] = {}
@@ -138,6 +147,10 @@ def main(argv: Sequence[str]) -> None:
         write_outcome(out, outcome, **facts)
         lines.append("\n".join(str(out / name) for name in _FILES))
     _print("\n\n".join(lines))
+
+
+def _shown(outcome: Outcome) -> dict[str, RetrievalResult]:
+    return {row: result for row, result in outcome.all_results.items() if row != "chance"}
 
 
 def _of_what(title: str, embedded: Embedded) -> str:

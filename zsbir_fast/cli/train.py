@@ -43,8 +43,7 @@ def build_parser(method: str = "dmwan") -> Parser:
         ValueError, TypeError: there is no such method, or it lacks a member of the contract.
     """
     from zsbir_fast.methods.registry import method_class, method_names
-    from zsbir_fast.methods.settings import DataConfig, OptimConfig
-    from zsbir_fast.training.run_config import RunConfig
+    from zsbir_fast.runs.settings import SECTIONS
 
     kind = method_class(method)
     parser = Parser(
@@ -60,7 +59,7 @@ def build_parser(method: str = "dmwan") -> Parser:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run.out")
     parser.add_argument("--method", choices=method_names(), default=method, help="the method")
     parser.add_class_arguments(kind, "model", skip={"classes", *kind.data_arguments})
-    for name, part in (("data", DataConfig), ("optim", OptimConfig), ("run", RunConfig)):
+    for name, part in SECTIONS.items():
         parser.add_argument(f"--{name}", type=part, default=part())
     return parser
 
@@ -74,9 +73,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     Returns:
         The settings, and whether to resume.
     """
-    from zsbir_fast.methods.settings import DataConfig, OptimConfig
-    from zsbir_fast.runs.settings import Settings
-    from zsbir_fast.training.run_config import RunConfig
+    from zsbir_fast.runs.settings import SECTIONS, Settings
 
     try:
         arguments = with_config_paths(argv)
@@ -92,9 +89,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
     settings = Settings(
         method=parsed.method,
         model=parser.section(parsed, "model"),
-        data=DataConfig(**parser.section(parsed, "data")),
-        optim=OptimConfig(**parser.section(parsed, "optim")),
-        run=RunConfig(**parser.section(parsed, "run")),
+        **{name: kind(**parser.section(parsed, name)) for name, kind in SECTIONS.items()},
     )
     return settings, parsed.resume
 

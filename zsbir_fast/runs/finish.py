@@ -27,7 +27,10 @@ def write_outcome(folder: str | Path, outcome: Outcome, **facts: Any) -> dict[st
     leak = outcome.embedded.leak
     write_per_class(out / "per_class.csv", outcome.result, outcome.embedded.names, seen=leak.names)
     write_run_report(out / "report.html", outcome)
-    facts = {"ranked_by": outcome.embedded.ranker.name, **facts}
+    by = {"ranked_by": outcome.embedded.ranker.name}
+    if outcome.reranked is not None:
+        by["reranked_by"] = outcome.reranked.by
+    facts = {**by, **facts}
     if leak.names:
         facts.update(zero_shot=False, seen_classes=leak.names)
-    return write_metrics(out / "metrics.json", outcome.results, **facts)
+    return write_metrics(out / "metrics.json", outcome.all_results, **facts)

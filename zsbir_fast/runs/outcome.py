@@ -9,7 +9,7 @@ from typing import Any
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.runs.curves import Points
 from zsbir_fast.runs.explain import ExplainedPairs
-from zsbir_fast.runs.unseen import Embedded
+from zsbir_fast.runs.unseen import Embedded, Reranked
 
 _TABLE_NAMES = {"raw": "raw features", "centred": "centred features"}
 
@@ -30,6 +30,7 @@ class Outcome:
         results: row -> result, in the order of the table: ``"chance"``, ``"raw"``, ``"centred"``,
             ``"trained"`` or ``"features"``. The pictures show the last one.
         embedded: the embeddings of that row.
+        reranked: what re-ranking made of it, and by what; None without re-ranking.
         baseline: row that the bars per class are compared with; none if empty.
         curves: logged numbers by name, as ``read_curves`` gives them.
         settings: the settings of the command.
@@ -42,6 +43,7 @@ class Outcome:
     of_what: str
     results: Mapping[str, RetrievalResult]
     embedded: Embedded
+    reranked: Reranked | None = None
     baseline: str = ""
     curves: Mapping[str, Points] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,5 +62,11 @@ class Outcome:
 
     @property
     def table(self) -> dict[str, RetrievalResult]:
-        """The results under the names that tables use."""
-        return {table_name(row): result for row, result in self.results.items()}
+        """The results under the names that tables use, the re-ranked one last."""
+        return {table_name(row): result for row, result in self.all_results.items()}
+
+    @property
+    def all_results(self) -> dict[str, RetrievalResult]:
+        """The results, with the row ``"re-ranked"`` at the end if there is one."""
+        again = {} if self.reranked is None else {"re-ranked": self.reranked.result}
+        return {**self.results, **again}

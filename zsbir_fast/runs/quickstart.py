@@ -13,6 +13,7 @@ from typing import Any
 
 from zsbir_fast._files import remove_leftovers, write_text
 from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.runs.finish import write_outcome
 from zsbir_fast.runs.fit import fit
 from zsbir_fast.runs.results import result_table, table_text
@@ -48,7 +49,12 @@ def quickstart_settings(out: Path, *, seed: int, epochs: int | None) -> Settings
     with resources.as_file(path) as file:
         shipped = read_settings(file)
     run = replace(shipped.run, out=str(out), seed=seed, epochs=epochs or shipped.run.epochs)
-    return replace(shipped, data=replace(shipped.data, validation_classes=0), run=run)
+    return replace(
+        shipped,
+        data=replace(shipped.data, validation_classes=0),
+        rerank=RerankOptions(kind="expansion"),
+        run=run,
+    )
 
 
 def quickstart(

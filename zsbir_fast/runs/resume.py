@@ -69,7 +69,7 @@ def course_of(settings: Settings) -> dict[str, Any]:
     Returns:
         Dotted key -> value. Of the model nothing is in it: its identity is stored by itself.
     """
-    flat = {k: v for k, v in settings.flat().items() if not k.startswith("model.")}
+    flat = {k: v for k, v in settings.flat().items() if not k.startswith(("model.", "rerank."))}
     course = {key: value for key, value in flat.items() if key not in _FREE}
     plain: dict[str, Any] = json.loads(json.dumps({**course, "run.epochs": settings.run.epochs}))
     return plain

@@ -47,7 +47,7 @@ def write_run_report(path: str | Path, outcome: Outcome) -> Path:
     leaked = len(embedded.leak.names)
     known = f", {leaked} of them known to the model" if leaked else ""
     table = outcome.table
-    highlight = list(table)[-1]
+    highlight = table_name(outcome.row)
     return write_report(
         path,
         title=outcome.title,
@@ -78,7 +78,16 @@ def write_run_report(path: str | Path, outcome: Outcome) -> Path:
         f"short: {result.definition}.",
         settings=outcome.settings,
         versions=versions(),
-        notes=[*filter(None, [embedded.leak.note]), *outcome.notes],
+        notes=[*filter(None, [embedded.leak.note, _reranking(outcome)]), *outcome.notes],
+    )
+
+
+def _reranking(outcome: Outcome) -> str:
+    if outcome.reranked is None:
+        return ""
+    return (
+        f"Re-ranked: {outcome.reranked.by}. It uses the other photos of the gallery, no label and "
+        "no other query; pictures and bars show the plain ranking."
     )
 
 

@@ -14,8 +14,17 @@ from zsbir_fast._words import reason, shown
 from zsbir_fast.methods.arguments import flat_arguments, plain_arguments, typed_arguments
 from zsbir_fast.methods.registry import method_class
 from zsbir_fast.methods.settings import DataConfig, OptimConfig
+from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.runs.yaml_limits import require_modest
 from zsbir_fast.training.run_config import RunConfig
+
+SECTIONS: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "rerank": RerankOptions,
+    "run": RunConfig,
+}
+"""Sections of a config beside ``method`` and ``model``."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Settings:
             mappings or as their dataclasses.
         data: data settings.
         optim: optimizer settings.
+        rerank: how the test on unseen classes is re-ranked, beside the plain ranking.
         run: run settings.
     """
 
@@ -35,6 +45,7 @@ class Settings:
     model: Mapping[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    rerank: RerankOptions = field(default_factory=RerankOptions)
     run: RunConfig = field(default_factory=RunConfig)
 
     def plain_model(self) -> dict[str, Any]:
@@ -50,7 +61,7 @@ class Settings:
         found: dict[str, Any] = {"method": self.method}
         model = flat_arguments(self.plain_model())
         found.update({f"model.{key}": value for key, value in model.items()})
-        for name in ("data", "optim", "run"):
+        for name in SECTIONS:
             part = vars(getattr(self, name))
             found.update({f"{name}.{key}": value for key, value in part.items()})
         return found
@@ -78,10 +89,9 @@ def read_settings(path: str | Path) -> Settings:
         raise ValueError(
             f"read_settings: path must be a YAML config, got {path}: {reason(error)}"
         ) from error
-    parts = {"data": DataConfig, "optim": OptimConfig, "run": RunConfig}
-    _require_keys(path, "config", stored, {"method", "model", *parts})
-    given = {name: stored.get(name, {}) for name in parts}
-    for name, kind in parts.items():
+    _require_keys(path, "config", stored, {"method", "model", *SECTIONS})
+    given = {name: stored.get(name, {}) for name in SECTIONS}
+    for name, kind in SECTIONS.items():
         _require_keys(path, name, given[name], {field.name for field in fields(kind)})
     model = stored.get("model", {})
     if not isinstance(model, dict):
@@ -94,9 +104,7 @@ def read_settings(path: str | Path) -> Settings:
     return Settings(
         method=method,
         model=model,
-        data=DataConfig(**given["data"]),
-        optim=OptimConfig(**given["optim"]),
-        run=RunConfig(**given["run"]),
+        **{name: kind(**given[name]) for name, kind in SECTIONS.items()},
     )
 
 
@@ -121,7 +129,7 @@ def write_settings(path: str | Path, settings: Settings) -> None:
     stored = {
         "method": settings.method,
         "model": settings.plain_model(),
-        **{name: vars(getattr(settings, name)) for name in ("data", "optim", "run")},
+        **{name: vars(getattr(settings, name)) for name in SECTIONS},
     }
     text = yaml.safe_dump(stored, sort_keys=False)
     write_text(path, text)

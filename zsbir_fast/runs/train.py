@@ -160,6 +160,7 @@ def outcome_of(
         of_what=f"Zero-shot retrieval on {benchmark.name}",
         results={**baselines, "trained": embedded.evaluate()},
         embedded=embedded,
+        reranked=embedded.rerank(settings.rerank),
         baseline="raw" if "raw" in baselines else "",
         curves=read_curves(Path(settings.run.out) / "logs"),
         settings=settings.flat(),

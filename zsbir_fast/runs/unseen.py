@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -15,9 +15,23 @@ from zsbir_fast.methods.contract import Method
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.ranking.ranker import Ranker
+from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.retrieval.embed import embed_images
 from zsbir_fast.runs.baselines import usual_ks
 from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """A re-ranked result, which is reported beside the plain one.
+
+    Attributes:
+        by: name of the ranker.
+        result: its result.
+    """
+
+    by: str
+    result: RetrievalResult
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,32 @@ class Embedded:
             ks=usual_ks(len(self.gallery)) if ks is None else ks,
             progress=progress,
         )
+
+    def rerank(
+        self,
+        options: RerankOptions,
+        *,
+        protocol: str | Protocol = "standard",
+        ks: Iterable[int] | None = None,
+    ) -> Reranked | None:
+        """Re-rank by what the gallery itself knows, and evaluate that.
+
+        Args:
+            options: how.
+            protocol: as for :meth:`evaluate`.
+            ks: as for :meth:`evaluate`.
+
+        Returns:
+            The result, or None where nothing is to be re-ranked.
+
+        Raises:
+            ValueError: an option does not fit the gallery or the ranker.
+        """
+        ranker = options.ranker(self.ranker)
+        if ranker is None:
+            return None
+        result = replace(self, ranker=ranker).evaluate(protocol=protocol, ks=ks)
+        return Reranked(ranker.name, result)
 
 
 def embed_unseen(
