@@ -126,8 +126,6 @@ def test_blocks_that_do_not_fit_the_labels(data):
 
 
 def test_an_unknown_metric():
-    with pytest.raises(
-        ValueError, match="EmbeddingRanker: metric must be one of cosine, eu"
-    ):
+    with pytest.raises(ValueError, match="EmbeddingRanker: metric must be one of cosine, eu"):
         zf.EmbeddingRanker("cosin")
     assert repr(zf.EmbeddingRanker("dot")) == "EmbeddingRanker('dot')"
