@@ -141,3 +141,15 @@ def test_a_section_with_nothing_below_it(tmp_path, capsys, name):
     config.write_text(given[name])
     assert main(["train", "--config", str(config)]) == 2
     assert f"--{name} must be a group of options, got nothing below" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["run:\n  epochs: !!binary x\n", "? [a, b]\n: 1\n", "a: !!timestamp x\n", "a: *b\n"]
+)
+def test_yaml_that_cannot_be_built_is_one_line(tmp_path, capsys, text):
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    assert main(["train", "--config", str(config)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"zsbir train: error: --config must be a YAML config, got {config}: ")
+    assert err.count("\n") == 1

@@ -76,6 +76,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
             "one of dmwan, got 'dmwam' (did you mean 'dmwan'?), in {}",
         ),
         ("method: 3", "method must be one of dmwan, got 3, in {}"),
+        ("a: !!timestamp x", "path must be a YAML config, got"),
+        ("? [a, b]\n: 1", "path must be a YAML config, got"),
         ("learning_rate: 1", "keys of config must be among data, method, model, optim, run, got"),
     ],
 )

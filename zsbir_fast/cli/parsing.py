@@ -100,21 +100,24 @@ class Parser(jsonargparse.ArgumentParser):
         left_out = ("help", "config", "print_config")
         return [action.dest for action in self._actions if action.dest not in left_out]
 
-    def require_known_keys(self, path: str) -> None:
+    def require_known_keys(self, path: str, config: Any) -> None:
         """Refuse a config with a key that is none, of an older layout or of another method.
 
         jsonargparse passes over such keys where nothing stands below them, and names no file.
 
         Args:
-            path: the config.
+            path: the config, for the message.
+            config: its content, from ``read_config``.
         """
         known = self.keys()
         whole = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, 5)}
-        for key in _keys_of(yaml.safe_load(Path(path).read_text(encoding="utf-8")), depth=3):
+        for key in _keys_of(config, depth=3):
             if key not in whole:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; see {self.prog} --help"
-                self.error(f"--config must have keys of this command, got {key!r} in {path}{hint}")
+                self.error(
+                    f"--config must have keys of this command, got {shown(key)} in {path}{hint}"
+                )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the nearest valid key if a key was mistyped, and exit with 2."""
@@ -188,15 +191,22 @@ def _require_modest_file(path: Path) -> None:
         raise ValueError(f"--config must be a YAML config, got {path}: {reason(error)}") from error
 
 
-def method_of_config(path: str) -> str | None:
-    """Return the method that a config names, if it does.
+def read_config(path: str) -> Any:
+    """Read a config before its arguments can be parsed.
 
     Args:
-        path: a config that ``find_config`` gave; its other faults are found later.
+        path: a config that ``find_config`` gave.
+
+    Returns:
+        Its content, of any kind.
+
+    Raises:
+        ValueError: it is no YAML.
     """
-    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    method = stored.get("method") if isinstance(stored, dict) else None
-    return method if isinstance(method, str) else None
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except Exception as error:  # tags of YAML raise many kinds
+        raise ValueError(f"--config must be a YAML config, got {path}: {reason(error)}") from error
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zsbir_fast._words import did_you_mean
 from zsbir_fast.cli.parsing import (
     Parser,
-    method_of_config,
+    read_config,
     shipped_configs,
     with_config_paths,
 )
@@ -77,14 +77,14 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, bool]:
 
     try:
         arguments = with_config_paths(argv)
-        configs = _values_of("--config", arguments)
+        configs = {path: read_config(path) for path in _values_of("--config", arguments)}
         method = _chosen_method(arguments, configs)
         parser = build_parser(method)
         _require_own_arguments(method, arguments)
     except (ValueError, TypeError) as error:
         build_parser().error(str(error))
-    for path in configs:
-        parser.require_known_keys(path)
+    for path, config in configs.items():
+        parser.require_known_keys(path, config)
     parsed = parser.parse(arguments)
     settings = Settings(
         method=parsed.method,
@@ -123,12 +123,12 @@ def _values_of(key: str, arguments: Sequence[str]) -> list[str]:
     return values
 
 
-def _chosen_method(arguments: Sequence[str], configs: Sequence[str]) -> str:
+def _chosen_method(arguments: Sequence[str], configs: Mapping[str, Any]) -> str:
     """Find the method: on the command line, else in a config."""
     chosen = {f"--method says {name!r}": name for name in _values_of("--method", arguments)[-1:]}
-    for path in configs:
-        name = method_of_config(path)
-        if name is not None:
+    for path, config in configs.items():
+        name = config.get("method") if isinstance(config, dict) else None
+        if isinstance(name, str):
             chosen[f"{path} is of method {name!r}"] = name
     if len(set(chosen.values())) > 1:
         raise ValueError(

@@ -85,7 +85,9 @@ def read_settings(path: str | Path) -> Settings:
             text = Path(path).read_text(encoding="utf-8")
         require_modest(text)
         stored = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # tags of YAML raise many kinds
         raise ValueError(
             f"read_settings: path must be a YAML config, got {path}: {reason(error)}"
         ) from error
