@@ -32,7 +32,8 @@ def plain_arguments(
         Argument -> plain value, or an object of plain values for a group.
 
     Raises:
-        ValueError: an argument is unknown or missing, or a group is no object.
+        ValueError: an argument is unknown or missing, a group is no object, or a value is not
+            plain.
     """
     defaults = _defaults(method)
     _require_known(name, "", arguments, defaults)
@@ -43,9 +44,8 @@ def plain_arguments(
             raise ValueError(f"method {name} needs the argument {key!r}, got none")
         if _is_group(default):
             value = _whole_group(name, key, default, value)
-        found[key] = value
-    plain: dict[str, Any] = json.loads(json.dumps(found))
-    return plain
+        found[key] = _plain(name, key, value)
+    return found
 
 
 def typed_arguments(
@@ -107,6 +107,16 @@ def _defaults(method: type[Method]) -> dict[str, Any]:
     left_out = {"classes", *method.data_arguments}
     parameters = inspect.signature(method).parameters
     return {key: each.default for key, each in parameters.items() if key not in left_out}
+
+
+def _plain(name: str, key: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"argument {key!r} of method {name} must be a plain value (a number, text, None) or a "
+            f"list or group of such, got {shown(value)}"
+        ) from error
 
 
 def _is_group(default: Any) -> bool:

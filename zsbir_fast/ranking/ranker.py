@@ -229,17 +229,20 @@ class ScoreRanker(Ranker):
         """Give the method's scores [q, G].
 
         Raises:
-            ValueError: the method gave another shape.
+            ValueError: the method gave no tensor, or one of another shape.
         """
 
         def score(queries: Tensor) -> Tensor:
             with torch.inference_mode():
                 found = self.score(queries, gallery)
             expected = [len(queries), len(gallery)]
-            if list(found.shape) != expected:
+            if not isinstance(found, Tensor) or list(found.shape) != expected:
+                got = (
+                    list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+                )
                 raise ValueError(
-                    f"ScoreRanker: score must give {expected} for the scores {self.name!r}, got "
-                    f"{list(found.shape)}"
+                    f"ScoreRanker: score must give a tensor {expected} for the scores "
+                    f"{self.name!r}, got {got}"
                 )
             return found
 
