@@ -114,9 +114,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path, small_run, 
         return Losses([loss * (math.nan if at.step == 6 else 1)])
 
     monkeypatch.setattr(small_run.net, "losses", losses)
-    text = (
-        r"train: weights must stay finite, got others in encoder\.0\.weight after step 8; no"
-    )
+    text = r"train: weights must stay finite, got others in encoder\.0\.weight after step 8; no"
     with pytest.raises(ValueError, match=text):
         small_run(tmp_path, checkpoint_every=2)
     last = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.methods.contract import Method
+from zsbir_fast.methods.plain_types import described, fits
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -62,7 +64,8 @@ def typed_arguments(
         Keyword arguments, with dataclasses in place of objects.
 
     Raises:
-        ValueError: an argument is unknown, or a group is no object.
+        ValueError: an argument is unknown, a group is no object, or a value in it is of another
+            type.
     """
     defaults = _defaults(method)
     _require_known(name, "", arguments, defaults)
@@ -132,7 +135,21 @@ def _whole_group(name: str, key: str, default: Any, value: Any) -> dict[str, Any
         )
     defaults = dataclasses.asdict(default)
     _require_known(name, f"{key}.", value, defaults)
+    annotations = _annotations(type(default))
+    for inner, held in value.items():
+        if not fits(held, annotations.get(inner, Any)):
+            raise ValueError(
+                f"argument '{key}.{inner}' of method {name} must be "
+                f"{described(annotations[inner])}, got {shown(held)}"
+            )
     return {**defaults, **value}
+
+
+def _annotations(group: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(group)
+    except (NameError, TypeError):  # a name that only type checkers know: nothing is checked
+        return {}
 
 
 def _require_known(
