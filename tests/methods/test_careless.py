@@ -91,6 +91,13 @@ def test_scores_that_are_no_tensor(given):
         ranker.search(torch.ones(2, 4), torch.ones(3, 4), 1)
 
 
+def test_scores_of_a_method_can_be_searched_only_if_finite():
+    ranker = zf.ScoreRanker(lambda q, g: (q @ g.T) / 0, name="mine")
+    assert not ranker.scorer(torch.ones(3, 4))(torch.ones(2, 4)).is_inference()
+    with pytest.raises(ValueError, match=r"ScoreRanker\.search: scores must be finite, got inf in"):
+        ranker.search(torch.ones(2, 4), torch.ones(3, 4), 1)
+
+
 def test_what_is_no_plan_of_batches():
     with pytest.raises(TypeError, match=r"plan must be a zsbir_fast\.BatchPlan, got None"):
         RunData(None, epoch_batches=1, epochs=1, seed=0)

@@ -23,7 +23,8 @@ class RunConfig:
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: processes on this machine; under torchrun its number is taken instead.
         strategy: how several processes work together, a Lightning strategy name.
-        progress: show a progress bar.
+        progress: show a bar on a terminal, elsewhere a line every few seconds; without it there is
+            a line an epoch.
     """
 
     out: str = "runs/zsbir"
