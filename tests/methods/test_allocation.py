@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,6 +24,17 @@ from zsbir_fast.methods.allocation import AllocationLimit
         lambda n: torch.randn(n, n),
         lambda n: torch.rand([n, n]),
         lambda n: torch.eye(n),
+        lambda n: torch.eye(n=8, m=n**2),
+        lambda n: torch.zeros(np.int64(n), np.int64(n)),
+        lambda n: torch.zeros(torch.tensor(n), torch.tensor(n)),
+        lambda n: torch.randint(8, (n, n)),
+        lambda n: torch.randint(0, 8, size=(n, n)),
+        lambda n: torch.normal(0.0, 1.0, (n, n)),
+        lambda n: torch.empty_strided((n, n), (n, 1)),
+        lambda n: torch.zeros(8).new_zeros(n, n),
+        lambda n: torch.zeros(8).new_empty((n, n)),
+        lambda n: torch.zeros(8).new_full((n, n), 1.0),
+        lambda n: torch.zeros(8).repeat(n, n),
     ],
 )
 def test_what_would_take_terabytes_is_refused_before_it_is_allocated(make):

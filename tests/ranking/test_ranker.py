@@ -67,12 +67,12 @@ def test_scores_of_a_method_in_blocks(data, small_blocks, larger_is_closer):
     calls = []
 
     def score(q, g):
-        calls.append((len(q), len(g), torch.is_inference_mode_enabled()))
+        calls.append((len(q), len(g), torch.is_grad_enabled()))
         return q @ weights @ g.T
 
     by = zf.ScoreRanker(score, name="bilinear", larger_is_closer=larger_is_closer)
     result = by.evaluate(*data, protocol="sake", ks=(10,))
-    assert calls == [(7, 61, True)] * 3 + [(2, 61, True)]
+    assert calls == [(7, 61, False)] * 3 + [(2, 61, False)]
     expected = zf.evaluate_ranking(
         (queries @ weights @ gallery.T).detach(),
         *labels,
@@ -100,8 +100,15 @@ def test_nothing_to_search_for(data):
 @pytest.mark.parametrize(
     ("score", "text"),
     [
-        (lambda q, g: q @ g.T[:, 1:], r"score must give \[23, 61\] for .* 'odd', got \[23, 60\]"),
-        (lambda q, g: (q @ g.T)[0], r"score must give \[23, 61\] for .* 'odd', got \[61\]"),
+        (
+            lambda q, g: q @ g.T[:, 1:],
+            r"score must give a tensor \[23, 61\] for .* 'odd', got \[23, 60\]",
+        ),
+        (
+            lambda q, g: (q @ g.T)[0],
+            r"score must give a tensor \[23, 61\] for .* 'odd', got \[61\]",
+        ),
+        (lambda q, g: 3, r"score must give a tensor \[23, 61\] for .* 'odd', got a int"),
         (lambda q, g: q @ g.T / 0, "ScoreRanker.evaluate: scores must be finite, got"),
     ],
 )

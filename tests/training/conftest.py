@@ -144,5 +144,5 @@ def small_run():
         run.progress = net.progress
         return weights, validated, fitted
 
-    run.net = _Net
+    run.net, run.two_nets = _Net, _TwoNets
     return run

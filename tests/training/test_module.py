@@ -81,6 +81,12 @@ def test_schedule():
     [
         ("data", {"classes_per_batch": 1}, "data.classes_per_batch must be at least 2, got 1"),
         ("optim", {"lr_head": -1.0}, "optim.lr_head must be at least 0, got -1.0"),
+        ("optim", {"lr_head": math.nan}, "optim.lr_head must be a finite number, got nan"),
+        (
+            "optim",
+            {"gradient_clip": math.inf},
+            "optim.gradient_clip must be a finite number, got inf",
+        ),
         ("run", {"epochs": 0}, "run.epochs must be at least 1, got 0"),
     ],
 )

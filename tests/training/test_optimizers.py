@@ -15,10 +15,11 @@ from zsbir_fast.training.module import MethodModule
 
 def test_each_optimizer_gets_the_gradient_of_its_own_loss(tmp_path, small_run, monkeypatch):
     """Against a plain loop: backward of each loss by itself, clipping, two steps."""
-    seen = []
+    seen, all_losses = [], []
     step = MethodModule._step
 
-    def note(self, losses, optimizers):
+    def note(self, optimizers):
+        losses = all_losses.pop()
         held = [group["params"] for o in optimizers for group in o.param_groups]
         expected = [
             None
@@ -30,16 +31,18 @@ def test_each_optimizer_gets_the_gradient_of_its_own_loss(tmp_path, small_run, m
                      for p, e in zip(ps, es, strict=True)])  # fmt: skip
         for given, wanted in seen[-1]:
             torch.testing.assert_close(given, wanted)
-        step(self, losses, optimizers)
+        step(self, optimizers)
 
-    monkeypatch.setattr(MethodModule, "_pass_back", _keeping_the_graph(MethodModule._pass_back))
+    pass_back = _keeping_the_graph(MethodModule._pass_back, all_losses)
+    monkeypatch.setattr(MethodModule, "_pass_back", pass_back)
     monkeypatch.setattr(MethodModule, "_step", note)
     small_run(tmp_path, two=True)
     assert [len(pairs) for pairs in seen] == [4] * 4 + [6] * 8  # the head rests in epoch 0
 
 
-def _keeping_the_graph(real):
+def _keeping_the_graph(real, all_losses):
     def pass_back(self, losses, optimizers):
+        all_losses.append(losses)
         backward = torch.autograd.backward
 
         def keep(tensors, **options):
@@ -93,8 +96,8 @@ def test_learning_rates_of_all_optimizers_follow_the_schedule(tmp_path, small_ru
     rates = []
     step = MethodModule._step
 
-    def note(self, losses, optimizers):
-        step(self, losses, optimizers)
+    def note(self, optimizers):
+        step(self, optimizers)
         rates.append([o.param_groups[0]["lr"] for o in optimizers])
 
     monkeypatch.setattr(MethodModule, "_step", note)
@@ -121,6 +124,76 @@ def test_losses_that_do_not_fit(tmp_path, small_run, monkeypatch, per_optimizer,
     text = f"one loss for each of the 1 optimizers, at least one of them not None, {text}"
     with pytest.raises(ValueError, match=f"training_step: losses must give {text}"):
         small_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (torch.ones(()), "must give zsbir_fast.Losses, got a Tensor"),
+        (Losses(torch.ones(())), "must give Losses of a list, one for each optimizer, got a Tens"),
+        (Losses([1.0]), "must give scalar tensors, got 1.0 as loss 1"),
+        (Losses([torch.ones(2)]), r"must give scalar tensors, got tensor\(\[1., 1.\]\) as loss 1"),
+        (Losses([torch.ones(()).requires_grad_()], {"x": 1.0}), "got 1.0 as part 'x'"),
+        (
+            Losses([torch.ones(())]),
+            "must give losses that depend on a trainable parameter, got loss 1 without a gradient",
+        ),
+    ],
+)
+def test_losses_that_are_none(tmp_path, small_run, monkeypatch, given, text):
+    monkeypatch.setattr(small_run.net, "losses", lambda self, batch, at: given)
+    with pytest.raises((ValueError, TypeError), match=rf"_Net\.losses .*{text}"):
+        small_run(tmp_path)
+
+
+def _adamw(*parts):
+    return torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda net: [], "must give at least one optimizer, got none"),
+        (lambda net: _adamw(net), "must give a list of torch optimizers, got AdamW"),
+        (lambda net: ([_adamw(net)], []), "must give a list of torch optimizers, got"),
+        (
+            lambda net: [_adamw(net.encoder), _adamw(net.head, net.encoder)],
+            "must give every parameter to one optimizer, got encoder.0.weight in optimizers 1 and",
+        ),
+    ],
+)
+def test_optimizers_that_are_none(tmp_path, small_run, monkeypatch, make, text):
+    monkeypatch.setattr(small_run.net, "optimizers", lambda self, optim: make(self))
+    with pytest.raises((ValueError, TypeError), match=rf"_Net\.optimizers {text}"):
+        small_run(tmp_path)
+
+
+def test_a_loss_of_any_batch_of_a_step_counts(tmp_path, small_run, monkeypatch):
+    """The second optimizer has a loss in the first of two batches and rests in the second."""
+    real = small_run.two_nets.losses
+
+    def losses(self, batch, at):
+        first, second = real(self, batch, at).per_optimizer
+        return Losses([first, second if len(self.progress) % 2 else None])
+
+    monkeypatch.setattr(small_run.two_nets, "losses", losses)
+    moved, _, _ = small_run(tmp_path / "a", two=True, accumulate=2)
+    monkeypatch.setattr(small_run.two_nets, "losses", lambda *a: Losses([real(*a).per_optimizer[0],
+                                                                         None]))  # fmt: skip
+    rested, _, _ = small_run(tmp_path / "b", two=True, accumulate=2)
+    assert not torch.equal(moved["head.weight"], rested["head.weight"])
+
+
+def test_parameters_of_an_optimizer_may_be_frozen_for_a_while(tmp_path, small_run, monkeypatch):
+    real = small_run.two_nets.losses
+
+    def losses(self, batch, at):
+        self.head.requires_grad_(at.epoch != 1)
+        return real(self, batch, at)
+
+    monkeypatch.setattr(small_run.two_nets, "losses", losses)
+    _, _, fitted = small_run(tmp_path, two=True)
+    assert fitted.steps == 12
 
 
 def test_float16_with_two_optimizers_is_refused(tmp_path, small_run, monkeypatch):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from zsbir_fast.methods.checkpoint_files import read_checkpoint
+from zsbir_fast.methods.contract import Losses
 from zsbir_fast.runs.curves import read_curves
 
 
@@ -101,3 +104,19 @@ def test_two_optimizers_resume_bit_for_bit(tmp_path, small_run, kill_after):
     got, _, resumed = small_run(tmp_path / "cut", resume=True, **how)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert (resumed.steps, resumed.best_step) == (12, 8)
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path, small_run, monkeypatch):
+    real = small_run.net.losses
+
+    def losses(self, batch, at):
+        (loss,) = real(self, batch, at).per_optimizer
+        return Losses([loss * (math.nan if at.step == 6 else 1)])
+
+    monkeypatch.setattr(small_run.net, "losses", losses)
+    text = r"train: weights must stay finite, got others in encoder\.0\.weight after step 8; no"
+    with pytest.raises(ValueError, match=text):
+        small_run(tmp_path, checkpoint_every=2)
+    last = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert last["steps"] == 6
+    assert all(value.isfinite().all() for value in last["state_dict"].values())

@@ -93,3 +93,13 @@ def test_drawing_an_item_leaves_the_global_generators_alone():
 def test_seeds_differ_by_place():
     assert derive_seed(1, 2, 3) == derive_seed(1, 2, 3)
     assert len({derive_seed(a, b) for a in range(20) for b in range(20)}) == 400
+
+
+def test_an_epoch_that_is_shorter_than_its_length_says():
+    class Short(Epochs):
+        def __iter__(self):
+            return iter(list(super().__iter__())[:2])
+
+    text = "epochs must give 3 batches, as its length says, got 2 in epoch 0"
+    with pytest.raises(ValueError, match=text):
+        list(RunBatches(Short(), batches=8, seed=0))

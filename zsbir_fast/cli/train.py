@@ -105,12 +105,22 @@ def _require_own_arguments(method: str, arguments: Sequence[str]) -> None:
         name = key.removeprefix("--model.")
         if name != key and name not in names:
             others = (other for other in method_names() if other != method)
-            owners = [other for other in others if name in argument_names(method_class(other))]
+            owners = [other for other in others if name in _arguments_of(other)]
             whose = f"one of {', '.join(owners)}" if owners else "none"
             raise ValueError(
                 f"{key} must be an argument of the method {method}, got {whose}"
                 f"{did_you_mean(name, names)}"
             )
+
+
+def _arguments_of(method: str) -> list[str]:
+    from zsbir_fast.methods.arguments import argument_names
+    from zsbir_fast.methods.registry import method_class
+
+    try:
+        return argument_names(method_class(method))
+    except (ValueError, TypeError):  # another package's, and broken: not what was asked for
+        return []
 
 
 def _values_of(key: str, arguments: Sequence[str]) -> list[str]:

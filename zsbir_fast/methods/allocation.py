@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_OF_A_SIZE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_OF_A_SIZE = (
+    torch.empty,
+    torch.empty_strided,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.rand,
+    torch.randn,
+    torch.randint,
+    torch.normal,
+)
+_AS_ANOTHER = (
+    Tensor.new_empty,
+    Tensor.new_zeros,
+    Tensor.new_ones,
+    Tensor.new_full,
+    Tensor.repeat,
+)
 
 
 class AllocationLimit(TorchFunctionMode):
@@ -41,11 +60,16 @@ class AllocationLimit(TorchFunctionMode):
     ) -> Any:
         """Count, then go on; torch calls this."""
         given = dict(kwargs or {})
+        dtype = given.get("dtype") or torch.get_default_dtype()
         if func in _OF_A_SIZE:
-            dtype = given.get("dtype") or torch.get_default_dtype()
             self.taken += _count(args, given) * dtype.itemsize
+        elif func in _AS_ANOTHER:
+            copies = args[0].numel() if func is Tensor.repeat else 1
+            self.taken += _count(args[1:], given) * copies * args[0].dtype.itemsize
         elif func is torch.eye:
-            self.taken += math.prod([*args, *args][:2]) * torch.get_default_dtype().itemsize
+            rows = args[0] if args else given.get("n")
+            columns = args[1] if len(args) > 1 else given.get("m", rows)
+            self.taken += _count((rows, columns), {}) * dtype.itemsize
         if self.taken > self.limit:
             raise ValueError(
                 f"its arguments ask for more than {self.taken / 1e6:,.0f} MB of memory, and its "
@@ -55,8 +79,10 @@ class AllocationLimit(TorchFunctionMode):
 
 
 def _count(args: Sequence[Any], given: Mapping[str, Any]) -> int:
-    """Count the elements of ``f(size)`` or ``f(*size)``; 0 for a size that torch refuses."""
-    size = given.get("size", args[0] if args else 0)
-    sizes = tuple(size) if isinstance(size, (tuple, list)) else tuple(args) or (size,)
-    whole = all(isinstance(n, int) and n >= 0 for n in sizes)
-    return math.prod(sizes) if whole else 0
+    """Count the elements of ``f(..., size)`` or ``f(*size)``; 0 for a size that torch refuses."""
+    size = given.get("size", next((a for a in args if isinstance(a, (tuple, list))), args))
+    try:
+        sizes = [operator.index(n) for n in size]
+    except TypeError:
+        return 0
+    return math.prod(sizes) if min(sizes, default=0) >= 0 else 0

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.methods.contract import Method
+from zsbir_fast.methods.plain_types import described, fits
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -32,7 +34,8 @@ def plain_arguments(
         Argument -> plain value, or an object of plain values for a group.
 
     Raises:
-        ValueError: an argument is unknown or missing, or a group is no object.
+        ValueError: an argument is unknown or missing, a group is no object, or a value is not
+            plain.
     """
     defaults = _defaults(method)
     _require_known(name, "", arguments, defaults)
@@ -43,9 +46,8 @@ def plain_arguments(
             raise ValueError(f"method {name} needs the argument {key!r}, got none")
         if _is_group(default):
             value = _whole_group(name, key, default, value)
-        found[key] = value
-    plain: dict[str, Any] = json.loads(json.dumps(found))
-    return plain
+        found[key] = _plain(name, key, value)
+    return found
 
 
 def typed_arguments(
@@ -62,7 +64,8 @@ def typed_arguments(
         Keyword arguments, with dataclasses in place of objects.
 
     Raises:
-        ValueError: an argument is unknown, or a group is no object.
+        ValueError: an argument is unknown, a group is no object, or a value in it is of another
+            type.
     """
     defaults = _defaults(method)
     _require_known(name, "", arguments, defaults)
@@ -109,6 +112,16 @@ def _defaults(method: type[Method]) -> dict[str, Any]:
     return {key: each.default for key, each in parameters.items() if key not in left_out}
 
 
+def _plain(name: str, key: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"argument {key!r} of method {name} must be a plain value (a number, text, None) or a "
+            f"list or group of such, got {shown(value)}"
+        ) from error
+
+
 def _is_group(default: Any) -> bool:
     return dataclasses.is_dataclass(default) and not isinstance(default, type)
 
@@ -122,7 +135,21 @@ def _whole_group(name: str, key: str, default: Any, value: Any) -> dict[str, Any
         )
     defaults = dataclasses.asdict(default)
     _require_known(name, f"{key}.", value, defaults)
+    annotations = _annotations(type(default))
+    for inner, held in value.items():
+        if not fits(held, annotations.get(inner, Any)):
+            raise ValueError(
+                f"argument '{key}.{inner}' of method {name} must be "
+                f"{described(annotations[inner])}, got {shown(held)}"
+            )
     return {**defaults, **value}
+
+
+def _annotations(group: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(group)
+    except (NameError, TypeError):  # a name that only type checkers know: nothing is checked
+        return {}
 
 
 def _require_known(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from zsbir_fast._words import reason
+from zsbir_fast._words import reason, shown
+from zsbir_fast.data.image_spec import ImageSpec
 from zsbir_fast.encoders.weight_files import misfits
 from zsbir_fast.methods.allocation import AllocationLimit
 from zsbir_fast.methods.arguments import typed_arguments
@@ -30,16 +31,18 @@ def build_model(identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None 
 
     Raises:
         ValueError: the method is unknown, an argument is wrong, or ``stored`` does not fit.
+        TypeError: the model lacks its classes or says no image size.
     """
     make = method_class(identity.method)
     if stored is None:
-        return make(identity.classes, **typed_arguments(identity.method, make, identity.arguments))
+        arguments = typed_arguments(identity.method, make, identity.arguments)
+        return _sound(make(identity.classes, **arguments), identity)
     held = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     try:
         arguments = typed_arguments(identity.method, make, identity.arguments)
         arguments = make.complete(identity.classes, arguments, stored)
         with AllocationLimit(4 * held + _SPARE_BYTES):
-            model = make(identity.classes, **arguments)
+            model = _sound(make(identity.classes, **arguments), identity)
     except Exception as error:  # arguments from elsewhere can raise anything
         raise ValueError(
             f"build_model: identity must describe the {identity.method} model whose weights are "
@@ -52,4 +55,20 @@ def build_model(identity: ModelIdentity, *, stored: Mapping[str, Tensor] | None 
             f"{problems}"
         )
     model.load_state_dict(dict(stored))
+    return model
+
+
+def _sound(model: Method, identity: ModelIdentity) -> Method:
+    """Refuse a model that forgot what the contract asks of it, before it is trained."""
+    classes = getattr(model, "classes", None)
+    if classes != identity.classes:
+        raise TypeError(
+            f"{type(model).__name__}.classes must be a tuple of the given "
+            f"{len(identity.classes)} classes, got {shown(classes)}"
+        )
+    spec = model.image_spec()
+    if not isinstance(spec, ImageSpec):
+        raise TypeError(
+            f"{type(model).__name__}.image_spec must give a zsbir_fast.ImageSpec, got {shown(spec)}"
+        )
     return model

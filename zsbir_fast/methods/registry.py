@@ -27,7 +27,8 @@ def register_method(name: str, method: type[Method]) -> None:
         method: the class.
 
     Raises:
-        ValueError: another method has the name, or the class lacks a member of the contract.
+        ValueError: another method has the name, the class lacks a member of the contract, or its
+            constructor takes other arguments than the contract says.
         TypeError: it is no :class:`zsbir_fast.Method`.
     """
     _require_whole("register_method", name, method)
@@ -86,7 +87,7 @@ def _offered() -> dict[str, list[EntryPoint]]:
 def _load(name: str, point: EntryPoint) -> type[Method]:
     try:
         method = point.load()
-    except Exception as error:  # foreign code can raise anything
+    except (Exception, SystemExit) as error:  # foreign code can raise anything
         raise ValueError(
             f"method_class: method {name!r} must be loadable from {point.value}, but "
             f"{reason(error)}"
@@ -106,4 +107,12 @@ def _require_whole(function: str, name: str, method: object) -> None:
         raise ValueError(
             f"{function}: method {name!r} must have the members {', '.join(lacking)}, which "
             f"{method.__module__}.{method.__qualname__} lacks"
+        )
+    parameters = inspect.signature(method).parameters.values()
+    by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    names = [parameter.name for parameter in parameters]
+    if names[:1] != ["classes"] or not {parameter.kind for parameter in parameters} <= by_name:
+        raise ValueError(
+            f"{function}: method {name!r} must be built as {method.__name__}(classes, **arguments) "
+            f"with named arguments alone, got the constructor {inspect.signature(method)}"
         )

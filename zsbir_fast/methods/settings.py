@@ -61,7 +61,8 @@ class OptimConfig:
         warmup_steps: optimizer steps over which the rates rise linearly from 0.
         schedule: after the warm-up, ``cosine`` down to ``final_lr_ratio`` or ``constant``.
         final_lr_ratio: last learning rate of the cosine, relative to the peak.
-        gradient_clip: largest norm of the whole gradient; 0 turns clipping off.
+        gradient_clip: largest norm of the gradient, that of each optimizer by itself; 0 turns
+            clipping off.
         accumulate: batches per optimizer step.
     """
 

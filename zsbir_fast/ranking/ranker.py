@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zsbir_fast._arguments import check_choice
 from zsbir_fast._progress import with_progress
-from zsbir_fast.metrics.checks import work_dtype
+from zsbir_fast.metrics.checks import check_finite, work_dtype
 from zsbir_fast.metrics.evaluate import evaluate_retrieval
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult
@@ -113,16 +113,16 @@ class Ranker(ABC):
             Rows and scores [Q, min(k, G)].
 
         Raises:
-            ValueError: ``k`` is less than 1.
+            ValueError: ``k`` is less than 1, or a score is not finite.
 
         Cost: O(G log G) per query beside the scores.
         """
         if k < 1:
             raise ValueError(f"{type(self).__name__}.search: k must be at least 1, got {k}")
-        found = [
-            torch.sort(block, dim=1, descending=self.larger_is_closer, stable=True)
-            for block in self._blocks(queries, gallery)
-        ]
+        found = []
+        for block in self._blocks(queries, gallery):
+            check_finite(f"{type(self).__name__}.search", "scores", block)
+            found.append(torch.sort(block, dim=1, descending=self.larger_is_closer, stable=True))
         rows = [order.indices[:, :k] for order in found] or [torch.empty(0, 0, dtype=torch.int64)]
         scores = [order.values[:, :k] for order in found] or [torch.empty(0, 0)]
         return Neighbours(torch.cat(rows), torch.cat(scores))
@@ -229,17 +229,20 @@ class ScoreRanker(Ranker):
         """Give the method's scores [q, G].
 
         Raises:
-            ValueError: the method gave another shape.
+            ValueError: the method gave no tensor, or one of another shape.
         """
 
         def score(queries: Tensor) -> Tensor:
-            with torch.inference_mode():
+            with torch.no_grad():
                 found = self.score(queries, gallery)
             expected = [len(queries), len(gallery)]
-            if list(found.shape) != expected:
+            if not isinstance(found, Tensor) or list(found.shape) != expected:
+                got = (
+                    list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+                )
                 raise ValueError(
-                    f"ScoreRanker: score must give {expected} for the scores {self.name!r}, got "
-                    f"{list(found.shape)}"
+                    f"ScoreRanker: score must give a tensor {expected} for the scores "
+                    f"{self.name!r}, got {got}"
                 )
             return found
 

@@ -30,8 +30,7 @@ def weighted_pairs(
     """Show the pairs of a batch that count most and those that count least.
 
     Args:
-        explanation: ``weights``, ``local`` and ``global_`` [B], see
-            it.
+        explanation: ``weights``, ``local`` and ``global_`` [B] of the pairs.
         sketches: B sketches.
         photos: B photos, with the same ``classes``.
         per_group: pairs per group; fewer where the batch is small.

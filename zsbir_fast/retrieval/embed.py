@@ -47,12 +47,17 @@ def embed_images(
         float32 [n, D] on the CPU, row i for image i.
 
     Raises:
-        ValueError: ``images`` is empty.
+        ValueError: ``images`` is empty, or ``embed`` gives another shape.
     """
     where = next(model.parameters()).device if device is None else torch.device(device)
+    dtype = next(model.parameters()).dtype
+
+    def embed(batch: Tensor, modality: Modality) -> Tensor:
+        return model.embed(batch.to(dtype), modality)  # of a run in float64, in float64
+
     with evaluating(model.to(where)):
         return embed_with(
-            model.embed,
+            embed,
             images,
             spec=model.image_spec(),
             batch_size=batch_size,
@@ -87,7 +92,7 @@ def embed_with(
         float32 [n, D] on the CPU, row i for image i.
 
     Raises:
-        ValueError: ``images`` is empty.
+        ValueError: ``images`` is empty, or ``embed`` gives another shape.
     """
     if len(images) == 0:
         raise ValueError("embed_images: images must hold at least one image, got none")
@@ -104,7 +109,9 @@ def embed_with(
     rows: list[Tensor] = []
     with torch.inference_mode():
         for batch, _ in batches:
-            rows.append(embed(batch.to(device), images.modality).float().cpu())
+            rows.append(
+                _checked(embed(batch.to(device), images.modality), len(batch)).float().cpu()
+            )
     mine = torch.cat(rows) if rows else torch.empty(0)
     return mine if world == 1 else _join_shares(mine, len(prepared), device)
 
@@ -126,6 +133,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for name, module in model.named_modules():
             module.training = modes[name]
+
+
+def _checked(rows: Tensor, count: int) -> Tensor:
+    if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != count:
+        got = list(rows.shape) if isinstance(rows, Tensor) else f"a {type(rows).__name__}"
+        raise ValueError(
+            f"embed_images: embed must give [{count}, D] for {count} images, got {got}"
+        )
+    return rows
 
 
 def _place() -> tuple[int, int]:

@@ -125,6 +125,8 @@ def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
         )
     if held_out is not None:
         _load_weights(module, Path(run.out) / "checkpoints" / BEST)
+    if run.precision == "64-true":
+        model.float()  # as load_model gives it, and as images come
     if fitted.is_first:
         export_model(model, identity, Path(run.out) / "model")
     return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted)

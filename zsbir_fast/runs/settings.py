@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -171,5 +172,7 @@ def check_settings(settings: Settings) -> None:
         ("run.devices", run.devices, 1),
     ]
     for key, value, least in at_least:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"check_settings: {key} must be a finite number, got {shown(value)}")
         if value < least:
             raise ValueError(f"check_settings: {key} must be at least {least}, got {shown(value)}")

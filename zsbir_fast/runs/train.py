@@ -164,6 +164,6 @@ def outcome_of(
         baseline="raw" if "raw" in baselines else "",
         curves=read_curves(Path(settings.run.out) / "logs"),
         settings=settings.flat(),
-        notes=[PRETRAINING_NOTE],
+        notes=[PRETRAINING_NOTE] if "raw" in baselines else [],
         explained=explain_seen_pairs(trained.model, benchmark) if fitted.is_first else None,
     )

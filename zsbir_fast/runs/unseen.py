@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.images import ImageSet
 from zsbir_fast.data.names import listing, same_names
@@ -140,6 +141,7 @@ def embed_unseen(
     Raises:
         ValueError: sketches and photos have other classes, the model knows some of them, or a set
             is empty.
+        TypeError: the model's ranker is none.
     """
     sketches, photos = benchmark.test_sketches, benchmark.test_photos
     if not same_names(sketches.classes, photos.classes):
@@ -154,6 +156,7 @@ def embed_unseen(
         chosen_by=chosen_by,
         allow_seen=allow_seen,
     )
+    ranker = _checked_ranker(model)
     queries, gallery = (embed_images(model, images, **options) for images in (sketches, photos))
     return Embedded(
         queries=queries,
@@ -161,8 +164,19 @@ def embed_unseen(
         query_labels=sketches.labels,
         gallery_labels=photos.labels,
         names=dict(enumerate(photos.classes)),
-        ranker=model.ranker(),
+        ranker=ranker,
         sketches=sketches,
         photos=photos,
         leak=leak,
     )
+
+
+def _checked_ranker(model: Method) -> Ranker:
+    ranker: object = model.ranker()
+    said = all(hasattr(ranker, member) for member in ("name", "larger_is_closer"))
+    if not isinstance(ranker, Ranker) or not said:
+        raise TypeError(
+            f"{type(model).__name__}.ranker must give a zsbir_fast.Ranker with name and "
+            f"larger_is_closer, got {shown(ranker)}"
+        )
+    return ranker

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from zsbir_fast.methods.checkpoint_files import BEST, LAST
@@ -106,9 +107,16 @@ class ValidateAndSave(AfterSteps):
         self.latest: dict[str, float] = {}
 
     def after_step(self, trainer: pl.Trainer, module: MethodModule) -> None:
-        """Validate and save where due."""
+        """Validate and save where due.
+
+        Raises:
+            ValueError: a weight is not finite; the checkpoints are those before.
+        """
         steps, run = module.steps, module.run
         epoch_ended = steps % run.steps_per_epoch == 0
+        due = epoch_ended or steps % run.checkpoint_every == 0
+        if due:
+            _require_finite_weights(module)
         if epoch_ended and self.validate is not None:
             metrics = self.validate(trainer)
             for logger in trainer.loggers:
@@ -118,7 +126,7 @@ class ValidateAndSave(AfterSteps):
             if self.best is None or metrics[self.monitor] > self.best:
                 self.best, self.best_step = metrics[self.monitor], steps
                 trainer.save_checkpoint(self.folder / BEST, weights_only=True)
-        if epoch_ended or steps % run.checkpoint_every == 0:
+        if due:
             trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,3 +136,13 @@ class ValidateAndSave(AfterSteps):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best value so far; Lightning calls this."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+
+
+def _require_finite_weights(module: MethodModule) -> None:
+    for name, parameter in module.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(
+                f"train: weights must stay finite, got others in {name} after step "
+                f"{module.steps}; no checkpoint was written of them. Lower learning rates "
+                "(optim.lr_head, optim.lr_backbone) may help"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
+from zsbir_fast._words import shown
 from zsbir_fast.methods.batches import BatchPlan
 from zsbir_fast.training.streams import ResumableLoader, RunBatches
 
@@ -17,12 +18,17 @@ class RunData(pl.LightningDataModule):
         epochs: epochs of the run.
         seed: seed of batches and augmentation.
         workers: processes that load images.
+
+    Raises:
+        TypeError: ``plan`` is no plan, but whatever a method gave.
     """
 
     def __init__(
         self, plan: BatchPlan, *, epoch_batches: int, epochs: int, seed: int, workers: int = 0
     ) -> None:
         super().__init__()
+        if not isinstance(plan, BatchPlan):
+            raise TypeError(f"RunData: plan must be a zsbir_fast.BatchPlan, got {shown(plan)}")
         self.plan = plan
         self.epoch_batches = epoch_batches
         self.epochs = epochs

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zsbir_fast._words import shown
 from zsbir_fast.losses.cross_batch_memory import FeatureBank
 from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.identity import ModelIdentity
@@ -62,6 +63,7 @@ class MethodModule(pl.LightningModule):
         self.course = dict(course or {})
         self.steps = 0
         self.latest: dict[str, Tensor] = {}
+        self._due: set[int] = set()  # optimizers that got a gradient since the last step
         # The memory is the same on every process: DistributedDataParallel, which reads this name,
         # need not send it around before every step.
         self._ddp_params_and_buffers_to_ignore = [
@@ -75,9 +77,11 @@ class MethodModule(pl.LightningModule):
         """Build the method's optimizers; Lightning calls this.
 
         Raises:
-            ValueError: several optimizers in float16, whose gradients need one common scale.
+            TypeError: the method gave something else than a list of torch optimizers.
+            ValueError: it gave none, a parameter is in two of them, or there are several in
+                float16, whose gradients need one common scale.
         """
-        optimizers = list(self.model.optimizers(self.optim))
+        optimizers = _checked_optimizers(self.model, self.model.optimizers(self.optim))
         if len(optimizers) > 1 and self.trainer.precision == "16-mixed":
             # The scale of the losses moves with every optimizer's step, not with every batch.
             raise ValueError(
@@ -92,7 +96,9 @@ class MethodModule(pl.LightningModule):
         """Train on one batch; Lightning calls this.
 
         Raises:
-            ValueError: the method gave another number of losses than optimizers, or none at all.
+            TypeError: the method gave something else than ``Losses`` of scalar tensors.
+            ValueError: it gave another number of losses than optimizers, none at all, or one that
+                has no gradient.
         """
         done = Progress(
             step=self.steps,
@@ -102,7 +108,7 @@ class MethodModule(pl.LightningModule):
         )
         losses = self.model.losses(batch, done)
         optimizers = self._optimizers()
-        _check(losses, optimizers)
+        _check_losses(self.model, losses, optimizers)
         last = (batch_idx + 1) % self.optim.accumulate == 0
         alone = len(optimizers) == 1
         with contextlib.nullcontext() if alone and last else self._without_exchange():
@@ -111,7 +117,7 @@ class MethodModule(pl.LightningModule):
         if last:
             if not alone:
                 self._exchange(optimizers)
-            self._step(losses, optimizers)
+            self._step(optimizers)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of one optimizer; Lightning calls this once it is unscaled."""
@@ -139,17 +145,19 @@ class MethodModule(pl.LightningModule):
 
     def _pass_back(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
         """Add the gradient of each loss to the parameters of its optimizer, and to no others."""
+        given = [place for place, loss in enumerate(losses.per_optimizer) if loss is not None]
+        self._due.update(given)
         pairs = [
-            (loss / self.optim.accumulate, optimizer)
-            for loss, optimizer in zip(losses.per_optimizer, optimizers, strict=True)
-            if loss is not None
+            (cast(Tensor, losses.per_optimizer[place]) / self.optim.accumulate, optimizers[place])
+            for place in given
         ]
         if len(optimizers) == 1:  # all that is trainable is this optimizer's
             self.manual_backward(pairs[0][0])
             return
         for place, (loss, optimizer) in enumerate(pairs, start=1):
             held = [p for p in _parameters(optimizer) if p.requires_grad]
-            torch.autograd.backward(loss, inputs=held, retain_graph=place < len(pairs))
+            if held:  # all of them may be frozen for a while
+                torch.autograd.backward(loss, inputs=held, retain_graph=place < len(pairs))
 
     def _exchange(self, optimizers: Sequence[Optimizer]) -> None:
         """Average the gradients of several optimizers over all processes.
@@ -164,15 +172,16 @@ class MethodModule(pl.LightningModule):
             torch.distributed.all_reduce(whole)
             nn.utils.vector_to_parameters(whole / world_size, gradients)
 
-    def _step(self, losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+    def _step(self, optimizers: Sequence[Optimizer]) -> None:
         # Not by torch's schedulers, which warn where an optimizer rests in the first steps.
         factor = lr_factor(self.steps, self.optim, self.run.total_steps)
         for group in _groups(optimizers):
             group["lr"] = group["initial_lr"] * factor
-        for loss, optimizer in zip(losses.per_optimizer, optimizers, strict=True):
-            if loss is not None:
+        for place, optimizer in enumerate(optimizers):
+            if place in self._due:
                 optimizer.step()
             optimizer.zero_grad()
+        self._due.clear()
         self.steps += 1
 
     def _note(self, losses: Losses) -> None:
@@ -197,14 +206,51 @@ class MethodModule(pl.LightningModule):
         return contextlib.nullcontext()
 
 
-def _check(losses: Losses, optimizers: Sequence[Optimizer]) -> None:
+def _checked_optimizers(model: Method, given: object) -> list[Optimizer]:
+    caller = f"{type(model).__name__}.optimizers"
+    if not isinstance(given, (list, tuple)) or not all(isinstance(o, Optimizer) for o in given):
+        raise TypeError(f"{caller} must give a list of torch optimizers, got {shown(given)}")
+    if not given:
+        raise ValueError(f"{caller} must give at least one optimizer, got none")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owners: dict[int, int] = {}
+    for place, optimizer in enumerate(given, start=1):
+        for parameter in _parameters(optimizer):
+            owner = owners.setdefault(id(parameter), place)
+            if owner != place:
+                name = names.get(id(parameter), f"one of shape {list(parameter.shape)}")
+                raise ValueError(
+                    f"{caller} must give every parameter to one optimizer, got {name} in "
+                    f"optimizers {owner} and {place}"
+                )
+    return list(given)
+
+
+def _check_losses(model: Method, losses: object, optimizers: Sequence[Optimizer]) -> None:
+    caller = f"{type(model).__name__}.losses"
+    if not isinstance(losses, Losses):
+        raise TypeError(f"{caller} must give zsbir_fast.Losses, got a {type(losses).__name__}")
     given = losses.per_optimizer
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(
+            f"{caller} must give Losses of a list, one for each optimizer, got a "
+            f"{type(given).__name__}"
+        )
     if len(given) != len(optimizers) or all(loss is None for loss in given):
         raise ValueError(
             f"training_step: losses must give one loss for each of the {len(optimizers)} "
             f"optimizers, at least one of them not None, got {len(given)}, "
             f"{sum(loss is None for loss in given)} of them None"
         )
+    named = {f"loss {place}": loss for place, loss in enumerate(given, start=1) if loss is not None}
+    for name, value in {**named, **{f"part {k!r}": v for k, v in losses.parts.items()}}.items():
+        if not (isinstance(value, Tensor) and value.ndim == 0):
+            raise TypeError(f"{caller} must give scalar tensors, got {shown(value)} as {name}")
+        if name in named and not value.requires_grad:
+            raise ValueError(
+                f"{caller} must give losses that depend on a trainable parameter, got {name} "
+                "without a gradient"
+            )
 
 
 def _groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:

@@ -54,6 +54,9 @@ class RunBatches(Sampler[list[tuple[Any, int]]]):
 
     Attributes:
         start: number of the first batch to yield.
+
+    Raises:
+        ValueError: in iteration, an epoch is shorter than its length says.
     """
 
     def __init__(self, epochs: EpochSampler, *, batches: int, seed: int, rank: int = 0) -> None:
@@ -73,12 +76,18 @@ class RunBatches(Sampler[list[tuple[Any, int]]]):
         while number < self.batches:
             epoch, done = divmod(number, len(self.epochs))
             self.epochs.set_epoch(epoch)
+            before = number
             for keys in itertools.islice(self.epochs, done, done + self.batches - number):
                 yield [
                     (key, derive_seed(self.seed, self.rank, number, slot))
                     for slot, key in enumerate(keys)
                 ]
                 number += 1
+            if number == before:
+                raise ValueError(
+                    f"RunBatches: epochs must give {len(self.epochs)} batches, as its length says, "
+                    f"got {done} in epoch {epoch}"
+                )
 
 
 class SeededItems(Dataset[Item_co]):
