@@ -21,6 +21,8 @@ from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model, load_model
 from zsbir_fast.methods.settings import DataConfig
+from zsbir_fast.ranking.expansion import ExpandedRanker
+from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.runs.leaks import Leak
 from zsbir_fast.runs.outcome import Outcome
 from zsbir_fast.runs.run_report import write_run_report
@@ -242,3 +244,53 @@ def test_int8_features(tmp_path, capsys):
     argv = ["eval", "--queries", str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "g.npz")]
     assert main([*argv, "--ks", "5"]) == 0
     assert capsys.readouterr().out.startswith("embeddings: 12 queries, 12 gallery items\n")
+
+
+def test_reranked_beside_the_plain_row(run, tmp_path, capsys):
+    argv = ["eval", "--model", str(run / "model"), "--out", str(tmp_path)]
+    how = ["--rerank.kind=expansion", "--rerank.augment=2", "--rerank.expand=2"]
+    assert main([*argv, *how]) == 0
+    by = "cosine, re-ranked (augmentation by 2 and expansion by 2, power 3)"
+    text = capsys.readouterr().out
+    assert f"\nre-ranked: {by}\n" in text
+    assert [line.split()[0] for line in text.splitlines() if "0." in line][:2] == [
+        "trained",
+        "re-ranked",
+    ]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["ranked_by"], metrics["reranked_by"]) == ("cosine", by)
+    model, _ = load_model(run / "model")
+    pets = load_benchmark("pets", run / "data", unseen=["bee", "fox"])
+    embedded = embed_unseen(model, pets)
+    expected = ExpandedRanker(augment=2, expand=2).evaluate(
+        embedded.queries, embedded.gallery, embedded.query_labels, embedded.gallery_labels, ks=(4,)
+    )
+    assert metrics["re-ranked"]["map"] == expected.map
+    assert metrics["trained"]["map"] == embedded.evaluate().map
+    page = (tmp_path / "report.html").read_text()
+    assert f"Re-ranked: {by}. It uses the other photos of the gallery" in page
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (["--rerank.kind=expansion"], "augment must be in [0, 4], got 10"),
+        (["--rerank.kind=icfrr"], "gallery_k must be in [1, 3], got 50"),
+        (
+            ["--rerank.kind=icfrr", "--metric=dot"],
+            "RerankOptions: kind must be none where embeddings are not ranked by cosine or euclid",
+        ),
+    ],
+)
+def test_reranking_that_cannot_be(run, capsys, how, text):
+    assert main(["eval", "--model", str(run / "model"), *how]) == 1
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_reranking(run, capsys):
+    assert main(["eval", "--model", str(run / "model"), "--rerank.kind=expansoin"]) == 2
+    assert "(did you mean 'expansion'?)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="RerankOptions: kind must be one of none, expansion, icf"):
+        RerankOptions(kind="best")

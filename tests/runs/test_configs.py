@@ -78,7 +78,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ("method: 3", "method must be one of dmwan, got 3, in {}"),
         ("a: !!timestamp x", "path must be a YAML config, got"),
         ("? [a, b]\n: 1", "path must be a YAML config, got"),
-        ("learning_rate: 1", "keys of config must be among data, method, model, optim, run, got"),
+        (
+            "learning_rate: 1",
+            "config must be among data, method, model, optim, rerank, run, got",
+        ),
     ],
 )
 def test_a_config_of_an_older_layout_is_one_line(tmp_path, text, message):

@@ -147,16 +147,11 @@ def test_quickstart(tmp_path, few_images, monkeypatch, capsys):
     assert "ImageNet" in text
     assert f"Open {out / 'report.html'}" in text.splitlines()[-1]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics) == [
-        "definition",
-        "chance",
-        "raw",
-        "centred",
-        "trained",
-        "ranked_by",
-        "seconds",
-    ]
-    for name in ("chance", "raw", "centred", "trained"):
+    rows = ["chance", "raw", "centred", "trained", "re-ranked"]
+    assert list(metrics) == ["definition", *rows, "ranked_by", "reranked_by", "seconds"]
+    assert metrics["reranked_by"] in (out / "report.html").read_text()
+    assert f"re-ranked: {metrics['reranked_by']}\n" in text
+    for name in rows:
         assert {"map", "map_at", "precision_at"} <= set(metrics[name])
     model, identity = load_model(out / "model")
     assert isinstance(model, DMWAN)

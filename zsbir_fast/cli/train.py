@@ -198,7 +198,9 @@ def _summary(out: Path, run: TrainedRun) -> str:
     from zsbir_fast.runs.results import result_table, table_text
 
     table = table_text(result_table("", run.outcome.table))
+    reranked = run.outcome.reranked
+    again = "" if reranked is None else f"re-ranked: {reranked.by}\n"
     return (
-        f"\n{table}\n\n{run.result.definition}\n\n"
+        f"\n{table}\n\n{run.result.definition}\n{again}\n"
         f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"
     )
