@@ -9,6 +9,7 @@ batch through it.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -242,6 +243,9 @@ def _check_losses(model: Method, losses: object, optimizers: Sequence[Optimizer]
             f"optimizers, at least one of them not None, got {len(given)}, "
             f"{sum(loss is None for loss in given)} of them None"
         )
+    for part in losses.parts:
+        if re.fullmatch(r"loss(_\d+)?", part):
+            raise ValueError(f"{caller} must give parts of other names than losses, got {part!r}")
     named = {f"loss {place}": loss for place, loss in enumerate(given, start=1) if loss is not None}
     for name, value in {**named, **{f"part {k!r}": v for k, v in losses.parts.items()}}.items():
         if not (isinstance(value, Tensor) and value.ndim == 0):
