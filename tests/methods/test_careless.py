@@ -14,6 +14,7 @@ from zsbir_fast.cli.app import main
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.methods import registry
 from zsbir_fast.methods.build import build_model
+from zsbir_fast.runs.explain import explain_seen_pairs
 from zsbir_fast.runs.unseen import embed_unseen
 from zsbir_fast.training.data_module import RunData
 
@@ -96,6 +97,15 @@ def test_scores_of_a_method_can_be_searched_only_if_finite():
     assert not ranker.scorer(torch.ones(3, 4))(torch.ones(2, 4)).is_inference()
     with pytest.raises(ValueError, match=r"ScoreRanker\.search: scores must be finite, got inf in"):
         ranker.search(torch.ones(2, 4), torch.ones(3, 4), 1)
+
+
+def test_what_is_no_explanation(changed, few_classes):
+    zf.register_method("careless", changed(explain=lambda self, *batch: 3))
+    benchmark = load_benchmark("few", few_classes, unseen=["piano", "cup"])
+    identity = zf.ModelIdentity.of("careless", {"teacher": "edges"}, benchmark.seen)
+    text = r"Careless\.explain must give a PairExplanation or None, got 3"
+    with pytest.raises(TypeError, match=text):
+        explain_seen_pairs(build_model(identity), benchmark)
 
 
 def test_what_is_no_plan_of_batches():

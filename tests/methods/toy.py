@@ -94,6 +94,15 @@ def _patches(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
+class Uneven(Toy):
+    """Its teacher rests in every process but the first."""
+
+    def losses(self, batch: Mapping[str, Tensor], at: zf.Progress) -> zf.Losses:
+        losses = super().losses(batch, at)
+        rests = torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
+        return zf.Losses([losses.per_optimizer[0], None]) if rests else losses
+
+
 class NoTeacher(zf.Method):
     """It lacks members of the contract."""
 

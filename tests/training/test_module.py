@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +97,8 @@ def test_settings_out_of_range(part, change, text):
     wrong = replace(settings, **{part: replace(getattr(settings, part), **change)})
     with pytest.raises(ValueError, match=f"check_settings: {text}"):
         check_settings(wrong)
+
+
+def test_folders_are_given_as_text():
+    with pytest.raises(TypeError, match=r"data\.root must be text, got PosixPath\('x'\)"):
+        check_settings(Settings(data=DataConfig(root=Path("x"))))

@@ -135,6 +135,10 @@ def test_losses_that_do_not_fit(tmp_path, small_run, monkeypatch, per_optimizer,
         (Losses([torch.ones(2)]), r"must give scalar tensors, got tensor\(\[1., 1.\]\) as loss 1"),
         (Losses([torch.ones(()).requires_grad_()], {"x": 1.0}), "got 1.0 as part 'x'"),
         (
+            Losses([torch.ones(()).requires_grad_()], {"loss_2": torch.ones(())}),
+            "must give parts of other names than losses, got 'loss_2'",
+        ),
+        (
             Losses([torch.ones(())]),
             "must give losses that depend on a trainable parameter, got loss 1 without a gradient",
         ),

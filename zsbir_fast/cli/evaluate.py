@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
     start = time.perf_counter()
     options = RerankOptions(**parser.section(arguments, "rerank"))
-    embedded, title, notes = _from_files(arguments) if features else _from_model(arguments)
+    embedded, title = _from_files(arguments) if features else _from_model(arguments)
     row = "features" if features else "trained"
     ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(embedded.gallery))
     labels = (embedded.query_labels, embedded.gallery_labels)
@@ -128,7 +128,6 @@ def main(argv: Sequence[str]) -> None:
         embedded=embedded,
         reranked=embedded.rerank(options, protocol=arguments.protocol, ks=ks),
         settings={key: value for key, value in arguments.as_flat().__dict__.items() if value},
-        notes=notes,
     )
     result = outcome.result
     sizes = f"{title}: {len(embedded.queries)} queries, {len(embedded.gallery)} gallery items"
@@ -187,21 +186,20 @@ def _print(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _from_files(arguments: Any) -> tuple[Embedded, str, list[str]]:
+def _from_files(arguments: Any) -> tuple[Embedded, str]:
     from zsbir_fast.ranking.ranker import EmbeddingRanker
     from zsbir_fast.retrieval.feature_files import read_feature_pair
     from zsbir_fast.runs.unseen import Embedded
 
     pair = read_feature_pair(arguments.queries, arguments.gallery)
     embedded = Embedded(**vars(pair), ranker=EmbeddingRanker(arguments.metric or "cosine"))
-    return embedded, "embeddings", []
+    return embedded, "embeddings"
 
 
-def _from_model(arguments: Any) -> tuple[Embedded, str, list[str]]:
+def _from_model(arguments: Any) -> tuple[Embedded, str]:
     from zsbir_fast.data.benchmarks import load_benchmark
     from zsbir_fast.methods.saving import load_model
     from zsbir_fast.ranking.ranker import EmbeddingRanker
-    from zsbir_fast.runs.run_report import PRETRAINING_NOTE
     from zsbir_fast.runs.unseen import embed_unseen
 
     path = Path(os.path.expanduser(arguments.model))
@@ -220,7 +218,7 @@ def _from_model(arguments: Any) -> tuple[Embedded, str, list[str]]:
     )
     if arguments.metric is not None:
         embedded = replace(embedded, ranker=EmbeddingRanker(arguments.metric))
-    return embedded, f"{identity.method} on {benchmark.name}", [PRETRAINING_NOTE]
+    return embedded, f"{identity.method} on {benchmark.name}"
 
 
 def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:

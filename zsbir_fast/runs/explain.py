@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zsbir_fast._words import shown
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.image_spec import ImageSpec
 from zsbir_fast.data.images import ImageSet
@@ -50,6 +51,9 @@ def explain_seen_pairs(
 
     Returns:
         The batch and its explanation; None if the model explains nothing.
+
+    Raises:
+        TypeError: the model gives something else.
     """
     modalities = [
         images.of_classes(model.classes)
@@ -70,6 +74,11 @@ def explain_seen_pairs(
         )
     if explanation is None:
         return None
+    if not isinstance(explanation, PairExplanation):
+        raise TypeError(
+            f"{type(model).__name__}.explain must give a PairExplanation or None, got "
+            f"{shown(explanation)}"
+        )
     return ExplainedPairs(sketches, photos, explanation.cpu())
 
 

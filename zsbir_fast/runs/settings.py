@@ -147,9 +147,13 @@ def check_settings(settings: Settings) -> None:
     Raises:
         ValueError: a number is out of its range, or an argument of the method is unknown or
             missing; the message names the key.
+        TypeError: a folder is not given as text.
     """
     data, optim, run = settings.data, settings.optim, settings.run
     settings.plain_model()
+    for key, place in (("data.root", data.root or ""), ("run.out", run.out)):
+        if not isinstance(place, str):
+            raise TypeError(f"check_settings: {key} must be text, got {shown(place)}")
     at_least = [
         ("data.validation_classes", data.validation_classes, 0),
         ("data.classes_per_batch", data.classes_per_batch, 2),

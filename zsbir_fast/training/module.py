@@ -9,6 +9,7 @@ batch through it.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -163,14 +164,25 @@ class MethodModule(pl.LightningModule):
         """Average the gradients of several optimizers over all processes.
 
         DistributedDataParallel averages those of one pass that reaches every parameter. Here each
-        pass reaches the parameters of one optimizer, and an optimizer may rest.
+        pass reaches the parameters of one optimizer, and an optimizer may rest, on some processes
+        perhaps: it moves where any process has a loss for it, and the others count as zeros.
         """
         world_size = self.trainer.world_size
-        gradients = [p.grad for o in optimizers for p in _parameters(o) if p.grad is not None]
-        if world_size > 1 and gradients:
+        if world_size == 1:
+            return
+        due = torch.tensor([place in self._due for place in range(len(optimizers))])
+        shared = due.to(self.device, torch.int32)
+        torch.distributed.all_reduce(shared)
+        self._due = {place for place, count in enumerate(shared.tolist()) if count}
+        held = [p for place in sorted(self._due) for p in _parameters(optimizers[place])]
+        held = [p for p in held if p.requires_grad]
+        if held:
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
             whole = nn.utils.parameters_to_vector(gradients)
             torch.distributed.all_reduce(whole)
             nn.utils.vector_to_parameters(whole / world_size, gradients)
+            for parameter, gradient in zip(held, gradients, strict=True):
+                parameter.grad = gradient
 
     def _step(self, optimizers: Sequence[Optimizer]) -> None:
         # Not by torch's schedulers, which warn where an optimizer rests in the first steps.
@@ -242,6 +254,9 @@ def _check_losses(model: Method, losses: object, optimizers: Sequence[Optimizer]
             f"optimizers, at least one of them not None, got {len(given)}, "
             f"{sum(loss is None for loss in given)} of them None"
         )
+    for part in losses.parts:
+        if re.fullmatch(r"loss(_\d+)?", part):
+            raise ValueError(f"{caller} must give parts of other names than losses, got {part!r}")
     named = {f"loss {place}": loss for place, loss in enumerate(given, start=1) if loss is not None}
     for name, value in {**named, **{f"part {k!r}": v for k, v in losses.parts.items()}}.items():
         if not (isinstance(value, Tensor) and value.ndim == 0):
