@@ -67,7 +67,7 @@ def documented_keys():
     page = (DOCS / "training.md").read_text(encoding="utf-8")
     table = page.partition("| key | what |")[2].partition("\n\n")[0]
     cells = re.findall(r"^\| (`.*?) \|", table, re.M)
-    return {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    return {key for cell in cells for key in re.findall(r"`([\w-]+)`", cell)}
 
 
 def test_commands(workplace, capsys):
@@ -110,7 +110,7 @@ def test_python(workplace, capsys):
     names = {}
     exec(compile(code, str(PAGE), "exec"), names)
     metrics = json.loads((workplace / "runs" / "from_python" / "metrics.json").read_text())
-    elsewhere = {"definitions", "zero_shot", "seen_classes"}
+    elsewhere = {"definitions", "zero_shot", "seen_classes", "re-ranked", "reranked_by"}
     assert documented_keys() == {*metrics, *elsewhere}
     assert list(names["run"].outcome.results) == ["chance", "raw", "centred", "trained"]
     assert capsys.readouterr().out.splitlines()[-1].startswith("teacher_student tensor([")
