@@ -18,6 +18,7 @@ from zsbir_fast.cli.app import main
 COMMON = [
     "--config=dmwan-qd_caltech",
     "--model.encoder.image_size=32",
+    "--model.encoder.weights=random",  # no rows before training, which are not what is tested here
     "--data.classes_per_batch=3",
     "--data.validation_classes=3",
     "--run.epochs=2",
