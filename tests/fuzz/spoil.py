@@ -19,7 +19,7 @@ Role = Literal["features", "labels", "number", "choice", "flag", "count", "mask"
 
 
 class Odd:
-    """An object of a class that nobody knows."""
+    """An object of a foreign class."""
 
     def __repr__(self) -> str:
         return "<Odd>"

@@ -1,4 +1,4 @@
-"""What is not finite never gives a finite loss: an error on the CPU, NaN where nobody looks."""
+"""No value that is not finite gives a finite loss: it is an error, or NaN where it is unseen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def loss_of(sketches, photos, **options):
 
 
 @pytest.fixture
-def nobody_looks(monkeypatch):
+def values_are_unseen(monkeypatch):
     """As on CUDA and in compiled code, where a look at values would wait or break the graph."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
 
@@ -143,8 +143,8 @@ def test_a_huge_row_counts_as_its_direction(negative):
 @pytest.mark.parametrize(
     ("value", "normalize"), [(INF, True), (INF, False), (NAN, True), (NAN, False), (1e20, False)]
 )
-def test_where_nobody_looks_loss_and_gradients_are_nan(
-    nobody_looks, impl, negative, value, normalize
+def test_where_values_are_unseen_loss_and_gradients_are_nan(
+    values_are_unseen, impl, negative, value, normalize
 ):
     sketches, photos = batch(value)
     loss = loss_of(sketches, photos, impl=impl, negative=negative, normalize=normalize)
@@ -154,7 +154,7 @@ def test_where_nobody_looks_loss_and_gradients_are_nan(
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_a_row_that_nobody_chose_is_seen(nobody_looks, impl):
+def test_a_row_that_was_not_chosen_is_seen(values_are_unseen, impl):
     """The photo in no quadruplet, and no hinge above 0: its NaN reaches loss and gradients."""
     sketches, photos = torch.zeros(2, 3), torch.tensor([[0.0, 0, 0], [9, 0, 0], [INF, 0, 0]])
     sketches.requires_grad_()
@@ -169,7 +169,7 @@ def test_a_row_that_nobody_chose_is_seen(nobody_looks, impl):
     "name", ["alignment_loss", "supervised_contrastive_loss", "CosineClassifie"]
 )
 @pytest.mark.parametrize("value", [INF, NAN])
-def test_contrastive_losses_are_nan_where_nobody_looks(nobody_looks, name, value):
+def test_contrastive_losses_are_nan_where_values_are_unseen(values_are_unseen, name, value):
     call = next(f for key, f in CALLS.items() if key.startswith(name))
     sketches, photos = batch(value)
     loss = call(sketches, photos)
@@ -260,7 +260,7 @@ def test_uniforms_out_of_range_are_an_error(value):
 
 
 @pytest.mark.parametrize("value", [NAN, 5.0, 1.0, -0.25, 1 - 2**-53])
-def test_no_uniform_drops_an_anchor(nobody_looks, value):
+def test_no_uniform_drops_an_anchor(values_are_unseen, value):
     uniforms = torch.full((12,), value, dtype=torch.float64)
     mined = zf.mine_quadruplets(
         *batch(), LABELS, LABELS, negative="distance_weighted", uniforms=uniforms
@@ -303,7 +303,7 @@ def test_the_smallest_temperature_gives_finite_losses_and_gradients(dtype):
 
 
 @pytest.mark.parametrize("form", ["softmax", "mean", "sigmoid"])
-def test_scores_of_nan_are_no_weights_of_one(nobody_looks, form):
+def test_scores_of_nan_are_no_weights_of_one(values_are_unseen, form):
     scores = torch.tensor([0.5, NAN, 0.25])
     assert zf.alignment_weights(scores, scores, form=form).isnan().all()
 
@@ -335,7 +335,7 @@ def test_pooled_rows_of_nan_are_no_rows_of_zeros(impl):
     assert zf.token_weighting(*given, impl=impl).isnan().tolist() == [False, True]
 
 
-def test_a_memory_forgets_what_is_not_finite(nobody_looks):
+def test_a_memory_forgets_what_is_not_finite(values_are_unseen):
     memory = zf.CrossBatchMemory(zf.WeightedQuadrupletLoss(), size=20, width=5)
     assert memory(*batch(NAN), LABELS).isnan()
     assert len(memory.sketches) == 12

@@ -116,10 +116,7 @@ def test_a_run_from_the_first_batch_to_search(offer, few_classes, tmp_path, one_
 
 @pytest.mark.slow
 def test_two_processes_with_two_optimizers_keep_the_same_weights(offer, few_classes, tmp_path):
-    """Also where one of them rests on one process alone.
-
-    Embeddings are shared among processes: other weights would give another result than one.
-    """
+    """Also where one of them rests on one process alone; the method compares the weights."""
     folder = offer(uneven="Uneven")
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

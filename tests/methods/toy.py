@@ -1,4 +1,4 @@
-"""A whole method of somebody else's: two optimizers, phases by epoch, scores of its own.
+"""A whole method of another package: two optimizers, phases by epoch, scores of its own.
 
 A student of sketches and photos imitates a teacher that looks at colours or at edges; from the
 second epoch on the teacher's head learns, too. Photos are ranked by a bilinear score.
@@ -95,9 +95,14 @@ def _patches(images: Tensor) -> Tensor:
 
 
 class Uneven(Toy):
-    """Its teacher rests in every process but the first."""
+    """Its teacher rests in every process but the first; all must keep the same weights."""
 
     def losses(self, batch: Mapping[str, Tensor], at: zf.Progress) -> zf.Losses:
+        if torch.distributed.is_initialized():
+            own = nn.utils.parameters_to_vector(self.parameters()).detach()
+            first = own.clone()
+            torch.distributed.broadcast(first, 0)
+            assert torch.equal(own, first), f"weights differ after {at.step} steps"
         losses = super().losses(batch, at)
         rests = torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
         return zf.Losses([losses.per_optimizer[0], None]) if rests else losses

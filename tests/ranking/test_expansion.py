@@ -21,13 +21,14 @@ def by_hand(queries, gallery, *, augment, expand, power):
         means = []
         for row in cosines:
             nearest = np.argsort(-row, kind="stable")[:augment]
-            means.append((np.maximum(row[nearest], 0) ** power) @ g[nearest])
+            means.append(np.where(row[nearest] > 0, abs(row[nearest]) ** power, 0) @ g[nearest])
         g = unit(np.array(means))
     scores = q @ g.T
     if expand:
         for i, row in enumerate(scores):
             nearest = np.argsort(-row, kind="stable")[:expand]
-            weights = (np.maximum(row[nearest], 0) / row[nearest[0]]) ** power
+            relative = row[nearest] / row[nearest[0]]
+            weights = np.where(row[nearest] > 0, abs(relative) ** power, 0)
             q[i] += weights @ g[nearest]
         scores = unit(q) @ g.T
     return torch.from_numpy(scores).float()

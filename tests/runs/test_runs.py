@@ -186,6 +186,21 @@ def test_the_checkpoint_before_is_taken_where_the_newest_is_damaged(
     assert (finished / "checkpoints" / "damaged.ckpt").exists() == (damage != "missing")
 
 
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (["--rerank.kind=icfrr", "--rerank.gallery_k=99"], "gallery_k must be in [1, 31], got 99"),
+        (["--rerank.kind=expansion", "--rerank.power=-1"], "power must be finite and not negative"),
+    ],
+)
+def test_reranking_that_cannot_be_is_said_before_training(tmp_path, capsys, how, text):
+    assert _train(tmp_path, 1, *how) == 1
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_no_whole_checkpoint_left(finished, capsys):
     for name in ("last", "previous"):
         (finished / "checkpoints" / f"{name}.ckpt").write_bytes(b"")

@@ -215,3 +215,23 @@ def test_logs_hold_every_loss_and_are_saved_at_once(tmp_path, small_run, monkeyp
     assert len(saved) >= 6
     assert "train/loss" in text
     assert "train/loss_2" in text
+
+
+def test_gradients_of_parameters_that_no_optimizer_holds_do_not_pile_up(
+    tmp_path, small_run, monkeypatch
+):
+    def only_the_encoder(self, optim):
+        return [torch.optim.SGD(self.encoder.parameters(), lr=0.1)]
+
+    seen = []
+    step = MethodModule._step
+
+    def note(self, optimizers):
+        step(self, optimizers)
+        seen.append([p.grad for p in self.model.parameters()])
+
+    monkeypatch.setattr(small_run.net, "optimizers", only_the_encoder)
+    monkeypatch.setattr(MethodModule, "_step", note)
+    small_run(tmp_path)
+    assert len(seen) == 12
+    assert all(grad is None for grads in seen for grad in grads)

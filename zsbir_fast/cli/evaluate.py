@@ -15,6 +15,8 @@ from zsbir_fast.cli.parsing import Parser
 
 if TYPE_CHECKING:
     from zsbir_fast.metrics.result import RetrievalResult
+    from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker
+    from zsbir_fast.ranking.rerank import RerankOptions
     from zsbir_fast.runs.outcome import Outcome
     from zsbir_fast.runs.unseen import Embedded
 
@@ -113,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
 
     start = time.perf_counter()
     options = RerankOptions(**parser.section(arguments, "rerank"))
-    embedded, title = _from_files(arguments) if features else _from_model(arguments)
+    embedded, title = _from_files(arguments) if features else _from_model(arguments, options)
     row = "features" if features else "trained"
     ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(embedded.gallery))
     labels = (embedded.query_labels, embedded.gallery_labels)
@@ -123,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
         of_what=_of_what(title, embedded),
         results={
             "chance": chance_level(*labels, ks=ks),
-            row: embedded.evaluate(protocol=arguments.protocol, ks=ks),
+            row: embedded.evaluate(protocol=arguments.protocol, ks=ks, progress=True),
         },
         embedded=embedded,
         reranked=embedded.rerank(options, protocol=arguments.protocol, ks=ks),
@@ -162,22 +164,27 @@ def _of_what(title: str, embedded: Embedded) -> str:
 def _compare(embedded: Embedded, ks: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
     """Lay out every definition in use; only rankings by embeddings have them all."""
     from zsbir_fast.metrics.compare import compare_definitions
-    from zsbir_fast.ranking.ranker import EmbeddingRanker
 
-    if not isinstance(embedded.ranker, EmbeddingRanker):
-        raise ValueError(
-            "eval: --compare must be left out for a model that ranks by scores of its own, got "
-            f"one that ranks by {embedded.ranker.name}"
-        )
     table = compare_definitions(
         embedded.queries,
         embedded.gallery,
         embedded.query_labels,
         embedded.gallery_labels,
-        metric=embedded.ranker.metric,
+        metric=_require_embeddings(embedded.ranker).metric,
         ks=ks,
     )
     return str(table), table.to_dict()
+
+
+def _require_embeddings(ranker: Ranker) -> EmbeddingRanker:
+    from zsbir_fast.ranking.ranker import EmbeddingRanker
+
+    if not isinstance(ranker, EmbeddingRanker):
+        raise ValueError(
+            "eval: --compare must be left out for a model that ranks by scores of its own, got "
+            f"one that ranks by {ranker.name}"
+        )
+    return ranker
 
 
 def _print(text: str) -> None:
@@ -196,7 +203,7 @@ def _from_files(arguments: Any) -> tuple[Embedded, str]:
     return embedded, "embeddings"
 
 
-def _from_model(arguments: Any) -> tuple[Embedded, str]:
+def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str]:
     from zsbir_fast.data.benchmarks import load_benchmark
     from zsbir_fast.methods.saving import load_model
     from zsbir_fast.ranking.ranker import EmbeddingRanker
@@ -206,6 +213,10 @@ def _from_model(arguments: Any) -> tuple[Embedded, str]:
     model, identity = load_model(path)
     places = _places(arguments.data, path, identity.benchmark)
     benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)
+    ranker = model.ranker() if arguments.metric is None else EmbeddingRanker(arguments.metric)
+    options.ranker(ranker, photos=len(benchmark.test_photos))  # before any image is embedded
+    if arguments.compare:
+        _require_embeddings(ranker)
     embedded = embed_unseen(
         model,
         benchmark,
@@ -216,9 +227,7 @@ def _from_model(arguments: Any) -> tuple[Embedded, str]:
         device=arguments.device,
         progress=True,
     )
-    if arguments.metric is not None:
-        embedded = replace(embedded, ranker=EmbeddingRanker(arguments.metric))
-    return embedded, f"{identity.method} on {benchmark.name}"
+    return replace(embedded, ranker=ranker), f"{identity.method} on {benchmark.name}"
 
 
 def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:

@@ -164,11 +164,9 @@ def main(argv: Sequence[str]) -> None:
 
     from zsbir_fast.runs.resume import RunFinished
     from zsbir_fast.runs.run_lock import is_writer, say_on_stderr
-    from zsbir_fast.runs.settings import check_settings
     from zsbir_fast.runs.train import train
     from zsbir_fast.training.interrupts import TERMINATED
 
-    check_settings(settings)
     out = Path(settings.run.out)
     try:
         run = train(settings, resume=resume)

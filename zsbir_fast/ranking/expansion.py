@@ -90,11 +90,15 @@ class ExpandedRanker(Ranker):
         )
         self.name = f"cosine, re-ranked ({' and '.join(parts)}, power {self.power:g})"
 
+    def require_size(self, photos: int) -> None:
+        """Raise ValueError if a gallery of that many photos is too small for the options."""
+        for option in ("augment", "expand"):
+            value = getattr(self, option)
+            as_integer(type(self).__name__, option, value, least=0, most=photos)
+
     def scorer(self, gallery: Tensor) -> Scorer:
         """Make a gallery ready: its graph unless it was given, its augmented photos."""
-        function = type(self).__name__
-        for option in ("augment", "expand"):
-            as_integer(function, option, getattr(self, option), least=0, most=len(gallery))
+        self.require_size(len(gallery))
         photos = F.normalize(gallery.float(), dim=1)
         if self.augment:
             graph = self.graph or NeighbourGraph.of(gallery, self.augment)
@@ -116,8 +120,8 @@ class ExpandedRanker(Ranker):
 
 
 def _weighted_mean(photos: Tensor, rows: Tensor, cosines: Tensor, power: float) -> Tensor:
-    """Sum of ``photos[rows]`` [q, k, D] by their weights; its length does not matter to cosines."""
-    weights = cosines.clamp_min(0) ** power
+    """Sum of ``photos[rows]`` [q, k, D] by powers of their cosines; 0 for negative ones."""
+    weights = torch.where(cosines > 0, cosines.clamp_min(0) ** power, 0)
     return torch.einsum("qk,qkd->qd", weights.to(photos), photos[rows])
 
 

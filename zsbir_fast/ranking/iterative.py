@@ -60,16 +60,21 @@ class IterativeRanker(Ranker):
             f"beta {self.beta:g})"
         )
 
+    def require_size(self, photos: int) -> None:
+        """Raise ValueError if a gallery of that many photos is too small for the options."""
+        function = type(self).__name__
+        as_integer(function, "gallery_k", self.gallery_k, least=1, most=photos - 1)
+        as_integer(function, "query_k", self.query_k, least=1, most=photos)
+
     def scorer(self, gallery: Tensor) -> Scorer:
         """Make a gallery ready: the weights that each photo gives to its neighbours."""
         function, count = type(self).__name__, len(gallery)
-        as_integer(function, "gallery_k", self.gallery_k, least=1, most=count - 1)
-        as_integer(function, "query_k", self.query_k, least=1, most=count)
+        self.require_size(count)
         graph = self.graph or NeighbourGraph.of(gallery, self.gallery_k + 1)
         graph.require_gallery(function, gallery)
         as_integer(function, "gallery_k", self.gallery_k, least=1, most=graph.k - 1)
-        lifted = _without_self(graph)[:, : self.gallery_k]
-        weights = 1 - torch.arange(self.gallery_k, dtype=torch.float32) / (count - 1)
+        lifted = _without_self(graph)[:, : self.gallery_k].to(gallery.device)
+        weights = 1 - torch.arange(self.gallery_k, device=gallery.device) / (count - 1)
         distances = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
 
         def score(queries: Tensor) -> Tensor:
@@ -91,8 +96,8 @@ class IterativeRanker(Ranker):
 
 def _without_self(graph: NeighbourGraph) -> Tensor:
     """Leave out the photo itself, which equal photos may stand before; int64 [G, k - 1]."""
-    own = graph.rows == torch.arange(len(graph))[:, None]
-    last = torch.full((len(graph), 1), graph.k - 1)
+    own = graph.rows == torch.arange(len(graph), device=graph.rows.device)[:, None]
+    last = torch.full_like(own[:, :1], graph.k - 1, dtype=torch.int64)
     # Where the photo itself is not among them, k photos are equal to it: the last one goes.
     place = torch.where(own.any(1, keepdim=True), own.int().argmax(1, keepdim=True), last)
     keep = torch.ones_like(own).scatter_(1, place, False)

@@ -205,7 +205,7 @@ class ScoreRanker(Ranker):
 
     Args:
         score: ``(queries [q, D], gallery [G, D]) -> float [q, G]``; called block by block, without
-            gradients.
+            gradients, with embeddings where they are, which is the CPU in runs and reports.
         name: its name in tables and reports.
         larger_is_closer: whether scores are similarities.
     """

@@ -46,18 +46,21 @@ class RerankOptions:
         """Refuse another kind."""
         check_choice("RerankOptions", "kind", self.kind, Kind)
 
-    def ranker(self, plain: Ranker) -> Ranker | None:
+    def ranker(self, plain: Ranker, *, photos: int) -> Ranker | None:
         """Make the ranker that re-ranks what another one finds.
+
+        It needs no embeddings, so that a long run can ask before it begins.
 
         Args:
             plain: how embeddings are ranked without it.
+            photos: size of the gallery.
 
         Returns:
             The ranker, or None for the kind ``"none"``.
 
         Raises:
-            ValueError: an option is out of range, or ``plain`` ranks by something else than the
-                directions of embeddings, which is what re-ranking compares.
+            ValueError: an option is out of range or too large for the gallery, or ``plain`` ranks
+                by something else than the directions of embeddings, which re-ranking compares.
         """
         if self.kind == "none":
             return None
@@ -66,8 +69,12 @@ class RerankOptions:
                 "RerankOptions: kind must be none where embeddings are not ranked by cosine or "
                 f"euclidean, got {self.kind!r} for a ranking by {plain.name}"
             )
+        made: ExpandedRanker | IterativeRanker
         if self.kind == "expansion":
-            return ExpandedRanker(augment=self.augment, expand=self.expand, power=self.power)
-        return IterativeRanker(
-            rounds=self.rounds, gallery_k=self.gallery_k, query_k=self.query_k, beta=self.beta
-        )
+            made = ExpandedRanker(augment=self.augment, expand=self.expand, power=self.power)
+        else:
+            made = IterativeRanker(
+                rounds=self.rounds, gallery_k=self.gallery_k, query_k=self.query_k, beta=self.beta
+            )
+        made.require_size(photos)
+        return made

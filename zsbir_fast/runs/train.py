@@ -21,7 +21,7 @@ from zsbir_fast.runs.fit import TrainedModel, fit
 from zsbir_fast.runs.outcome import Outcome
 from zsbir_fast.runs.run_lock import Say, lock_run, say_on_stderr
 from zsbir_fast.runs.run_report import PRETRAINING_NOTE
-from zsbir_fast.runs.settings import Settings
+from zsbir_fast.runs.settings import Settings, check_settings
 from zsbir_fast.runs.unseen import embed_unseen
 
 
@@ -71,6 +71,7 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
         RuntimeError: another process runs in the folder.
     """
     start = time.perf_counter()
+    check_settings(settings)
     out = Path(settings.run.out)
     if resume and not out.is_dir():  # before a folder is made for the lock
         raise FileNotFoundError(f"train: run.out must hold a run to resume, but {out} is missing")
@@ -145,6 +146,7 @@ def outcome_of(
         The outcome.
     """
     benchmark, fitted = trained.benchmark, trained.fitted
+    shows_progress = settings.run.progress and fitted.is_first
     embedded = embed_unseen(
         trained.model,
         benchmark,
@@ -152,13 +154,13 @@ def outcome_of(
         batch_size=settings.data.eval_batch_size,
         workers=settings.data.workers,
         device=fitted.device,
-        progress=settings.run.progress and fitted.is_first,
+        progress=shows_progress,
     )
     return Outcome(
         title=title,
         lead=lead,
         of_what=f"Zero-shot retrieval on {benchmark.name}",
-        results={**baselines, "trained": embedded.evaluate()},
+        results={**baselines, "trained": embedded.evaluate(progress=shows_progress)},
         embedded=embedded,
         reranked=embedded.rerank(settings.rerank),
         baseline="raw" if "raw" in baselines else "",

@@ -111,7 +111,7 @@ class Embedded:
         Raises:
             ValueError: an option does not fit the gallery or the ranker.
         """
-        ranker = options.ranker(self.ranker)
+        ranker = options.ranker(self.ranker, photos=len(self.gallery))
         if ranker is None:
             return None
         result = replace(self, ranker=ranker).evaluate(protocol=protocol, ks=ks)

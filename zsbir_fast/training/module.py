@@ -2,8 +2,8 @@
 
 Lightning's automatic optimization knows one loss and one optimizer. Here the loop is in the
 module's own hands: it asks the method for its losses, passes their gradients back, and every
-``accumulate`` batches clips, steps and schedules all optimizers. ``docs/training.md`` follows a
-batch through it.
+``accumulate`` batches clips, steps and schedules all optimizers. ``docs/training_loop.md``
+follows a batch through it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class MethodModule(pl.LightningModule):
             (cast(Tensor, losses.per_optimizer[place]) / self.optim.accumulate, optimizers[place])
             for place in given
         ]
-        if len(optimizers) == 1:  # all that is trainable is this optimizer's
+        if len(optimizers) == 1:
             self.manual_backward(pairs[0][0])
             return
         for place, (loss, optimizer) in enumerate(pairs, start=1):
@@ -192,7 +192,7 @@ class MethodModule(pl.LightningModule):
         for place, optimizer in enumerate(optimizers):
             if place in self._due:
                 optimizer.step()
-            optimizer.zero_grad()
+        self.model.zero_grad()  # of parameters that no optimizer holds, too
         self._due.clear()
         self.steps += 1
 

@@ -152,7 +152,7 @@ def excluding(draw: Draw) -> Case:
         roles: dict[str, Any] = dict.fromkeys(given, "labels")
         arguments, expect, how = spoil(draw, given, roles)
         if how == "query_ids spoilt: None" and way != "one call":
-            expect = "either"  # an evaluator's gallery may have ids that nobody asks for
+            expect = "either"  # an evaluator's gallery may have ids that no query has
         return Case(
             lambda: call(**arguments), f"{described(**arguments)}; {way}, {how}", names, expect
         )

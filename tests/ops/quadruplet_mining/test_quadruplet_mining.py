@@ -379,7 +379,7 @@ def test_a_valid_quadruplet_names_rows_that_exist(field, value, impl):
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         quadruplet_loss(sketches, photos, mined, impl=impl)
-    mined.valid[3] = False  # then nobody looks at it
+    mined.valid[3] = False  # it is not read then
     expected = features()[2]
     expected.valid[3] = False
     assert quadruplet_loss(sketches, photos, mined, impl=impl) == quadruplet_loss(

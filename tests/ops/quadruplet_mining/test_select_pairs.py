@@ -298,7 +298,7 @@ def test_labels_of_any_size(generator, offset):
         generator, 20, 30, 4, "euclidean"
     )
     labels = labels.clone()
-    labels[3] = 77  # nobody's
+    labels[3] = 77  # of no other row
     expected = torch.ops.zsbir.select_pairs(
         *rows, labels, other_labels, limit, forbidden, low, high, code
     )

@@ -58,9 +58,9 @@ def score_all_pairs(
         classes, which = labels, None
         if not torch.compiler.is_compiling() and labels.device.type == "cpu":
             classes, which = labels.unique_consecutive(return_inverse=True)
-        words, nobody = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
+        words, one_text = text[classes].flatten(0, 1)[None], labels.new_zeros(len(keys))
         mask = text_mask[classes].flatten()[None]
-        found = reference.unit_rows(_pool(words, mask, keys, values, nobody, temperature))
+        found = reference.unit_rows(_pool(words, mask, keys, values, one_text, temperature))
         found = found.view(len(keys), len(classes), rows.shape[1]).transpose(0, 1)
         if which is not None:
             found = found[which]
