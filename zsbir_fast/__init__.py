@@ -71,6 +71,8 @@ _PUBLIC = {
         "ScoreRanker": "zsbir_fast.ranking.ranker",
         "ExpandedRanker": "zsbir_fast.ranking.expansion",
         "IterativeRanker": "zsbir_fast.ranking.iterative",
+        "ReciprocalRanker": "zsbir_fast.ranking.reciprocal",
+        "DiffusionRanker": "zsbir_fast.ranking.diffusion",
         "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.diffusion import DiffusionRanker as DiffusionRanker
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker
@@ -145,6 +148,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ranking.ranker import Neighbours as Neighbours
     from zsbir_fast.ranking.ranker import Ranker as Ranker
     from zsbir_fast.ranking.ranker import ScoreRanker as ScoreRanker
+    from zsbir_fast.ranking.reciprocal import ReciprocalRanker as ReciprocalRanker
     from zsbir_fast.ranking.rerank import RerankOptions as RerankOptions
     from zsbir_fast.report.html import write_report as write_report
     from zsbir_fast.retrieval.embed import embed_images as embed_images

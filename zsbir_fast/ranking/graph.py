@@ -170,6 +170,43 @@ def nearest_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
+def without_self(graph: NeighbourGraph) -> tuple[Tensor, Tensor]:
+    """Leave the photo itself out of its neighbours, which equal photos may stand before.
+
+    Args:
+        graph: at least two neighbours of each photo.
+
+    Returns:
+        Rows int64 and cosines float32, both [G, k - 1].
+    """
+    own = graph.rows == torch.arange(len(graph), device=graph.rows.device)[:, None]
+    last = torch.full_like(own[:, :1], graph.k - 1, dtype=torch.int64)
+    # Where the photo itself is not among them, k photos are equal to it: the last one goes.
+    place = torch.where(own.any(1, keepdim=True), own.int().argmax(1, keepdim=True), last)
+    keep = torch.ones_like(own).scatter_(1, place, False)
+    shape = (len(graph), graph.k - 1)
+    return graph.rows[keep].view(shape), graph.cosines[keep].view(shape)
+
+
+def is_mutual(rows: Tensor) -> Tensor:
+    """Say which neighbours have the photo among their own.
+
+    Args:
+        rows: int64 [G, k], neighbours of every photo.
+
+    Returns:
+        bool [G, k].
+    """
+    count, k = rows.shape
+    size = max(1, _BLOCK_BYTES // (9 * k * k))
+    found = torch.empty_like(rows, dtype=torch.bool)
+    for start in range(0, count, size):
+        block = rows[start : start + size]
+        me = torch.arange(start, start + len(block), device=rows.device)[:, None, None]
+        found[start : start + size] = (rows[block] == me).any(2)
+    return found
+
+
 def _nearest(queries: Tensor, gallery: Tensor, k: int, *, progress: bool) -> tuple[Tensor, Tensor]:
     score: Callable[[Tensor], Tensor] = EmbeddingRanker("cosine").scorer(gallery)
     parts = torch.split(queries, max(1, _BLOCK_BYTES // max(1, 4 * len(gallery))))
