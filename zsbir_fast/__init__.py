@@ -73,6 +73,7 @@ _PUBLIC = {
         "IterativeRanker": "zsbir_fast.ranking.iterative",
         "ReciprocalRanker": "zsbir_fast.ranking.reciprocal",
         "DiffusionRanker": "zsbir_fast.ranking.diffusion",
+        "rerank": "zsbir_fast.ranking.rerank",
         "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ranking.ranker import ScoreRanker as ScoreRanker
     from zsbir_fast.ranking.reciprocal import ReciprocalRanker as ReciprocalRanker
     from zsbir_fast.ranking.rerank import RerankOptions as RerankOptions
+    from zsbir_fast.ranking.rerank import rerank as rerank
     from zsbir_fast.report.html import write_report as write_report
     from zsbir_fast.retrieval.embed import embed_images as embed_images
     from zsbir_fast.runs.settings import Settings as Settings

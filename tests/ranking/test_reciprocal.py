@@ -59,8 +59,8 @@ def data():
     return *(centres[x] + rng.normal(size=(len(x), 16)) for x in labels), *labels
 
 
-@pytest.mark.parametrize(("k1", "k2"), [(8, 3), (5, 1), (1, 1), (12, 20), (60, 61), (3, 2)])
-@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("k1", "k2"), [(8, 3), (5, 1), (1, 1), (12, 20), (60, 61)])
+@pytest.mark.parametrize("lam", [0.0, 0.3])
 def test_scores_are_those_of_a_transcription(data, k1, k2, lam, monkeypatch):
     monkeypatch.setattr(ranker, "_BLOCK_BYTES", 61 * 4 * 7)
     monkeypatch.setattr(reciprocal, "_BLOCK_BYTES", 4000)

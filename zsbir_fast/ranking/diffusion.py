@@ -1,9 +1,9 @@
 """Diffusion: the similarity of a query spreads over the photos along their neighbours.
 
-Source: Iscen, Tolias, Avrithis, Furon and Chum, "Efficient diffusion on region manifolds: recovering
-small objects with compact CNN representations", CVPR 2017, arXiv 1611.05113 (reciprocal neighbours,
-powers of cosines, the query outside the graph, conjugate gradients); Donoser and Bischof,
-"Diffusion processes for retrieval revisited", CVPR 2013.
+Source: Iscen, Tolias, Avrithis, Furon and Chum, "Efficient diffusion on region manifolds:
+recovering small objects with compact CNN representations", CVPR 2017, arXiv 1611.05113 (reciprocal
+neighbours, powers of cosines, the query outside the graph, conjugate gradients); Donoser and
+Bischof, "Diffusion processes for retrieval revisited", CVPR 2013.
 
 Our reading for a query of another modality: the walk begins at the photos nearest to the query with
 weights relative to the first one, so that the gap between the modalities does not matter, and

@@ -14,6 +14,7 @@ from zsbir_fast._arguments import as_integer
 from zsbir_fast._files import reading, write_atomically
 from zsbir_fast._progress import with_progress
 from zsbir_fast._words import reason
+from zsbir_fast.metrics.checks import check_finite, check_matrix
 from zsbir_fast.ranking.ranker import EmbeddingRanker
 
 _BLOCK_BYTES = 64 << 20
@@ -58,10 +59,12 @@ class NeighbourGraph:
             The graph.
 
         Raises:
-            TypeError: ``k`` is no integer.
-            ValueError: ``k`` is not in 1..G.
+            TypeError: ``k`` is no integer, or the gallery no array of numbers.
+            ValueError: ``k`` is not in 1..G, or the gallery is no matrix of finite numbers.
         """
+        gallery = check_matrix("NeighbourGraph.of", "gallery", gallery, shape="[G, D]")
         k = as_integer("NeighbourGraph.of", "k", k, least=1, most=len(gallery))
+        check_finite("NeighbourGraph.of", "gallery", gallery)
         cosines, rows = _nearest(gallery, gallery, k, progress=progress)
         return NeighbourGraph(rows, cosines, _fingerprint(gallery))
 
@@ -76,10 +79,12 @@ class NeighbourGraph:
             The graph of the whole gallery, the same as ``of`` gives.
 
         Raises:
-            ValueError: the first rows are other ones.
+            ValueError: the first rows are other ones, or the new ones are not finite.
         """
         old = len(self)
+        check_matrix("NeighbourGraph.extended", "gallery", gallery, shape="[G, D]")
         self.require_gallery("NeighbourGraph.extended", gallery[:old])
+        check_finite("NeighbourGraph.extended", "gallery", gallery)
         if len(gallery) == old:
             return self
         added = gallery[old:]

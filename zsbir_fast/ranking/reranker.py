@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_number
+from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import check_finite, check_matrix
+from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.ranking.graph import NeighbourGraph
 from zsbir_fast.ranking.ranker import Ranker
 
@@ -44,6 +48,14 @@ class Reranker(Ranker):
     @abstractmethod
     def require_size(self, photos: int) -> None:
         """Raise ValueError if a gallery of that many photos is too small for the options."""
+
+    def evaluate(self, *data: Any, **options: Any) -> RetrievalResult:
+        """Evaluate this ranking exactly, as :meth:`Ranker.evaluate`; the result names it."""
+        return replace(super().evaluate(*data, **options), reranked_by=self.name)
+
+    def __repr__(self) -> str:
+        """Show the options."""
+        return f"{type(self).__name__}({options_of(self)})"
 
     @property
     def _function(self) -> str:
