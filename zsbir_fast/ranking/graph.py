@@ -18,6 +18,7 @@ from zsbir_fast.metrics.checks import check_finite, check_matrix
 from zsbir_fast.ranking.ranker import EmbeddingRanker
 
 _BLOCK_BYTES = 64 << 20
+_GROUP = 64  # columns that one maximum stands for
 
 
 @dataclass(frozen=True)
@@ -164,15 +165,37 @@ def nearest_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Scores float [q, k], columns int64 [q, k].
     """
-    values, columns = torch.topk(scores, k, dim=1)
-    # topk takes any of the columns that tie for the last places: such rows are sorted.
-    tied = (scores >= values[:, -1:]).sum(1) > k
+    values, columns, tied = _largest(scores, k)
     equal = (values[:, 1:] == values[:, :-1]).any(1)
     redo = torch.nonzero(tied | equal)[:, 0]
     if len(redo):
         order = torch.sort(scores[redo], dim=1, descending=True, stable=True)
         values[redo], columns[redo] = order.values[:, :k], order.indices[:, :k]
     return values, columns
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the k largest scores of each row, and whether others tie with the last of them.
+
+    Scores are cut into groups of ``_GROUP`` columns, a stride apart. A score among the k largest
+    is in a group whose maximum is among the k largest maxima, so that one pass over the scores,
+    as fast as memory, leaves few of them to look at.
+    """
+    stride = scores.shape[1] // _GROUP
+    if 4 * k > stride:  # as many groups as it would leave out
+        values, columns = torch.topk(scores, k, dim=1)
+        return values, columns, (scores >= values[:, -1:]).sum(1) > k
+    grouped = scores[:, : _GROUP * stride].view(len(scores), _GROUP, stride)
+    maxima = grouped.amax(1)
+    chosen = torch.topk(maxima, k, dim=1).indices
+    inside = chosen[:, None] + stride * torch.arange(_GROUP, device=scores.device)[:, None]
+    rest = torch.arange(_GROUP * stride, scores.shape[1], device=scores.device)
+    candidates = torch.cat([inside.flatten(1), rest.expand(len(scores), -1)], dim=1)
+    found = scores.gather(1, candidates)
+    values, places = torch.topk(found, k, dim=1)
+    last = values[:, -1:]
+    tied = ((found >= last).sum(1) > k) | ((maxima >= last).sum(1) > k)
+    return values, candidates.gather(1, places), tied
 
 
 def without_self(graph: NeighbourGraph) -> tuple[Tensor, Tensor]:
