@@ -71,6 +71,7 @@ _PUBLIC = {
         "ScoreRanker": "zsbir_fast.ranking.ranker",
         "ExpandedRanker": "zsbir_fast.ranking.expansion",
         "IterativeRanker": "zsbir_fast.ranking.iterative",
+        "ClusterRanker": "zsbir_fast.ranking.clusters",
         "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker
