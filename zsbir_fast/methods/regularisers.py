@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_share
-from zsbir_fast.encoders.build import Encoder, Features
+from zsbir_fast.encoders.encoder import Encoder, Features
 
 
 class FrozenCopy(nn.Module):
