@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.data.transforms import eval_transform
-from zsbir_fast.encoders.build import Features
+from zsbir_fast.encoders.encoder import Features
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses import weighted_quadruplet
 from zsbir_fast.methods.contract import Progress

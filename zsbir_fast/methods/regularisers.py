@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_share
 from zsbir_fast.data.image_spec import Modality, check_modality
-from zsbir_fast.encoders.build import Encoder, Features
+from zsbir_fast.encoders.encoder import Encoder, Features
 
 
 class FrozenCopy(nn.Module):

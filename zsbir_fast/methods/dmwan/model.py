@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast.data.image_spec import ImageSpec, Modality
-from zsbir_fast.encoders.build import Encoder, Features
+from zsbir_fast.encoders.encoder import Encoder, Features
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
 from zsbir_fast.losses.batches import JoinedBatch
