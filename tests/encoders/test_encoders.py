@@ -44,6 +44,7 @@ def tiny_clip(tmp_path):
     [
         ("bundled:mobilenet_v2", 64, 4, 1280),
         ("bundled:mobilenet_v2", 100, 16, 1280),
+        ("bundled:efficientnet_lite0", 100, 16, 1280),
         ("timm:resnet10t", 64, 4, 512),
         ("timm:mobilenetv3_small_050", 64, 4, 288),
         ("timm:swin_tiny_patch4_window7_224", 224, 49, 768),  # channels last
@@ -224,7 +225,12 @@ def test_a_file_with_code_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("resnet50", {}, ValueError, "name must be 'bundled:mobilenet_v2', 'timm:<model>' or"),
+        (
+            "resnet50",
+            {},
+            ValueError,
+            "name must be 'bundled:mobilenet_v2', 'bundled:efficientnet_lite0', 'timm:",
+        ),
         ("hub:resnet50", {}, ValueError, "got 'hub:resnet50'"),
         ("bundled:resnet50", {}, ValueError, "got 'bundled:resnet50'"),
         ("timm:no_such", {}, ValueError, "must be a model that timm knows, got 'timm:no_such'"),
@@ -234,7 +240,7 @@ def test_a_file_with_code_is_refused(tmp_path):
             "bundled:mobilenet_v2",
             {"weights": "coco"},
             ValueError,
-            "weights must be None, 'random', 'imagenet' or a local file for the bundled network, "
+            "weights must be None, 'random', 'imagenet' or a local file for a bundled network, "
             "got 'coco'",
         ),
         (
@@ -312,3 +318,16 @@ def test_open_clip_towers_that_are_no_vision_transformers_are_refused(tmp_path):
 def test_arguments_of_other_types_and_sizes_are_named(options, kind, message):
     with pytest.raises(kind, match=f"^build_encoder: {message}"):
         build_encoder(**{"name": "bundled:mobilenet_v2", **options})
+
+
+@pytest.mark.parametrize("model", ["convnextv2_atto", "resnet10t"])
+def test_global_features_are_those_that_timms_own_head_classifies(model):
+    encoder = build_encoder(f"timm:{model}", image_size=64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = encoder(images)
+        maps = encoder.network.forward_features(images)
+        expected = encoder.network.forward_head(maps, pre_logits=True)
+    torch.testing.assert_close(features.global_, expected)
+    normed = not torch.allclose(features.global_, features.tokens.mean(1), atol=1e-3)
+    assert normed == model.startswith("convnext")
