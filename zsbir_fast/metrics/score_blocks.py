@@ -83,4 +83,4 @@ def evaluate_score_blocks(
         done += len(scores)
     if done != len(labels):
         raise ValueError(f"{caller}: scores must have {len(labels)} rows in all, got {done}")
-    return RetrievalResult(protocol, ks, labels, len(columns), torch.cat(rows))
+    return RetrievalResult.of(protocol, ks, labels, len(columns), torch.cat(rows))
