@@ -44,6 +44,7 @@ def tiny_clip(tmp_path):
     [
         ("bundled:mobilenet_v2", 64, 4, 1280),
         ("bundled:mobilenet_v2", 100, 16, 1280),
+        ("bundled:efficientnet_lite0", 100, 16, 1280),
         ("timm:resnet10t", 64, 4, 512),
         ("timm:mobilenetv3_small_050", 64, 4, 288),
         ("timm:swin_tiny_patch4_window7_224", 224, 49, 768),  # channels last
@@ -224,7 +225,12 @@ def test_a_file_with_code_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("resnet50", {}, ValueError, "name must be 'bundled:mobilenet_v2', 'timm:<model>' or"),
+        (
+            "resnet50",
+            {},
+            ValueError,
+            "name must be 'bundled:mobilenet_v2', 'bundled:efficientnet_lite0', 'timm:",
+        ),
         ("hub:resnet50", {}, ValueError, "got 'hub:resnet50'"),
         ("bundled:resnet50", {}, ValueError, "got 'bundled:resnet50'"),
         ("timm:no_such", {}, ValueError, "must be a model that timm knows, got 'timm:no_such'"),
@@ -234,7 +240,7 @@ def test_a_file_with_code_is_refused(tmp_path):
             "bundled:mobilenet_v2",
             {"weights": "coco"},
             ValueError,
-            "weights must be None, 'random', 'imagenet' or a local file for the bundled network, "
+            "weights must be None, 'random', 'imagenet' or a local file for a bundled network, "
             "got 'coco'",
         ),
         (

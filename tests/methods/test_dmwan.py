@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zsbir_fast.data.benchmarks import load_benchmark
 from zsbir_fast.data.transforms import eval_transform
-from zsbir_fast.encoders.build import Features
+from zsbir_fast.encoders.encoder import Features
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses import weighted_quadruplet
 from zsbir_fast.methods.contract import Progress
@@ -325,7 +325,7 @@ def test_mirroring_sums_an_image_and_its_mirror_image():
     with torch.no_grad():
         both = network.embed(images, "photo")
         torch.testing.assert_close(network.embed(images.flip(3), "photo"), both)
-        network.mirror = False
+        network.embedding.mirror = False
         one, other = (network.embed(x, "photo") for x in (images, images.flip(3)))
     assert not torch.allclose(one, other, atol=1e-3)
     torch.testing.assert_close(both, F.normalize(one + other, dim=1))

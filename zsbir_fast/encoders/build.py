@@ -3,152 +3,58 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from zsbir_fast._hub import cached_file, open_clip_source, require_reachable
+from zsbir_fast._arguments import check_flag
+from zsbir_fast._hub import open_clip_source
 from zsbir_fast._words import shown
-from zsbir_fast.data.image_spec import ImageSpec
-from zsbir_fast.encoders.mobilenet_v2 import WIDTH as MOBILENET_WIDTH
-from zsbir_fast.encoders.mobilenet_v2 import MobileNetV2, read_uint8_weights
-from zsbir_fast.encoders.weight_files import is_weight_file, load_weights, read_weight_file
+from zsbir_fast.encoders.bundled_networks import BUNDLED, build_bundled
+from zsbir_fast.encoders.encoder import Encoder, OpenClipEncoder
+from zsbir_fast.encoders.timm_networks import build_timm
+from zsbir_fast.encoders.weight_files import (
+    is_weight_file,
+    load_weights,
+    no_head,
+    not_fetched,
+    read_weight_file,
+)
 
-_NAME_FORMS = "'bundled:mobilenet_v2', 'timm:<model>' or 'open_clip:<model>'"
-_BUNDLED_WEIGHTS = "mobilenet_v2_1.0_224_imagenet_uint8.npz"
+_NAME_FORMS = (
+    f"{', '.join(repr(f'bundled:{name}') for name in BUNDLED)}, 'timm:<model>' or "
+    "'open_clip:<model>'"
+)
 _LARGEST_IMAGE = 2048
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _SMALL_TEXT_TOWER = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
-_BUNDLED_MEAN = 128 / 255  # (x * 255 - 128) / 128 for pixels x in 0..1
-
-
-class Features(NamedTuple):
-    """The features of a batch of images.
-
-    Attributes:
-        tokens: [B, N, D] patch tokens (vision transformers, without class and register tokens) or
-            the positions of the last feature map, row by row (convolutional networks).
-        global_: [B, D] one feature per image, not normalised.
-    """
-
-    tokens: Tensor
-    global_: Tensor
-
-
-class Encoder(nn.Module):
-    """Base of the image encoders; :func:`build_encoder` makes them.
-
-    Attributes:
-        width: feature width D, of tokens and global feature alike.
-        image_size: height and width of the square images that the weights expect, in pixels.
-        mean: channel means (red, green, blue) that the input transform must subtract, pixels 0..1.
-        std: channel standard deviations that it must divide by.
-    """
-
-    def __init__(
-        self, *, width: int, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
-        super().__init__()
-        self.width = width
-        self.image_size = image_size
-        self.mean = mean
-        self.std = std
-
-    def extra_repr(self) -> str:
-        """Return width and input, for ``repr``."""
-        return f"width={self.width}, image_size={self.image_size}"
-
-    @property
-    def spec(self) -> ImageSpec:
-        """Size and normalisation of the input, as the image transforms take them."""
-        return ImageSpec(self.image_size, self.mean, self.std)
-
-    def forward(self, images: Tensor) -> Features:
-        """Encode images.
-
-        Args:
-            images: [B, 3, H, W] float, normalised with :attr:`mean` and :attr:`std`.
-
-        Returns:
-            Tokens [B, N, D] and global features [B, D].
-        """
-        raise NotImplementedError
-
-    if TYPE_CHECKING:  # nn.Module would say Any
-        __call__ = forward
-
-
-class _FeatureMapEncoder(Encoder):
-    """Convolutional network: tokens are the positions of the last map, global is their mean."""
-
-    def __init__(self, network: nn.Module, *, channels_last: bool, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        # Channels-last convolutions are 1.3 to 1.8 times as fast on CPU, and the fast path on GPU.
-        self.network = network.to(memory_format=torch.channels_last)
-        self.channels_last_output = channels_last
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        return self.network(images)  # type: ignore[no-any-return]
-
-    def forward(self, images: Tensor) -> Features:
-        features = self.feature_map(images.contiguous(memory_format=torch.channels_last))
-        tokens = features.flatten(1, 2) if self.channels_last_output else features.flatten(2).mT
-        return Features(tokens, tokens.mean(1))
-
-
-class _TimmFeatureMapEncoder(_FeatureMapEncoder):
-    def feature_map(self, images: Tensor) -> Tensor:
-        return self.network.forward_features(images)  # type: ignore[no-any-return, operator]
-
-
-class _TimmTokenEncoder(Encoder):
-    """timm vision transformer: global is the feature that timm's own head classifies."""
-
-    def __init__(self, network: nn.Module, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.network = network
-        self.prefix = int(getattr(network, "num_prefix_tokens", 0))
-
-    def forward(self, images: Tensor) -> Features:
-        features = self.network.forward_features(images)  # type: ignore[operator]
-        pooled = self.network.forward_head(features, pre_logits=True)  # type: ignore[operator]
-        return Features(features[:, self.prefix :], pooled)
-
-
-class _OpenClipEncoder(Encoder):
-    """open_clip vision tower: tokens go through the same norm and projection as the pooled one."""
-
-    def __init__(self, network: nn.Module, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.network = network
-
-    def forward(self, images: Tensor) -> Features:
-        output = self.network.forward_intermediates(  # type: ignore[operator]
-            images, indices=1, normalize_intermediates=True, output_fmt="NLC"
-        )
-        tokens = output["image_intermediates"][-1]
-        projection = self.network.proj
-        if projection is not None:
-            tokens = tokens @ projection
-        return Features(tokens, output["image_features"])
 
 
 def build_encoder(
-    name: str, *, weights: str | None = None, image_size: int | None = None
+    name: str,
+    *,
+    weights: str | None = None,
+    image_size: int | None = None,
+    freeze_batch_norm: bool = True,
+    head: bool = False,
 ) -> Encoder:
     """Build an image encoder by name.
 
     Args:
-        name: ``"bundled:mobilenet_v2"`` (ships with the package), ``"timm:<model>"`` or
-            ``"open_clip:<model>"`` (``ViT-*`` vision towers).
+        name: ``"bundled:mobilenet_v2"`` or ``"bundled:efficientnet_lite0"`` (both ship with the
+            package), ``"timm:<model>"`` or ``"open_clip:<model>"`` (``ViT-*`` vision towers).
         weights: ``None`` or ``"random"`` for random initialisation; a tag, which is ``"imagenet"``
-            for the bundled network, ``"pretrained"`` or a tag of timm's registry for timm, a tag
+            for a bundled network, ``"pretrained"`` or a tag of timm's registry for timm, a tag
             such as ``"openai"`` for open_clip; or a local file (.safetensors, or .pt, .pth, .bin
             read with ``weights_only=True``). Tags of timm and open_clip are fetched from the
             network once and cached by these libraries.
         image_size: side of the square input images in pixels; default: what the model's
             configuration says.
+        freeze_batch_norm: keep batch norm's running statistics as they are and use them in
+            training, too, also after ``.train()``; scale and shift are trained all the same.
+            Statistics over a batch of sketches and photos fit neither, and the pre-trained
+            features suffer. ``False`` is for training from random weights. Networks without
+            batch norm do not care.
+        head: keep the layer with the 1000 ImageNet classes as ``encoder.head``, for
+            ``encoder.logits(features.global_)``. MobileNetV2's class of the background is left
+            out, so that every network has the classes of ILSVRC 2012 in their order.
 
     Returns:
         The encoder in training mode, every parameter trainable.
@@ -156,14 +62,18 @@ def build_encoder(
     Raises:
         TypeError: an argument is of another type.
         ValueError: an unknown name or tag (names of hubs are refused), an image size outside
-            1..2048, or weights that do not fit.
+            1..2048, weights that do not fit, or a network without an ImageNet head that should
+            have one.
         FileNotFoundError: ``weights`` names a file that is not there.
         RuntimeError: the weights could not be fetched (no network and not in the cache).
     """
     _check_types(name, weights, image_size)
+    check_flag("build_encoder", "freeze_batch_norm", freeze_batch_norm)
+    check_flag("build_encoder", "head", head)
     family, _, model = name.partition(":")
-    builders = {"bundled": _build_bundled, "timm": _build_timm, "open_clip": _build_open_clip}
-    if family not in builders or not model:
+    builders = {"bundled": build_bundled, "timm": build_timm, "open_clip": _build_open_clip}
+    unknown = family == "bundled" and model not in BUNDLED
+    if family not in builders or not model or unknown:
         raise ValueError(f"build_encoder: name must be {_NAME_FORMS}, got {shown(name)}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"build_encoder: image_size must be at least 1, got {shown(image_size)}")
@@ -171,7 +81,9 @@ def build_encoder(
         raise ValueError(
             f"build_encoder: image_size must be at most {_LARGEST_IMAGE}, got {shown(image_size)}"
         )
-    return builders[family](model, None if weights == "random" else weights, image_size)
+    encoder = builders[family](model, None if weights == "random" else weights, image_size, head)
+    encoder.freeze_batch_norm = freeze_batch_norm
+    return encoder.train()
 
 
 def _check_types(name: object, weights: object, image_size: object) -> None:
@@ -186,127 +98,14 @@ def _check_types(name: object, weights: object, image_size: object) -> None:
         )
 
 
-def _build_bundled(model: str, weights: str | None, image_size: int | None) -> Encoder:
-    if model != "mobilenet_v2":
-        raise ValueError(
-            f"build_encoder: name must be {_NAME_FORMS}, got {shown(f'bundled:{model}')}"
-        )
-    network = MobileNetV2()
-    if weights == "imagenet":
-        from zsbir_fast.data import bundled
-
-        network.load_state_dict(read_uint8_weights(bundled.path("weights") / _BUNDLED_WEIGHTS))
-    elif weights is not None:
-        if not is_weight_file(weights):
-            raise ValueError(
-                "build_encoder: weights must be None, 'random', 'imagenet' or a local file for the "
-                f"bundled network, got {shown(weights)}"
-            )
-        state = (
-            read_uint8_weights(weights) if weights.endswith(".npz") else read_weight_file(weights)
-        )
-        load_weights(network, state, source=weights)
-    return _FeatureMapEncoder(
-        network,
-        channels_last=False,
-        width=MOBILENET_WIDTH,
-        image_size=image_size or 224,
-        mean=(_BUNDLED_MEAN,) * 3,
-        std=(_BUNDLED_MEAN,) * 3,
-    )
-
-
-def _build_timm(model: str, weights: str | None, image_size: int | None) -> Encoder:
-    import timm
-
-    if not timm.is_model(model):
-        raise ValueError(
-            f"build_encoder: name must be a model that timm knows, got {shown(f'timm:{model}')}"
-        )
-    local = weights is not None and is_weight_file(weights)
-    tag = None if local or weights in (None, "pretrained") else weights
-    if tag is not None and tag not in _timm_tags(model):
-        raise ValueError(
-            f"build_encoder: weights must be a local file, 'pretrained' or one of "
-            f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {shown(tag)}"
-        )
-    options: dict[str, Any] = {} if image_size is None else _timm_size(model, image_size)
-    if weights is not None and not local:
-        options["pretrained_cfg_overlay"] = _timm_source(model, tag, weights)
-    network: Any
-    try:
-        network = timm.create_model(
-            model if tag is None else f"{model.partition('.')[0]}.{tag}",
-            pretrained=weights is not None and not local,
-            num_classes=0,
-            **options,
-        )
-    except (OSError, RuntimeError) as error:
-        raise _not_fetched(f"timm:{model}", weights) from error
-    config = network.pretrained_cfg
-    if local and weights is not None:
-        classifier = config.get("classifier") or ()
-        names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        load_weights(
-            network,
-            read_weight_file(weights),
-            source=weights,
-            ignore=tuple(f"{name}." for name in names),
-        )
-    size = image_size or int(config["input_size"][-1])
-    attributes: dict[str, Any] = {
-        "image_size": size,
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-        "width": int(network.num_features),
-    }
-    with torch.no_grad():
-        probe = network.eval().forward_features(torch.zeros(1, 3, size, size))
-    network.train()
-    if probe.ndim == 3:
-        return _TimmTokenEncoder(network, **attributes)
-    channels_last = probe.shape[-1] == network.num_features != probe.shape[1]
-    return _TimmFeatureMapEncoder(network, channels_last=channels_last, **attributes)
-
-
-def _timm_source(model: str, tag: str | None, weights: str) -> dict[str, Any]:
-    """Take the weights from the cache if they are there; otherwise the hub must answer."""
-    import timm
-
-    config = timm.get_pretrained_cfg(model if tag is None else f"{model.partition('.')[0]}.{tag}")
-    if config is None or not config.hf_hub_id or config.hf_hub_filename:
-        return {}
-    found = cached_file(config.hf_hub_id, _HUB_FILES)
-    if found is not None:
-        return {"file": found, "custom_load": False}
-    require_reachable(
-        "build_encoder", f"weights {weights!r} of timm:{model}", config.hf_hub_id, _HUB_FILES
-    )
-    return {}
-
-
-def _timm_tags(model: str) -> list[str]:
-    import timm
-
-    architecture = model.partition(".")[0]
-    return [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
-
-
-def _timm_size(model: str, image_size: int) -> dict[str, int]:
-    """Only networks with position embeddings are built for a size."""
-    import inspect
-
-    import timm
-
-    entry = timm.model_entrypoint(model.partition(".")[0])
-    source = inspect.getmodule(entry)
-    vision_transformer = source is not None and hasattr(source, "VisionTransformer")
-    return {"img_size": image_size} if vision_transformer else {}
-
-
-def _build_open_clip(model: str, weights: str | None, image_size: int | None) -> Encoder:
+def _build_open_clip(
+    model: str, weights: str | None, image_size: int | None, head: bool
+) -> Encoder:
     import open_clip
     from open_clip.transformer import VisionTransformer
+
+    if head:
+        raise no_head(f"open_clip:{model}")
 
     if model not in open_clip.list_models():  # not get_model_config, which asks hubs
         raise ValueError(
@@ -335,7 +134,7 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
             **options,
         ).visual
     except (OSError, RuntimeError) as error:
-        raise _not_fetched(f"open_clip:{model}", weights) from error
+        raise not_fetched(f"open_clip:{model}", weights) from error
     if not isinstance(network, VisionTransformer):
         raise ValueError(
             "build_encoder: name must be an open_clip model with a ViT-* vision tower (others are "
@@ -348,7 +147,7 @@ def _build_open_clip(model: str, weights: str | None, image_size: int | None) ->
             state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         load_weights(network, state, source=weights)
     size = network.image_size
-    return _OpenClipEncoder(
+    return OpenClipEncoder(
         network,
         width=int(network.output_dim),
         image_size=int(size[0] if isinstance(size, tuple) else size),
@@ -363,11 +162,3 @@ def _open_clip_pixels(model: str, tag: str) -> dict[str, Any]:
 
     config = open_clip.get_pretrained_cfg(model, tag)
     return {key: config[key] for key in ("mean", "std") if key in config}
-
-
-def _not_fetched(name: str, weights: str | None) -> RuntimeError:
-    return RuntimeError(
-        f"build_encoder: "
-        f"weights {shown(weights)} of {name} could not be fetched (no network, and not "
-        "in the local cache); pass a local .safetensors or .pt file, or weights=None"
-    )

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from zsbir_fast._words import shortened
 from zsbir_fast.data.npz_files import read_npz
+from zsbir_fast.encoders.weight_files import IMAGENET_CLASSES
 
 # (expansion, channels, blocks, stride of the first block): table 2 of arXiv 1801.04381
 _STAGES = (
@@ -72,15 +73,19 @@ class _Block(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 1.0 without batch norm and without its classifier.
+    """MobileNetV2 1.0 without batch norm.
 
     Batch norm is folded into the convolutions' weights and biases, so the network behaves the
     same in training and evaluation mode and can be fine-tuned with batches of any size.
 
+    Args:
+        classes: outputs of ``classifier``, a linear layer over the mean of the feature map; 0: it
+            is None.
+
     Source: Sandler et al., "MobileNetV2", arXiv 1801.04381, table 2.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, classes: int = 0) -> None:
         super().__init__()
         self.stem = SameConv2d(3, 32, 3, 2)
         blocks, channels = [], 32
@@ -90,6 +95,7 @@ class MobileNetV2(nn.Module):
                 channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.last = SameConv2d(channels, WIDTH, 1)
+        self.classifier = nn.Linear(WIDTH, classes) if classes else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map of normalised images.
@@ -113,36 +119,37 @@ def read_uint8_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the bundled uint8 weight file as a float32 state dict of :class:`MobileNetV2`.
 
     The file holds for each layer ``NAME:w`` (uint8, OIHW), ``NAME:scale``, ``NAME:zero`` and
-    ``NAME:b``; the real weight is ``scale * (w - zero)``. Its last layer, the ImageNet
-    classifier, is not read.
+    ``NAME:b``; the real weight is ``scale * (w - zero)``. Its last layer is the ImageNet
+    classifier, whose first class, the background, is left out.
 
     Args:
         path: the .npz file.
 
     Returns:
-        Names as in ``MobileNetV2().state_dict()``.
+        Names as in ``MobileNetV2(classes=1000).state_dict()``.
 
     Raises:
         ValueError: the file is damaged or another, or a layer does not fit the network.
     """
-    network = MobileNetV2()
+    network = MobileNetV2(classes=IMAGENET_CLASSES)
     names = {id(module): name for name, module in network.named_modules()}
     state: dict[str, Tensor] = {}
     expected = "read_uint8_weights: path must be an .npz with a quantised MobileNetV2"
     arrays = read_npz(path, (), expected=expected)
     try:
         layers = _dequantised(arrays)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise ValueError(
             f"{expected}, got {path} ({type(error).__name__}: {shortened(error)})"
         ) from error
-    convolutions = network.convolutions()
-    if len(layers) != len(convolutions):
+    modules = [*network.convolutions(), network.classifier]
+    if len(layers) != len(modules):
         raise ValueError(
-            f"read_uint8_weights: path must hold {len(convolutions)} convolutions and a "
-            f"classifier, got {len(layers) + 1} layers in {path}"
+            f"read_uint8_weights: path must hold {len(modules) - 1} convolutions and a "
+            f"classifier, got {len(layers)} layers in {path}"
         )
-    for (key, weight, bias), module in zip(layers, convolutions, strict=True):
+    for (key, weight, bias), module in zip(layers, modules, strict=True):
+        assert module is not None
         if weight.shape != module.weight.shape or bias.shape != (len(module.weight),):
             raise ValueError(
                 f"read_uint8_weights: path must hold layer {key} of shape "
@@ -154,11 +161,14 @@ def read_uint8_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _dequantised(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, Tensor, Tensor]]:
-    """Name, weight and bias of every layer but the last, the classifier."""
+    """Name, weight and bias of every layer; of the last one, the classifier, as a matrix."""
     found = []
-    for layer in json.loads(arrays["layers_json"].tobytes())[:-1]:
+    for layer in json.loads(arrays["layers_json"].tobytes()):
         key = layer["name"]
         whole, zero = (arrays[f"{key}:{part}"].astype(np.float32) for part in ("w", "zero"))
         weight = torch.from_numpy(arrays[f"{key}:scale"] * (whole - zero))
         found.append((key, weight, torch.from_numpy(arrays[f"{key}:b"])))
+    if found:
+        key, weight, bias = found[-1]
+        found[-1] = (key, weight.flatten(1)[1:], bias[1:])
     return found

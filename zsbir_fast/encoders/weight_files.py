@@ -17,6 +17,8 @@ from zsbir_fast._words import reason, shortened, shown
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _SHOWN_KEYS = 5
+IMAGENET_CLASSES = 1000
+"""Classes of ILSVRC 2012, which networks with an ImageNet head tell apart."""
 _PROTOCOL = 2
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after the protocol: files of torch before archives
 _ZIP_HEAD = 30  # bytes before the name of an entry, whose last four are the lengths that follow
@@ -232,4 +234,35 @@ def misfits(module: nn.Module, state: Mapping[str, Tensor]) -> str:
         f"{', ...' * (len(keys) > _SHOWN_KEYS)})"
         for kind, keys in kinds.items()
         if keys
+    )
+
+
+def not_fetched(name: str, weights: str | None) -> RuntimeError:
+    """Make the error of weights that could not be fetched.
+
+    Args:
+        name: the encoder.
+        weights: the tag.
+
+    Returns:
+        The error.
+    """
+    return RuntimeError(
+        f"build_encoder: weights {shown(weights)} of {name} could not be fetched (no network, and "
+        "not in the local cache); pass a local .safetensors or .pt file, or weights=None"
+    )
+
+
+def no_head(name: str) -> ValueError:
+    """Make the error of a network that should have an ImageNet head.
+
+    Args:
+        name: the encoder.
+
+    Returns:
+        The error.
+    """
+    return ValueError(
+        "build_encoder: name must be a network with an ImageNet head (a layer of "
+        f"{IMAGENET_CLASSES} classes over the global feature) for head=True, got {shown(name)}"
     )

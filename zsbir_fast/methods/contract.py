@@ -20,7 +20,7 @@ from zsbir_fast.report.explanation import PairExplanation
 
 if TYPE_CHECKING:
     from zsbir_fast.data.benchmarks import Benchmark
-    from zsbir_fast.encoders.build import Encoder
+    from zsbir_fast.encoders.encoder import Encoder
     from zsbir_fast.methods.batches import BatchPlan
     from zsbir_fast.methods.settings import DataConfig, OptimConfig
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.images import ImageSet
-from zsbir_fast.encoders.build import Encoder
+from zsbir_fast.encoders.encoder import Encoder
 from zsbir_fast.metrics.evaluate import evaluate_ranking, evaluate_retrieval
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.retrieval.embed import embed_with

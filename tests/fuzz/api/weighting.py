@@ -13,7 +13,7 @@ from torch import Tensor
 import zsbir_fast as zf
 from api.gradients import fresh
 from api.mining import IMPLS, spoilt
-from zsbir_fast.encoders.build import Features as Encoded
+from zsbir_fast.encoders.encoder import Features as Encoded
 from zsbir_fast.methods.dmwan.pair_weighting import PatchWeighting, TextWeighting
 
 _ZERO_ROW = 1e-30  # docs: a pooled row without an entry of at least so much is zero

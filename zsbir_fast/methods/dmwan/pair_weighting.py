@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsbir_fast.encoders.build import Features
+from zsbir_fast.encoders.encoder import Features
 from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.token_weighting import (
     TokenWeighting,
