@@ -100,14 +100,14 @@ class ClusterRanker(Ranker):
                 f"{function}: gallery must have at least 2 photos for model='gmm', got {photos}"
             )
 
-    def scorer(self, gallery: Tensor) -> Scorer:
-        """Make a gallery ready: cluster it.
+    def clusters_of(self, gallery: Tensor) -> Codebooks:
+        """Cluster a gallery.
 
         Args:
             gallery: float [G, D].
 
         Returns:
-            A function from queries [q, D] to scores, float [q, G], smaller is closer.
+            The clusters of its photos and their centres, as its scores are made of them.
 
         Raises:
             ValueError: the gallery is not finite, is smaller than K, or has another number of
@@ -121,18 +121,33 @@ class ClusterRanker(Ranker):
                 f"{function}: blocks must divide the width of the features, {gallery.shape[1]}, "
                 f"got {self.blocks}"
             )
-        photos = F.normalize(gallery.float(), dim=1)
-        books = fit_codebooks(
+        return fit_codebooks(
             function,
-            photos,
+            F.normalize(gallery.float(), dim=1),
             model=self.model,
-            clusters=self.clusters or min(25, len(photos)),
+            clusters=self.clusters or min(25, len(gallery)),
             blocks=self.blocks,
             covariance=self.covariance,
             seed=self.seed,
         )
-        quantised = _quantised(books)
-        plain = EmbeddingRanker("euclidean").scorer(photos) if self.fuse else None
+
+    def scorer(self, gallery: Tensor) -> Scorer:
+        """Make a gallery ready: cluster it.
+
+        Args:
+            gallery: float [G, D].
+
+        Returns:
+            A function from queries [q, D] to scores, float [q, G], smaller is closer.
+
+        Raises:
+            ValueError: as :meth:`clusters_of`.
+        """
+        function = type(self).__name__
+        quantised = _quantised(self.clusters_of(gallery))
+        plain = None
+        if self.fuse:
+            plain = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
 
         def score(queries: Tensor) -> Tensor:
             check_finite(function, "queries", queries)
