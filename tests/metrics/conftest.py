@@ -160,3 +160,9 @@ def retrieval(generator):
         return (*embeddings, *labels)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def rerankers():
+    """One ranker of every rule that re-ranks, as the worker processes have them."""
+    return runpy.run_path(str(Path(__file__).with_name("rerankers.py")))["RERANKERS"]

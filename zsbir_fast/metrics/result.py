@@ -31,6 +31,8 @@ class RetrievalResult:
             best AP over orders of tied items, reciprocal rank, AP@R, R-precision; then AP@k,
             Prec@k, Recall@k, hit@k for each k. NaN but for the first column where nothing is
             relevant.
+        reranked_by: name of the ranker, with its options, that re-ranked what was found by the
+            gallery itself; empty for a plain ranking.
     """
 
     protocol: Protocol
@@ -38,6 +40,7 @@ class RetrievalResult:
     query_labels: Tensor
     gallery_size: int
     columns: Tensor
+    reranked_by: str = ""
 
     @staticmethod
     def of(
@@ -182,6 +185,7 @@ class RetrievalResult:
         """Everything but the per-query values, ready for JSON."""
         out: dict[str, Any] = {
             "definition": self.definition,
+            **({"reranked_by": self.reranked_by} if self.reranked_by else {}),
             "map": self.map,
             "map_at": {str(k): v for k, v in self.map_at.items()},
             "precision_at": {str(k): v for k, v in self.precision_at.items()},
@@ -206,7 +210,8 @@ class RetrievalResult:
         text = "  ".join(f"{name} {value:.4f}" for name, value in rows)
         if self.tie_spread > TIE_SPREAD_WORTH_TELLING:
             text += f"  (ties: mAP@all from {self.map_worst:.4f} to {self.map_best:.4f})"
-        return f"{text}\n[{self.definition}; {len(self.query_labels)} x {self.gallery_size}]"
+        by = f"; ranked by {self.reranked_by}" if self.reranked_by else ""
+        return f"{text}\n[{self.definition}{by}; {len(self.query_labels)} x {self.gallery_size}]"
 
     def _fixed(self, name: str) -> Tensor:
         return self.columns[:, FIXED_COLUMNS.index(name)]
