@@ -179,7 +179,7 @@ def test_report_shows_both_rankings_and_the_clusters(tmp_path, embedded):
     assert "<b>plain</b>" not in html
     assert html.count("Clusters by block ") == 2
     assert html.count("6 clusters. ") == 2
-    books = ranker.clusters_of(embedded.gallery)
+    books = ranker.codebooks(embedded.gallery)
     for codes in books.codes:
         for size in codes.bincount().tolist():
             assert f">{size} photo{'s' if size > 1 else ''}<" in html

@@ -46,8 +46,12 @@ class Codebooks:
     codewords: Tensor
     codes: Tensor
 
+    def to(self, device: torch.device) -> Codebooks:
+        """Return the codebooks on a device."""
+        return Codebooks(self.codewords.to(device), self.codes.to(device))
+
     def distances(self, photos: Tensor) -> Tensor:
-        """Measure how far the photos are from the centres of their clusters.
+        """Measure how far photos are from the centres of their clusters.
 
         Args:
             photos: float32 [G, D], those that were clustered.
@@ -93,7 +97,7 @@ def fit_codebooks(
     Raises:
         ValueError: fewer than ``clusters`` photos differ in a block, or a covariance is singular.
     """
-    stream = np.random.RandomState(seed)  # noqa: NPY002 - the stream of the published code
+    stream = np.random.RandomState(seed)
     codewords, codes = [], []
     for block in photos.split(photos.shape[1] // blocks, dim=1):
         rows = np.array(block.cpu().numpy(), dtype=np.float64, order="C")
@@ -164,9 +168,9 @@ def _mixture(
             mixture.fit(rows)
         except ValueError as error:
             raise ValueError(
-                f"{function}: covariance must be one that {len(rows)} photos in {clusters} clusters "
-                f"determine ('diag' and 'spherical' need fewer), got {covariance!r}, which is "
-                f"singular for features of width {rows.shape[1]}"
+                f"{function}: covariance must be one that {len(rows)} photos in {clusters} "
+                f"clusters determine ('diag' and 'spherical' need fewer), got {covariance!r}, "
+                f"which is singular for features of width {rows.shape[1]}"
             ) from error
     return np.asarray(mixture.means_)
 

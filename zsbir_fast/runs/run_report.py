@@ -138,7 +138,7 @@ def _clusters(outcome: Outcome) -> list[ClusterPicture]:
     embedded = outcome.embedded
     if embedded.photos is None or not isinstance(embedded.ranker, ClusterRanker):
         return []
-    books = embedded.ranker.clusters_of(embedded.gallery)
+    books = embedded.ranker.codebooks(embedded.gallery)
     blocks, count = books.codewords.shape[:2]
     distances = books.distances(F.normalize(embedded.gallery.float(), dim=1))
     return [
