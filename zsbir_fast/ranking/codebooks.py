@@ -50,6 +50,23 @@ class Codebooks:
         """Return the codebooks on a device."""
         return Codebooks(self.codewords.to(device), self.codes.to(device))
 
+    def distances(self, photos: Tensor) -> Tensor:
+        """Measure how far photos are from the centres of their clusters.
+
+        Args:
+            photos: float32 [G, D], those that were clustered.
+
+        Returns:
+            float32 [M, G].
+        """
+        blocks = photos.split(self.codewords.shape[2], dim=1)
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(block - words[codes.long()], dim=1)
+                for block, words, codes in zip(blocks, self.codewords, self.codes, strict=True)
+            ]
+        )
+
 
 def fit_codebooks(
     function: str,

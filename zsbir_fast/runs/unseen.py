@@ -29,10 +29,12 @@ class Reranked:
     Attributes:
         by: name of the ranker.
         result: its result.
+        ranker: the ranker, for pictures.
     """
 
     by: str
     result: RetrievalResult
+    ranker: Ranker
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Embedded:
         if ranker is None:
             return None
         result = replace(self, ranker=ranker).evaluate(protocol=protocol, ks=ks)
-        return Reranked(ranker.name, result)
+        return Reranked(ranker.name, result, ranker)
 
 
 def embed_unseen(
