@@ -156,11 +156,11 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
-    from zsbir_fast.ranking.diffusion import DiffusionRanker as DiffusionRanker
     from zsbir_fast.ranking.choose import RerankChoice as RerankChoice
     from zsbir_fast.ranking.choose import choose_rerank as choose_rerank
-    from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
     from zsbir_fast.ranking.cluster_options import ClusterOptions as ClusterOptions
+    from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
+    from zsbir_fast.ranking.diffusion import DiffusionRanker as DiffusionRanker
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker

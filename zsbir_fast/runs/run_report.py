@@ -86,8 +86,8 @@ def _reranking(outcome: Outcome) -> str:
     if outcome.reranked is None:
         return ""
     return (
-        f"Re-ranked: {outcome.reranked.by}. It uses the other photos of the gallery, no label and "
-        "no other query; pictures and bars show the plain ranking."
+        f"Re-ranked: {outcome.reranked.text}. It uses the other photos of the gallery, no label "
+        "and no other query; pictures and bars show the plain ranking."
     )
 
 
