@@ -99,7 +99,7 @@ def _reranking(outcome: Outcome) -> str:
     if outcome.reranked is None:
         return ""
     return (
-        f"Re-ranked: {outcome.reranked.by}. It uses the other photos of the gallery, no label and "
+        f"Re-ranked: {outcome.reranked.text}. It uses the other photos of the gallery, no label and "
         "no other query. The pictures show both rankings, the bars the plain one."
     )
 
