@@ -41,7 +41,7 @@ ALLOWED = {
     "cli": _RUNS | {"cli"},
 }
 # A method is known by its contract alone: only its own folder and the registry name it.
-METHODS = {"dmwan"}
+METHODS = {"dmwan", "clusterretri", "sbka", "distilled"}
 
 
 def modules() -> list[Path]:

@@ -38,6 +38,8 @@ _PUBLIC = {
         "CrossBatchMemory": "zsbir_fast.losses.cross_batch_memory",
         "BatchAllTripletLoss": "zsbir_fast.losses.metric_learning",
         "HardTripletMiner": "zsbir_fast.losses.metric_learning",
+        "soft_cross_entropy": "zsbir_fast.losses.distillation",
+        "noise_alignment_loss": "zsbir_fast.losses.distillation",
         "gather_with_gradient": "zsbir_fast.losses.gathering",
         "gather_labels": "zsbir_fast.losses.gathering",
     },
@@ -45,6 +47,7 @@ _PUBLIC = {
         "load_benchmark": "zsbir_fast.data.benchmarks",
         "load_split": "zsbir_fast.data.splits",
         "ClassText": "zsbir_fast.text.class_text",
+        "imagenet_similarity": "zsbir_fast.text.imagenet_similarity",
     },
     "Encoders and methods": {
         "build_encoder": "zsbir_fast.encoders.build",
@@ -53,6 +56,9 @@ _PUBLIC = {
         "WeightingOptions": "zsbir_fast.methods.dmwan.options",
         "QuadrupletOptions": "zsbir_fast.methods.dmwan.options",
         "TermOptions": "zsbir_fast.methods.dmwan.options",
+        "ClusterRetri": "zsbir_fast.methods.clusterretri",
+        "SBKA": "zsbir_fast.methods.sbka",
+        "KnowledgeOptions": "zsbir_fast.methods.distilled",
         "load_model": "zsbir_fast.methods.saving",
         "export_model": "zsbir_fast.methods.saving",
         "ModelIdentity": "zsbir_fast.methods.identity",
@@ -71,6 +77,8 @@ _PUBLIC = {
         "ScoreRanker": "zsbir_fast.ranking.ranker",
         "ExpandedRanker": "zsbir_fast.ranking.expansion",
         "IterativeRanker": "zsbir_fast.ranking.iterative",
+        "ClusterRanker": "zsbir_fast.ranking.clusters",
+        "ClusterOptions": "zsbir_fast.ranking.cluster_options",
         "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
@@ -99,6 +107,8 @@ if TYPE_CHECKING:
     from zsbir_fast.encoders.build import build_encoder as build_encoder
     from zsbir_fast.encoders.options import EncoderOptions as EncoderOptions
     from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory as CrossBatchMemory
+    from zsbir_fast.losses.distillation import noise_alignment_loss as noise_alignment_loss
+    from zsbir_fast.losses.distillation import soft_cross_entropy as soft_cross_entropy
     from zsbir_fast.losses.gathering import gather_labels as gather_labels
     from zsbir_fast.losses.gathering import gather_with_gradient as gather_with_gradient
     from zsbir_fast.losses.metric_learning import BatchAllTripletLoss as BatchAllTripletLoss
@@ -107,9 +117,11 @@ if TYPE_CHECKING:
         WeightedQuadrupletLoss as WeightedQuadrupletLoss,
     )
     from zsbir_fast.methods.batches import BatchPlan as BatchPlan
+    from zsbir_fast.methods.clusterretri import ClusterRetri as ClusterRetri
     from zsbir_fast.methods.contract import Losses as Losses
     from zsbir_fast.methods.contract import Method as Method
     from zsbir_fast.methods.contract import Progress as Progress
+    from zsbir_fast.methods.distilled import KnowledgeOptions as KnowledgeOptions
     from zsbir_fast.methods.dmwan.model import DMWAN as DMWAN
     from zsbir_fast.methods.dmwan.options import QuadrupletOptions as QuadrupletOptions
     from zsbir_fast.methods.dmwan.options import TermOptions as TermOptions
@@ -118,6 +130,7 @@ if TYPE_CHECKING:
     from zsbir_fast.methods.registry import register_method as register_method
     from zsbir_fast.methods.saving import export_model as export_model
     from zsbir_fast.methods.saving import load_model as load_model
+    from zsbir_fast.methods.sbka import SBKA as SBKA
     from zsbir_fast.methods.settings import DataConfig as DataConfig
     from zsbir_fast.methods.settings import OptimConfig as OptimConfig
     from zsbir_fast.metrics.compare import compare_definitions as compare_definitions
@@ -138,6 +151,8 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
+    from zsbir_fast.ranking.cluster_options import ClusterOptions as ClusterOptions
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker
@@ -152,6 +167,7 @@ if TYPE_CHECKING:
     from zsbir_fast.runs.train import TrainedRun as TrainedRun
     from zsbir_fast.runs.train import train as train
     from zsbir_fast.text.class_text import ClassText as ClassText
+    from zsbir_fast.text.imagenet_similarity import imagenet_similarity as imagenet_similarity
     from zsbir_fast.training.run_config import RunConfig as RunConfig
 
 require_native()

@@ -325,7 +325,7 @@ def test_mirroring_sums_an_image_and_its_mirror_image():
     with torch.no_grad():
         both = network.embed(images, "photo")
         torch.testing.assert_close(network.embed(images.flip(3), "photo"), both)
-        network.mirror = False
+        network.embedding.mirror = False
         one, other = (network.embed(x, "photo") for x in (images, images.flip(3)))
     assert not torch.allclose(one, other, atol=1e-3)
     torch.testing.assert_close(both, F.normalize(one + other, dim=1))

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.image_spec import ImageSpec
-from zsbir_fast.data.pairs import SketchPhotoPairs
-from zsbir_fast.data.samplers import ClassBalancedBatchSampler, EpochSampler
+from zsbir_fast.data.images import ImageSet
+from zsbir_fast.data.pairs import MixedImages, SketchPhotoPairs
+from zsbir_fast.data.samplers import ClassBalancedBatchSampler, EpochSampler, MixedBatchSampler
 from zsbir_fast.data.transforms import train_transform
 from zsbir_fast.methods.settings import DataConfig
 
@@ -41,10 +42,7 @@ def balanced_pairs(benchmark: Benchmark, data: DataConfig, spec: ImageSpec) -> B
     Returns:
         A plan whose batches are dicts as :class:`zsbir_fast.data.pairs.PairItem` says.
     """
-    sketches, photos = (
-        images.with_transform(train_transform(*spec, modality=images.modality))
-        for images in (benchmark.train_sketches, benchmark.train_photos)
-    )
+    sketches, photos = _training_images(benchmark, spec)
 
     def sampler(**how: int) -> EpochSampler:
         return ClassBalancedBatchSampler(
@@ -57,3 +55,36 @@ def balanced_pairs(benchmark: Benchmark, data: DataConfig, spec: ImageSpec) -> B
         )
 
     return BatchPlan(SketchPhotoPairs(sketches, photos), sampler)
+
+
+def mixed_images(benchmark: Benchmark, data: DataConfig, spec: ImageSpec) -> BatchPlan:
+    """Plan batches of sketches and photos of any classes, in the ratio of ``sketch_share``.
+
+    Args:
+        benchmark: its training sketches and photos are used.
+        data: batch size and share of sketches.
+        spec: size and normalisation of the images.
+
+    Returns:
+        A plan whose batches are dicts as :class:`zsbir_fast.data.pairs.MixedItem` says.
+    """
+    sketches, photos = _training_images(benchmark, spec)
+
+    def sampler(**how: int) -> EpochSampler:
+        return MixedBatchSampler(
+            sketches=len(sketches),
+            photos=len(photos),
+            batch_size=data.batch_size,
+            sketch_share=data.sketch_share,
+            **how,
+        )
+
+    return BatchPlan(MixedImages(sketches, photos), sampler)
+
+
+def _training_images(benchmark: Benchmark, spec: ImageSpec) -> tuple[ImageSet, ImageSet]:
+    sketches, photos = (
+        images.with_transform(train_transform(*spec, modality=images.modality))
+        for images in (benchmark.train_sketches, benchmark.train_photos)
+    )
+    return sketches, photos

@@ -1,4 +1,4 @@
-"""AdamW over the parameters of a method, in groups for backbone and head."""
+"""Optimizers over the parameters of a method, in groups for backbone and head."""
 
 from __future__ import annotations
 

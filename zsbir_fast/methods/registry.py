@@ -9,7 +9,11 @@ from importlib.metadata import EntryPoint, entry_points
 from zsbir_fast._words import did_you_mean, reason, shown
 from zsbir_fast.methods.contract import Method
 
-_SHIPPED = {"dmwan": "zsbir_fast.methods.dmwan.model:DMWAN"}
+_SHIPPED = {
+    "dmwan": "zsbir_fast.methods.dmwan.model:DMWAN",
+    "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
+    "sbka": "zsbir_fast.methods.sbka:SBKA",
+}
 ENTRY_POINTS = "zsbir_fast.methods"
 """Group of entry points by which an installed package offers methods of its own."""
 

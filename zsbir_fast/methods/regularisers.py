@@ -1,7 +1,8 @@
-"""Helpers against overfitting on few seen classes; ours, used by several methods."""
+"""Helpers that several methods share: a frozen copy, noise, embeddings; centring is ours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_share
+from zsbir_fast.data.image_spec import Modality, check_modality
 from zsbir_fast.encoders.encoder import Encoder, Features
 
 
@@ -42,6 +44,37 @@ class FrozenCopy(nn.Module):
         features: Features = torch.func.functional_call(encoder, state, (images,))
         encoder.train(training)
         return features
+
+    def logits(
+        self, encoder: Encoder, features: Tensor, *, head: nn.Module | None = None
+    ) -> Tensor:
+        """ImageNet logits [B, K] as the copied encoder would give them, without gradient.
+
+        Args:
+            encoder: the encoder in training, built with its head.
+            features: [B, D] global features of the copied encoder.
+            head: replaces the copied head, a layer of the same form; gradients reach it.
+        """
+        state = {
+            f"encoder.{name}": self.get_buffer(f"tensor_{index}")
+            for index, name in self.names.items()
+        }
+        if head is not None:
+            place = next(name for name, part in encoder.named_modules() if part is encoder.head)
+            state |= {f"encoder.{place}.{name}": value for name, value in head.named_parameters()}
+        found: Tensor = torch.func.functional_call(_Logits(encoder), state, (features,))
+        return found
+
+
+class _Logits(nn.Module):
+    """The head of an encoder as a module, whose weights can be exchanged for a call."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.encoder.logits(features)
 
 
 class DomainMeans(nn.Module):
@@ -89,3 +122,76 @@ class DomainMeans(nn.Module):
         """Subtract the modality's mean from [B, D] unit rows and normalise again."""
         mean = self.sketch if modality == "sketch" else self.photo
         return F.normalize(embeddings - mean, dim=1)
+
+
+class UnitEmbedding(nn.Module):
+    """Features as embeddings: of length 1, mirrored and centred where it is asked for.
+
+    Args:
+        width: feature width D.
+        centre: subtract the modality's mean embedding of the seen classes (a running mean over the
+            training batches) and normalise again.
+        mirror: sum the embeddings of an image and of its mirror image, which doubles the time.
+    """
+
+    def __init__(self, width: int, *, centre: bool, mirror: bool) -> None:
+        super().__init__()
+        self.mirror = mirror
+        self.means = DomainMeans(width) if centre else None
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return f"centre={self.means is not None}, mirror={self.mirror}"
+
+    def forward(
+        self, features: Callable[[Tensor], Tensor], images: Tensor, modality: Modality
+    ) -> Tensor:
+        """Embed images.
+
+        Args:
+            features: images [B, 3, H, W] -> features [B, D].
+            images: [B, 3, H, W] float, normalised.
+            modality: that of all images; matters with ``centre`` only.
+
+        Returns:
+            float32 [B, D], L2-normalised.
+
+        Raises:
+            ValueError: another modality.
+        """
+        check_modality("embed", modality)
+        embeddings = F.normalize(features(images).float(), dim=1)
+        if self.mirror:
+            mirrored = F.normalize(features(images.flip(3)).float(), dim=1)
+            embeddings = F.normalize(embeddings + mirrored, dim=1)
+        return embeddings if self.means is None else self.means.centre(embeddings, modality)
+
+    def learn(self, sketches: Tensor, photos: Tensor) -> None:
+        """Take in training features, [n, D] and [m, D], if embeddings are centred."""
+        if self.means is not None:
+            self.means.update(sketches, photos)
+
+
+class StepNoise:
+    """Standard normal numbers that follow from the step alone.
+
+    They are the same on all processes, and after a resume as they would have been: the seed is
+    drawn when this is made, from the global random numbers, which a run seeds alike on all
+    processes before it builds its model.
+    """
+
+    def __init__(self) -> None:
+        self.seed = int(torch.randint(1 << 40, ()))
+        self._last = (-1, 0)
+
+    def draw(self, step: int, like: Tensor) -> Tensor:
+        """Draw numbers of the shape, type and device of ``like``.
+
+        Args:
+            step: optimizer steps done; a further draw of the same step gives other numbers.
+            like: [B, D].
+        """
+        last, draws = self._last
+        self._last = (step, draws + 1 if step == last else 0)
+        generator = torch.Generator().manual_seed(hash((self.seed, *self._last)) % (1 << 63))
+        return torch.randn(like.shape, generator=generator).to(like)

@@ -28,6 +28,9 @@ class DataConfig:
         classes_per_batch: classes in a batch.
         sketches_per_class: sketches of each class in a batch.
         photos_per_class: photos of each class in a batch.
+        batch_size: images in a batch of methods that take any images, not classes of pairs
+            (ClusterRetri, SBKA).
+        sketch_share: share of sketches in such a batch.
         eval_batch_size: images per forward pass when embedding.
         workers: processes that load images; 0 loads in the training process.
     """
@@ -42,6 +45,8 @@ class DataConfig:
     classes_per_batch: int = 8
     sketches_per_class: int = 2
     photos_per_class: int = 2
+    batch_size: int = 48
+    sketch_share: float = 1 / 3
     eval_batch_size: int = 64
     workers: int = 0
 
@@ -52,15 +57,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine.
+    """Learning rates with a warm-up and a schedule.
 
     Attributes:
         lr_backbone: peak learning rate of the image encoder.
         lr_head: peak learning rate of everything else.
-        weight_decay: decoupled weight decay; vectors (biases, norms) have none.
+        weight_decay: weight decay, decoupled for AdamW; vectors (biases, norms) have none.
         warmup_steps: optimizer steps over which the rates rise linearly from 0.
-        schedule: after the warm-up, ``cosine`` down to ``final_lr_ratio`` or ``constant``.
-        final_lr_ratio: last learning rate of the cosine, relative to the peak.
+        schedule: after the warm-up, ``cosine`` or ``exponential`` down to ``final_lr_ratio``, or
+            ``constant``.
+        final_lr_ratio: last learning rate, relative to the peak; above 0 for ``exponential``.
         gradient_clip: largest norm of the gradient, that of each optimizer by itself; 0 turns
             clipping off.
         accumulate: batches per optimizer step.
@@ -70,7 +76,7 @@ class OptimConfig:
     lr_head: float = 1e-4
     weight_decay: float = 1e-2
     warmup_steps: int = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
     final_lr_ratio: float = 0.0
     gradient_clip: float = 1.0
     accumulate: int = 1

@@ -159,6 +159,7 @@ def check_settings(settings: Settings) -> None:
         ("data.classes_per_batch", data.classes_per_batch, 2),
         ("data.sketches_per_class", data.sketches_per_class, 1),
         ("data.photos_per_class", data.photos_per_class, 1),
+        ("data.batch_size", data.batch_size, 2),
         ("data.eval_batch_size", data.eval_batch_size, 1),
         ("data.workers", data.workers, 0),
         ("optim.lr_backbone", optim.lr_backbone, 0),
@@ -180,3 +181,13 @@ def check_settings(settings: Settings) -> None:
             raise ValueError(f"check_settings: {key} must be a finite number, got {shown(value)}")
         if value < least:
             raise ValueError(f"check_settings: {key} must be at least {least}, got {shown(value)}")
+    if not 0 < data.sketch_share < 1:
+        raise ValueError(
+            "check_settings: data.sketch_share must be between 0 and 1, got "
+            f"{shown(data.sketch_share)}"
+        )
+    if optim.schedule == "exponential" and optim.final_lr_ratio == 0:
+        raise ValueError(
+            "check_settings: optim.final_lr_ratio must be above 0 for an exponential schedule, got "
+            f"{shown(optim.final_lr_ratio)}"
+        )

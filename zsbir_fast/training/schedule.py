@@ -23,5 +23,7 @@ def lr_factor(step: int, optim: OptimConfig, total_steps: int) -> float:
     if optim.schedule == "constant":
         return 1.0
     done = (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps)
+    if optim.schedule == "exponential":
+        return float(optim.final_lr_ratio ** min(1.0, done))
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
     return optim.final_lr_ratio + (1.0 - optim.final_lr_ratio) * cosine

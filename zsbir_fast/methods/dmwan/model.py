@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsbir_fast.data.image_spec import ImageSpec, Modality, check_modality
+from zsbir_fast.data.image_spec import ImageSpec, Modality
 from zsbir_fast.encoders.encoder import Encoder, Features
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses.alignment import alignment_loss, supervised_contrastive_loss
@@ -22,7 +22,7 @@ from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
 from zsbir_fast.methods.dmwan.pair_weighting import PairAlignment, PatchWeighting, TextWeighting
-from zsbir_fast.methods.regularisers import DomainMeans, FrozenCopy
+from zsbir_fast.methods.regularisers import FrozenCopy, UnitEmbedding
 from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
@@ -88,7 +88,6 @@ class DMWAN(Method):
         self.weighting = weighting
         self.loss = loss
         self.terms = terms
-        self.mirror = mirror
         self.encoder = encoder.build()
         width = self.encoder.width
         self.pair_weighting = _pair_weighting(self.classes, width, weighting, text, impl)
@@ -106,13 +105,12 @@ class DMWAN(Method):
             else None
         )
         self.frozen = FrozenCopy(self.encoder) if terms.distill else None
-        self.means = DomainMeans(width) if centre else None
+        self.embedding = UnitEmbedding(width, centre=centre, mirror=mirror)
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``; the encoder says its own."""
-        switches = f"centre={self.means is not None}, mirror={self.mirror}"
         groups = (self.weighting, self.loss, self.terms)
-        return "\n".join([f"{len(self.classes)} classes, {switches}", *map(repr, groups)])
+        return "\n".join([f"{len(self.classes)} classes", *map(repr, groups)])
 
     def image_spec(self) -> ImageSpec:
         """Give the size and the normalisation that the encoder expects."""
@@ -160,12 +158,7 @@ class DMWAN(Method):
         Raises:
             ValueError: another modality.
         """
-        check_modality("DMWAN.embed", modality)
-        embeddings = F.normalize(self.encoder(images).global_.float(), dim=1)
-        if self.mirror:
-            mirrored = F.normalize(self.encoder(images.flip(3)).global_.float(), dim=1)
-            embeddings = F.normalize(embeddings + mirrored, dim=1)
-        return embeddings if self.means is None else self.means.centre(embeddings, modality)
+        return self.embedding(lambda x: self.encoder(x).global_, images, modality)
 
     def losses(self, batch: Mapping[str, Tensor], at: Progress) -> Losses:
         """Losses of a batch of pairs.
@@ -193,8 +186,7 @@ class DMWAN(Method):
         joined = JoinedBatch(
             share.join(sketches), share.join(photos), labels, labels, None, share.own
         )
-        if self.means is not None:
-            self.means.update(joined.sketches, joined.photos)
+        self.embedding.learn(joined.sketches, joined.photos)
 
         bank = None if self.memory is None else self.memory.bank()
         quadruplets = self.quadruplet_loss.mine(*joined[:2], labels, bank=bank)
