@@ -318,3 +318,16 @@ def test_open_clip_towers_that_are_no_vision_transformers_are_refused(tmp_path):
 def test_arguments_of_other_types_and_sizes_are_named(options, kind, message):
     with pytest.raises(kind, match=f"^build_encoder: {message}"):
         build_encoder(**{"name": "bundled:mobilenet_v2", **options})
+
+
+@pytest.mark.parametrize("model", ["convnextv2_atto", "resnet10t"])
+def test_global_features_are_those_that_timms_own_head_classifies(model):
+    encoder = build_encoder(f"timm:{model}", image_size=64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = encoder(images)
+        maps = encoder.network.forward_features(images)
+        expected = encoder.network.forward_head(maps, pre_logits=True)
+    torch.testing.assert_close(features.global_, expected)
+    normed = not torch.allclose(features.global_, features.tokens.mean(1), atol=1e-3)
+    assert normed == model.startswith("convnext")

@@ -58,6 +58,7 @@ def build_bundled(model: str, weights: str | None, image_size: int | None, head:
     half = (0.5,) * 3
     return TimmFeatureMapEncoder(
         network,
+        own_pooling=True,
         channels_last=False,
         width=efficientnet_lite.WIDTH,
         image_size=size,

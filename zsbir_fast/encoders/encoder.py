@@ -144,11 +144,31 @@ class FeatureMapEncoder(Encoder):
         """Encode images, see :meth:`Encoder.forward`."""
         features = self.feature_map(images.contiguous(memory_format=torch.channels_last))
         tokens = features.flatten(1, 2) if self.channels_last_output else features.flatten(2).mT
-        return Features(tokens, tokens.mean(1))
+        return Features(tokens, self.pooled(features, tokens))
+
+    def pooled(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Give the global features [B, D].
+
+        Args:
+            features: the last feature map.
+            tokens: its positions, [B, N, D].
+        """
+        return tokens.mean(1)
 
 
 class TimmFeatureMapEncoder(FeatureMapEncoder):
-    """Convolutional network of timm."""
+    """Convolutional network of timm.
+
+    Args:
+        network: the network.
+        own_pooling: whether global is what timm's own head classifies, such as the mean of the map
+            and a norm; that has to be as wide as the map. Otherwise it is the mean.
+        **attributes: those of :class:`FeatureMapEncoder`.
+    """
+
+    def __init__(self, network: nn.Module, *, own_pooling: bool, **attributes: Any) -> None:
+        super().__init__(network, **attributes)
+        self.own_pooling = own_pooling
 
     @property
     def head(self) -> nn.Module | None:
@@ -158,13 +178,19 @@ class TimmFeatureMapEncoder(FeatureMapEncoder):
     def logits(self, global_: Tensor) -> Tensor:
         """Scores [B, 1000] of the ImageNet classes, see :meth:`Encoder.logits`.
 
-        Some heads have layers between the mean of the map and the classifier, such as a norm.
-        timm's own head applies them; to it the feature is a map with one position.
+        Some heads have layers between the mean of the map and the classifier that change its
+        width. timm's own head applies them; to it the feature is a map with one position.
         """
-        if self.head is None:
+        if self.own_pooling or self.head is None:
             return super().logits(global_)
         one = global_[:, None, None] if self.channels_last_output else global_[:, :, None, None]
         return self.network.forward_head(one)  # type: ignore[no-any-return, operator]
+
+    def pooled(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Pool as timm's own head does, where that keeps the width."""
+        if not self.own_pooling:
+            return super().pooled(features, tokens)
+        return self.network.forward_head(features, pre_logits=True)  # type: ignore[no-any-return, operator]
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Give the last feature map of images [B, 3, H, W]."""

@@ -86,6 +86,7 @@ def _wrap(network: Any, size: int, config: Mapping[str, Any]) -> Encoder:
     """Choose by the shape of its features how a network is used."""
     with torch.no_grad():
         probe = network.eval().forward_features(torch.zeros(1, 3, size, size))
+        pooled = network.forward_head(probe, pre_logits=True) if probe.ndim == 4 else probe
     attributes: dict[str, Any] = {
         "image_size": size,
         "mean": tuple(config["mean"]),
@@ -94,8 +95,12 @@ def _wrap(network: Any, size: int, config: Mapping[str, Any]) -> Encoder:
     }
     if probe.ndim == 3:
         return TimmTokenEncoder(network, **attributes)
-    channels_last = probe.shape[-1] == network.num_features != probe.shape[1]
-    return TimmFeatureMapEncoder(network, channels_last=channels_last, **attributes)
+    return TimmFeatureMapEncoder(
+        network,
+        channels_last=probe.shape[-1] == network.num_features != probe.shape[1],
+        own_pooling=pooled.shape == (1, network.num_features),
+        **attributes,
+    )
 
 
 def _require_head(encoder: Encoder, name: str) -> None:

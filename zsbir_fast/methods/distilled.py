@@ -20,6 +20,7 @@ from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.image_spec import ImageSpec, Modality
 from zsbir_fast.encoders.encoder import Encoder
 from zsbir_fast.encoders.options import EncoderOptions
+from zsbir_fast.encoders.weight_files import IMAGENET_CLASSES
 from zsbir_fast.losses.distillation import noise_alignment_loss
 from zsbir_fast.losses.gathering import share_rows
 from zsbir_fast.methods.batches import BatchPlan, mixed_images
@@ -30,8 +31,6 @@ from zsbir_fast.methods.settings import DataConfig, OptimConfig
 from zsbir_fast.ranking.cluster_options import ClusterOptions
 from zsbir_fast.ranking.ranker import Ranker
 from zsbir_fast.text.imagenet_similarity import imagenet_similarity
-
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)

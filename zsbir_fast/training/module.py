@@ -178,11 +178,12 @@ class MethodModule(pl.LightningModule):
         held = [p for p in held if p.requires_grad]
         if held:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
-            whole = nn.utils.parameters_to_vector(gradients)
+            # One message for all; reshape, for gradients in channels-last order have no flat view.
+            whole = torch.cat([gradient.reshape(-1) for gradient in gradients])
             torch.distributed.all_reduce(whole)
-            nn.utils.vector_to_parameters(whole / world_size, gradients)
-            for parameter, gradient in zip(held, gradients, strict=True):
-                parameter.grad = gradient
+            averages = (whole / world_size).split([gradient.numel() for gradient in gradients])
+            for parameter, gradient, average in zip(held, gradients, averages, strict=True):
+                parameter.grad = gradient.copy_(average.view_as(gradient))
 
     def _step(self, optimizers: Sequence[Optimizer]) -> None:
         # Not by torch's schedulers, which warn where an optimizer rests in the first steps.
