@@ -18,6 +18,7 @@ from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.retrieval.embed import embed_with
 from zsbir_fast.runs.baselines import remove_domain_mean
 from zsbir_fast.runs.quickstart import quickstart
+from zsbir_fast.runs.rerank_choice import RerankSetting
 from zsbir_fast.runs.unseen import Embedded, embed_unseen
 
 HELD_OUT = 10  # classes of a split, as many as the benchmark's own test has
@@ -80,7 +81,7 @@ def row_of(
 
     ``seconds`` is asked after that.
     """
-    plain, again = test.evaluate(), test.rerank(RerankOptions(kind="expansion"))
+    plain, again = test.evaluate(), test.rerank(RerankSetting(RerankOptions(kind="expansion")))
     assert again is not None
     before, after = plain.per_class, again.result.per_class
     worst = min(after[label]["map"] - before[label]["map"] for label in before)
