@@ -111,6 +111,7 @@ def test_python(workplace, capsys):
     exec(compile(code, str(PAGE), "exec"), names)
     metrics = json.loads((workplace / "runs" / "from_python" / "metrics.json").read_text())
     elsewhere = {"definitions", "zero_shot", "seen_classes", "re-ranked", "reranked_by"}
+    elsewhere.add("rerank_choice")
     assert documented_keys() == {*metrics, *elsewhere}
     assert list(names["run"].outcome.results) == ["chance", "raw", "centred", "trained"]
     assert capsys.readouterr().out.splitlines()[-1].startswith("teacher_student tensor([")

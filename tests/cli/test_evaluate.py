@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +22,11 @@ from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model, load_model
 from zsbir_fast.methods.settings import DataConfig
+from zsbir_fast.ranking.choose import choose_rerank
 from zsbir_fast.ranking.expansion import ExpandedRanker
 from zsbir_fast.ranking.rerank import RerankOptions
+from zsbir_fast.retrieval.embed import embed_images
+from zsbir_fast.runs import rerank_choice
 from zsbir_fast.runs.leaks import Leak
 from zsbir_fast.runs.outcome import Outcome
 from zsbir_fast.runs.run_report import write_run_report
@@ -271,10 +275,66 @@ def test_reranked_beside_the_plain_row(run, tmp_path, capsys):
     assert f"Re-ranked: {by}. It uses the other photos of the gallery" in page
 
 
+def test_reranked_by_what_helps_on_seen_classes(run, tmp_path, capsys, monkeypatch):
+    """Chosen on classes that the model was trained on, or on others if there are two."""
+    candidates = [RerankOptions(kind="expansion", augment=a, expand=2) for a in (1, 2)]
+    few = partial(choose_rerank, candidates=candidates, largest_loss=1.0)
+    monkeypatch.setattr(rerank_choice, "choose_rerank", few)
+    argv = ["eval", "--model", str(run / "model"), "--out", str(tmp_path), "--rerank.kind=auto"]
+    assert main(argv) == 0
+    model, _ = load_model(run / "model")
+    pets = load_benchmark("pets", run / "data", unseen=["bee", "fox"])
+    text, metrics = capsys.readouterr().out, json.loads((tmp_path / "metrics.json").read_text())
+    stored = metrics["rerank_choice"]
+    assert (stored["chosen_on"], stored["held_out_of_training"]) == (["Hot_Dog", "owl"], False)
+    seen = [s.of_classes(["Hot_Dog", "owl"]) for s in (pets.train_sketches, pets.train_photos)]
+    choice = few(*(embed_images(model, s) for s in seen), *(s.labels for s in seen))
+    assert stored["trials"] == [
+        {"by": t.by, "gain": t.gain, "worst_class": t.worst} for t in choice.trials
+    ]
+    embedded = embed_unseen(model, pets)
+    ranker = choice.options.ranker(embedded.ranker, photos=4) or embedded.ranker
+    expected = replace(embedded, ranker=ranker).evaluate(ks=(4,))
+    assert metrics["re-ranked"]["map"] == expected.map
+    by = metrics["reranked_by"]
+    assert by == (ranker.name if choice.chosen else "cosine, not re-ranked")
+    note = f"re-ranked: {by}, chosen on 2 seen classes that the model was trained on, never on"
+    assert note in text
+    assert note.removeprefix("re-ranked: ") in (tmp_path / "report.html").read_text()
+    names = on(run, "bee")  # then owl and fox are seen, but the model was trained on neither
+    assert main([*argv, *names]) == 0
+    text, metrics = capsys.readouterr().out, json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["rerank_choice"]["chosen_on"] == ["fox", "owl"]
+    assert metrics["rerank_choice"]["held_out_of_training"]
+    assert "chosen on 2 seen classes held out of training, never on the unseen ones" in text
+
+
+def test_no_setting_for_so_few_photos(run, capsys):
+    assert main(["eval", "--model", str(run / "model"), "--rerank.kind=auto"]) == 0
+    text = capsys.readouterr().out
+    assert "\nre-ranked: cosine, not re-ranked, chosen on 2 seen classes that" in text
+    assert "no setting fits so few photos" in text
+    plain, again = (
+        line.split()[1:] for line in text.splitlines() if line.startswith(("trained", "re-ranked "))
+    )
+    assert plain == again
+
+
+def test_embeddings_from_files_have_no_seen_classes(tmp_path, capsys):
+    np.savez(tmp_path / "q.npz", embeddings=np.eye(3), labels=np.arange(3))
+    files = ["--queries", str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "q.npz")]
+    assert main(["eval", *files, "--rerank.kind=auto"]) == 1
+    err = capsys.readouterr().err
+    assert "--rerank.kind must be a rule with --queries and --gallery, got 'auto'" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("how", "text"),
     [
         (["--rerank.kind=expansion"], "augment must be in [0, 4], got 10"),
+        (["--rerank.kind=k-reciprocal"], "k1 must be in [1, 3], got 20"),
+        (["--rerank.kind=auto", "--metric=dot"], "kind must be none where embeddings are not"),
         (["--rerank.kind=icfrr"], "gallery_k must be in [1, 3], got 50"),
         (
             ["--rerank.kind=icfrr", "--metric=dot"],
@@ -292,5 +352,5 @@ def test_reranking_that_cannot_be(run, capsys, how, text):
 def test_an_unknown_reranking(run, capsys):
     assert main(["eval", "--model", str(run / "model"), "--rerank.kind=expansoin"]) == 2
     assert "(did you mean 'expansion'?)" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="RerankOptions: kind must be one of none, expansion, icf"):
+    with pytest.raises(ValueError, match="RerankOptions: kind must be one of none, auto, expan"):
         RerankOptions(kind="best")

@@ -37,6 +37,19 @@ def test_added_photos_give_the_bits_of_a_new_graph(gallery, old):
     assert grown.fingerprint == whole.fingerprint
 
 
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_added_copies_stand_behind_the_old_ones(gallery, k):
+    both = torch.cat([gallery[:20], gallery[5:15], gallery[20:25], gallery[:20]])
+    whole = NeighbourGraph.of(both, k)
+    grown = NeighbourGraph.of(both[:20], k).extended(both[:30]).extended(both)
+    assert torch.equal(grown.rows, whole.rows)
+    assert torch.equal(grown.cosines, whole.cosines)
+    copies = [row for row in range(len(both)) if torch.equal(both[row], gallery[5])]
+    assert copies == [5, 20, 40]
+    for row in copies:
+        assert grown.rows[row, :3].tolist() == copies[:k]
+
+
 def test_ties_for_the_last_places_go_to_the_first_columns():
     scores = torch.tensor([[1.0, 2.0, 1.0, 1.0, 2.0], [0.0] * 5])
     values, columns = nearest_of_block(scores, 3)

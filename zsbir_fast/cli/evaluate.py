@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker
     from zsbir_fast.ranking.rerank import RerankOptions
     from zsbir_fast.runs.outcome import Outcome
+    from zsbir_fast.runs.rerank_choice import RerankSetting
     from zsbir_fast.runs.unseen import Embedded
 
 _FILES = ("report.html", "metrics.json", "per_class.csv")
@@ -111,11 +112,16 @@ def main(argv: Sequence[str]) -> None:
     from zsbir_fast.runs.baselines import chance_level, usual_ks
     from zsbir_fast.runs.finish import write_outcome
     from zsbir_fast.runs.outcome import Outcome
+    from zsbir_fast.runs.rerank_choice import RerankSetting
     from zsbir_fast.runs.results import result_table, table_text
 
     start = time.perf_counter()
     options = RerankOptions(**parser.section(arguments, "rerank"))
-    embedded, title = _from_files(arguments) if features else _from_model(arguments, options)
+    if features:
+        embedded, title = _from_files(arguments, options)
+        rerank = RerankSetting(options)
+    else:
+        embedded, title, rerank = _from_model(arguments, options)
     row = "features" if features else "trained"
     ks = tuple(arguments.ks) if arguments.ks else usual_ks(len(embedded.gallery))
     labels = (embedded.query_labels, embedded.gallery_labels)
@@ -128,14 +134,14 @@ def main(argv: Sequence[str]) -> None:
             row: embedded.evaluate(protocol=arguments.protocol, ks=ks, progress=True),
         },
         embedded=embedded,
-        reranked=embedded.rerank(options, protocol=arguments.protocol, ks=ks),
+        reranked=embedded.rerank(rerank, protocol=arguments.protocol, ks=ks),
         settings={key: value for key, value in arguments.as_flat().__dict__.items() if value},
     )
     result = outcome.result
     sizes = f"{title}: {len(embedded.queries)} queries, {len(embedded.gallery)} gallery items"
     lines = [sizes, table_text(result_table("", _shown(outcome))), result.definition]
     if outcome.reranked is not None:
-        lines.append(f"re-ranked: {outcome.reranked.by}")
+        lines.append(f"re-ranked: {outcome.reranked.text}")
     if embedded.leak.names:
         lines.append(embedded.leak.note)
     facts: dict[str, Any] = {}
@@ -193,7 +199,12 @@ def _print(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _from_files(arguments: Any) -> tuple[Embedded, str]:
+def _from_files(arguments: Any, options: RerankOptions) -> tuple[Embedded, str]:
+    if options.kind == "auto":
+        raise ValueError(
+            "eval: --rerank.kind must be a rule with --queries and --gallery, got 'auto', which "
+            "needs a model and the seen classes of its benchmark"
+        )
     from zsbir_fast.ranking.ranker import EmbeddingRanker
     from zsbir_fast.retrieval.feature_files import read_feature_pair
     from zsbir_fast.runs.unseen import Embedded
@@ -203,10 +214,11 @@ def _from_files(arguments: Any) -> tuple[Embedded, str]:
     return embedded, "embeddings"
 
 
-def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str]:
+def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str, RerankSetting]:
     from zsbir_fast.data.benchmarks import load_benchmark
     from zsbir_fast.methods.saving import load_model
     from zsbir_fast.ranking.ranker import EmbeddingRanker
+    from zsbir_fast.runs.rerank_choice import settle_rerank
     from zsbir_fast.runs.unseen import embed_unseen
 
     path = Path(os.path.expanduser(arguments.model))
@@ -214,20 +226,25 @@ def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str]:
     places = _places(arguments.data, path, identity.benchmark)
     benchmark = load_benchmark(places.pop("name"), places.pop("root"), **places)
     ranker = model.ranker() if arguments.metric is None else EmbeddingRanker(arguments.metric)
-    options.ranker(ranker, photos=len(benchmark.test_photos))  # before any image is embedded
+    # Before any image is embedded.
+    options.require_possible(ranker, photos=len(benchmark.test_photos))
     if arguments.compare:
         _require_embeddings(ranker)
+    embedding = {
+        "batch_size": arguments.data.eval_batch_size,
+        "workers": arguments.data.workers,
+        "device": arguments.device,
+        "progress": True,
+    }
     embedded = embed_unseen(
         model,
         benchmark,
         chosen_by=identity.chosen_by,
         allow_seen=arguments.allow_seen,
-        batch_size=arguments.data.eval_batch_size,
-        workers=arguments.data.workers,
-        device=arguments.device,
-        progress=True,
+        **embedding,
     )
-    return replace(embedded, ranker=ranker), f"{identity.method} on {benchmark.name}"
+    rerank = settle_rerank(options, model, benchmark, ranker, **embedding)
+    return replace(embedded, ranker=ranker), f"{identity.method} on {benchmark.name}", rerank
 
 
 def _places(given: Any, model: Path, trained_on: str) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def _summary(out: Path, run: TrainedRun) -> str:
 
     table = table_text(result_table("", run.outcome.table))
     reranked = run.outcome.reranked
-    again = "" if reranked is None else f"re-ranked: {reranked.by}\n"
+    again = "" if reranked is None else f"re-ranked: {reranked.text}\n"
     return (
         f"\n{table}\n\n{run.result.definition}\n{again}\n"
         f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"

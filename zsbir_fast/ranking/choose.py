@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +30,7 @@ CANDIDATES: tuple[RerankOptions, ...] = (
 """The settings that :func:`choose_rerank` tries; their numbers of neighbours fit classes of about
 8 to 100 photos."""
 
+_ANY_SIZE = 1 << 40
 _KS = (1,)  # the choice looks at mAP@all alone
 
 
@@ -106,9 +107,9 @@ def choose_rerank(
         The choice.
 
     Raises:
-        ValueError: ``largest_loss`` is negative, a candidate is of the kind ``"auto"``, ``plain``
-            ranks by something else than directions, embeddings are not finite, or no query has a
-            relevant photo.
+        ValueError: ``largest_loss`` is negative, a candidate is of the kind ``"auto"`` or has an
+            option out of range, ``plain`` ranks by something else than directions, embeddings are
+            not finite, or no query has a relevant photo.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -123,10 +124,11 @@ def choose_rerank(
     if not largest_loss >= 0:
         raise ValueError(f"{name}: largest_loss must not be negative, got {largest_loss}")
     plain = EmbeddingRanker("cosine") if plain is None else plain
+    RerankOptions(kind="auto").require_possible(plain, photos=_ANY_SIZE)
     for candidate in candidates:
         if candidate.kind == "auto":
             raise ValueError(f"{name}: candidates must be settings, got one of the kind 'auto'")
-        replace(candidate, kind="auto").require_possible(plain, photos=len(gallery))
+        candidate.ranker(plain, photos=_ANY_SIZE)  # raises where an option is out of range
     check_embeddings(name, "gallery", gallery)
     check_embeddings(name, "queries", queries)
     fitting = [c for c in candidates if _fits(c, plain, len(gallery), photos)]

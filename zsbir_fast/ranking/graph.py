@@ -66,7 +66,7 @@ class NeighbourGraph:
         gallery = check_matrix("NeighbourGraph.of", "gallery", gallery, shape="[G, D]")
         k = as_integer("NeighbourGraph.of", "k", k, least=1, most=len(gallery))
         check_finite("NeighbourGraph.of", "gallery", gallery)
-        cosines, rows = _nearest(gallery, gallery, k, progress=progress)
+        cosines, rows = nearest_photos(gallery, gallery, k, progress=progress)
         return NeighbourGraph(rows, cosines, gallery_fingerprint(gallery))
 
     def extended(self, gallery: Tensor, *, progress: bool = False) -> NeighbourGraph:
@@ -89,8 +89,10 @@ class NeighbourGraph:
         if len(gallery) == old:
             return self
         added = gallery[old:]
-        new_cosines, new_rows = _nearest(added, gallery, self.k, progress=progress)
-        cosines, rows = _nearest(gallery[:old], added, min(self.k, len(added)), progress=progress)
+        new_cosines, new_rows = nearest_photos(added, gallery, self.k, progress=progress)
+        cosines, rows = nearest_photos(
+            gallery[:old], added, min(self.k, len(added)), progress=progress
+        )
         # The old photos come first, so that among equals the order of the gallery holds.
         both = torch.cat([self.cosines, cosines], dim=1)
         order = torch.sort(both, dim=1, descending=True, stable=True).indices[:, : self.k]
@@ -235,7 +237,20 @@ def is_mutual(rows: Tensor) -> Tensor:
     return found
 
 
-def _nearest(queries: Tensor, gallery: Tensor, k: int, *, progress: bool) -> tuple[Tensor, Tensor]:
+def nearest_photos(
+    queries: Tensor, gallery: Tensor, k: int, *, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Find the photos nearest to each query by cosine, in blocks of 64 MiB of scores.
+
+    Args:
+        queries: float [Q, D].
+        gallery: float [G, D].
+        k: at most G.
+        progress: show progress.
+
+    Returns:
+        Cosines float32 and rows int64, both [Q, k], nearest first; of equals the first rows.
+    """
     score: Callable[[Tensor], Tensor] = EmbeddingRanker("cosine").scorer(gallery)
     parts = torch.split(queries, max(1, _BLOCK_BYTES // max(1, 4 * len(gallery))))
     what = "nearest photos of the photos"

@@ -27,9 +27,11 @@ def write_outcome(folder: str | Path, outcome: Outcome, **facts: Any) -> dict[st
     leak = outcome.embedded.leak
     write_per_class(out / "per_class.csv", outcome.result, outcome.embedded.names, seen=leak.names)
     write_run_report(out / "report.html", outcome)
-    by = {"ranked_by": outcome.embedded.ranker.name}
+    by: dict[str, Any] = {"ranked_by": outcome.embedded.ranker.name}
     if outcome.reranked is not None:
         by["reranked_by"] = outcome.reranked.by
+        if outcome.reranked.setting.choice is not None:
+            by["rerank_choice"] = outcome.reranked.setting.to_dict()
     facts = {**by, **facts}
     if leak.names:
         facts.update(zero_shot=False, seen_classes=leak.names)

@@ -105,7 +105,7 @@ def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
     keep_freed_memory()
     seed_everything(derive_seed(run.seed))
     model = build_model(identity)
-    settings.rerank.ranker(model.ranker(), photos=len(benchmark.test_photos))  # or it says why not
+    settings.rerank.require_possible(model.ranker(), photos=len(benchmark.test_photos))
     module = MethodModule(model, optim, run, identity, course=course_of(settings))
     if begun is not None and begun.steps == run.total_steps:
         fitted = _take_finished(module, begun, run)

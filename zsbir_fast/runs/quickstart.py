@@ -52,7 +52,7 @@ def quickstart_settings(out: Path, *, seed: int, epochs: int | None) -> Settings
     return replace(
         shipped,
         data=replace(shipped.data, validation_classes=0),
-        rerank=RerankOptions(kind="expansion"),
+        rerank=RerankOptions(kind="auto"),
         run=run,
     )
 
@@ -124,7 +124,7 @@ def _run(
     seconds = time.perf_counter() - start
     metrics = write_outcome(folder, outcome, seconds=round(seconds, 1))
     table = table_text(result_table("", outcome.table))
-    again = "" if outcome.reranked is None else f"re-ranked: {outcome.reranked.by}\n"
+    again = "" if outcome.reranked is None else f"re-ranked: {outcome.reranked.text}\n"
     say(f"\n{table}\n\n{outcome.result.definition}\n{again}{PRETRAINING_NOTE}\n")
     say(f"Done in {seconds:.0f} s. Open {(folder / 'report.html').resolve()}")
     return metrics

@@ -19,6 +19,7 @@ from zsbir_fast.runs.explain import explain_seen_pairs
 from zsbir_fast.runs.finish import write_outcome
 from zsbir_fast.runs.fit import TrainedModel, fit
 from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.rerank_choice import settle_rerank
 from zsbir_fast.runs.run_lock import Say, lock_run, say_on_stderr
 from zsbir_fast.runs.run_report import PRETRAINING_NOTE
 from zsbir_fast.runs.settings import Settings, check_settings
@@ -147,22 +148,22 @@ def outcome_of(
     """
     benchmark, fitted = trained.benchmark, trained.fitted
     shows_progress = settings.run.progress and fitted.is_first
-    embedded = embed_unseen(
-        trained.model,
-        benchmark,
-        chosen_by=trained.identity.chosen_by,
-        batch_size=settings.data.eval_batch_size,
-        workers=settings.data.workers,
-        device=fitted.device,
-        progress=shows_progress,
-    )
+    embedding = {
+        "batch_size": settings.data.eval_batch_size,
+        "workers": settings.data.workers,
+        "device": fitted.device,
+        "progress": shows_progress,
+    }
+    chosen_by = trained.identity.chosen_by
+    embedded = embed_unseen(trained.model, benchmark, chosen_by=chosen_by, **embedding)
+    rerank = settle_rerank(settings.rerank, trained.model, benchmark, embedded.ranker, **embedding)
     return Outcome(
         title=title,
         lead=lead,
         of_what=f"Zero-shot retrieval on {benchmark.name}",
         results={**baselines, "trained": embedded.evaluate(progress=shows_progress)},
         embedded=embedded,
-        reranked=embedded.rerank(settings.rerank),
+        reranked=embedded.rerank(rerank),
         baseline="raw" if "raw" in baselines else "",
         curves=read_curves(Path(settings.run.out) / "logs"),
         settings=settings.flat(),

@@ -16,10 +16,10 @@ from zsbir_fast.methods.contract import Method
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.ranking.ranker import Ranker
-from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.retrieval.embed import embed_images
 from zsbir_fast.runs.baselines import usual_ks
 from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
+from zsbir_fast.runs.rerank_choice import RerankSetting
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,19 @@ class Reranked:
     Attributes:
         by: name of the ranker.
         result: its result.
-        ranker: the ranker, for pictures.
+        setting: how the ranker was chosen.
+        ranker: the ranker; that of the plain row where nothing was to be gained.
     """
 
     by: str
     result: RetrievalResult
+    setting: RerankSetting
     ranker: Ranker
+
+    @property
+    def text(self) -> str:
+        """Say in one line by what it was re-ranked, and how that was chosen."""
+        return f"{self.by}{', ' * bool(self.setting.note)}{self.setting.note}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Embedded:
 
     def rerank(
         self,
-        options: RerankOptions,
+        setting: RerankSetting,
         *,
         protocol: str | Protocol = "standard",
         ks: Iterable[int] | None = None,
@@ -103,21 +110,23 @@ class Embedded:
         """Re-rank by what the gallery itself knows, and evaluate that.
 
         Args:
-            options: how.
+            setting: how.
             protocol: as for :meth:`evaluate`.
             ks: as for :meth:`evaluate`.
 
         Returns:
-            The result, or None where nothing is to be re-ranked.
+            The result, or None where nothing is to be re-ranked. Where a choice among settings
+            found none that helps, the result is the plain one, and says so.
 
         Raises:
             ValueError: an option does not fit the gallery or the ranker.
         """
-        ranker = options.ranker(self.ranker, photos=len(self.gallery))
-        if ranker is None:
+        ranker = setting.options.ranker(self.ranker, photos=len(self.gallery))
+        if ranker is None and setting.choice is None:
             return None
-        result = replace(self, ranker=ranker).evaluate(protocol=protocol, ks=ks)
-        return Reranked(ranker.name, result, ranker)
+        by = f"{self.ranker.name}, not re-ranked" if ranker is None else ranker.name
+        again = replace(self, ranker=ranker or self.ranker)
+        return Reranked(by, again.evaluate(protocol=protocol, ks=ks), setting, again.ranker)
 
 
 def embed_unseen(
