@@ -13,6 +13,7 @@ from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.report.pictures import read_thumbnail
 from zsbir_fast.report.retrieval import SecondRanking, retrieval_rows
 from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.rerank_choice import RerankSetting
 from zsbir_fast.runs.results import result_table, table_text, write_metrics, write_per_class
 from zsbir_fast.runs.run_report import _reranked_by, training_curves, write_run_report
 from zsbir_fast.runs.unseen import Embedded
@@ -164,13 +165,18 @@ def test_report_holds_all_parts(tmp_path, embedded, result):
 
 
 def test_report_shows_both_rankings_and_the_clusters(tmp_path, embedded):
-    reranked = embedded.rerank(RerankOptions("expansion", augment=2, expand=2))
+    reranked = embedded.rerank(RerankSetting(RerankOptions("expansion", augment=2, expand=2)))
     plain = embedded.evaluate()
     outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, reranked)
     html = write_run_report(tmp_path / "a.html", outcome).read_text(encoding="utf-8")
     assert html.count("<b>plain</b>") == 9
     assert html.count("<b>re-ranked (augmentation by 2 and expansion by 2, power 3)</b>") == 9
     assert "What the clusters hold" not in html
+    nothing_helps = replace(reranked, by="cosine, not re-ranked", ranker=embedded.ranker)
+    outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, nothing_helps)
+    html = write_run_report(tmp_path / "a.html", outcome).read_text(encoding="utf-8")
+    assert "<b>plain</b>" not in html
+    assert "Re-ranked: cosine, not re-ranked." in html
 
     ranker = ClusterRanker(clusters=6, blocks=2)
     by_clusters = replace(embedded, ranker=ranker)

@@ -99,8 +99,8 @@ def _reranking(outcome: Outcome) -> str:
     if outcome.reranked is None:
         return ""
     return (
-        f"Re-ranked: {outcome.reranked.text}. It uses the other photos of the gallery, no label and "
-        "no other query. The pictures show both rankings, the bars the plain one."
+        f"Re-ranked: {outcome.reranked.text}. It uses the other photos of the gallery, no label "
+        "and no other query. Pictures show both rankings, bars the plain one."
     )
 
 
@@ -113,7 +113,9 @@ def _retrieval(outcome: Outcome) -> list[RetrievalRow]:
     embedded = outcome.embedded
     if embedded.sketches is None or embedded.photos is None:
         return []
-    again = outcome.reranked
+    again, second = outcome.reranked, None
+    if again is not None and again.ranker is not embedded.ranker:
+        second = SecondRanking(_reranked_by(again.by), again.ranker, again.result.ap)
     return retrieval_rows(
         outcome.result.ap,
         embedded.queries,
@@ -121,9 +123,7 @@ def _retrieval(outcome: Outcome) -> list[RetrievalRow]:
         embedded.sketches,
         embedded.photos,
         ranker=embedded.ranker,
-        second=None
-        if again is None
-        else SecondRanking(_reranked_by(again.by), again.ranker, again.result.ap),
+        second=second,
     )
 
 

@@ -29,14 +29,14 @@ class Reranked:
     Attributes:
         by: name of the ranker.
         result: its result.
-        ranker: the ranker, for pictures.
         setting: how the ranker was chosen.
+        ranker: the ranker; that of the plain row where nothing was to be gained.
     """
 
     by: str
     result: RetrievalResult
-    ranker: Ranker
     setting: RerankSetting
+    ranker: Ranker
 
     @property
     def text(self) -> str:
@@ -126,7 +126,7 @@ class Embedded:
             return None
         by = f"{self.ranker.name}, not re-ranked" if ranker is None else ranker.name
         again = replace(self, ranker=ranker or self.ranker)
-        return Reranked(by, again.evaluate(protocol=protocol, ks=ks), again.ranker, setting)
+        return Reranked(by, again.evaluate(protocol=protocol, ks=ks), setting, again.ranker)
 
 
 def embed_unseen(
