@@ -77,6 +77,9 @@ _PUBLIC = {
         "ScoreRanker": "zsbir_fast.ranking.ranker",
         "ExpandedRanker": "zsbir_fast.ranking.expansion",
         "IterativeRanker": "zsbir_fast.ranking.iterative",
+        "ReciprocalRanker": "zsbir_fast.ranking.reciprocal",
+        "DiffusionRanker": "zsbir_fast.ranking.diffusion",
+        "rerank": "zsbir_fast.ranking.rerank",
         "ClusterRanker": "zsbir_fast.ranking.clusters",
         "Codebooks": "zsbir_fast.ranking.codebooks",
         "choose_clusters": "zsbir_fast.ranking.cluster_count",
@@ -84,6 +87,8 @@ _PUBLIC = {
         "CodeRanker": "zsbir_fast.ranking.codes",
         "hamming_distances": "zsbir_fast.ranking.hamming",
         "ClusterOptions": "zsbir_fast.ranking.cluster_options",
+        "choose_rerank": "zsbir_fast.ranking.choose",
+        "RerankChoice": "zsbir_fast.ranking.choose",
         "RerankOptions": "zsbir_fast.ranking.rerank",
         "NeighbourGraph": "zsbir_fast.ranking.graph",
         "Neighbours": "zsbir_fast.ranking.ranker",
@@ -156,12 +161,15 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import alignment_weights as alignment_weights
     from zsbir_fast.ops.token_weighting import pairwise_token_score as pairwise_token_score
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
+    from zsbir_fast.ranking.choose import RerankChoice as RerankChoice
+    from zsbir_fast.ranking.choose import choose_rerank as choose_rerank
     from zsbir_fast.ranking.cluster_count import choose_clusters as choose_clusters
     from zsbir_fast.ranking.cluster_options import ClusterOptions as ClusterOptions
     from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
     from zsbir_fast.ranking.codebooks import Codebooks as Codebooks
     from zsbir_fast.ranking.codes import ITQ as ITQ
     from zsbir_fast.ranking.codes import CodeRanker as CodeRanker
+    from zsbir_fast.ranking.diffusion import DiffusionRanker as DiffusionRanker
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
     from zsbir_fast.ranking.hamming import hamming_distances as hamming_distances
@@ -170,7 +178,9 @@ if TYPE_CHECKING:
     from zsbir_fast.ranking.ranker import Neighbours as Neighbours
     from zsbir_fast.ranking.ranker import Ranker as Ranker
     from zsbir_fast.ranking.ranker import ScoreRanker as ScoreRanker
+    from zsbir_fast.ranking.reciprocal import ReciprocalRanker as ReciprocalRanker
     from zsbir_fast.ranking.rerank import RerankOptions as RerankOptions
+    from zsbir_fast.ranking.rerank import rerank as rerank
     from zsbir_fast.report.html import write_report as write_report
     from zsbir_fast.retrieval.embed import embed_images as embed_images
     from zsbir_fast.runs.settings import Settings as Settings

@@ -15,6 +15,7 @@ import numpy as np
 import tied_galleries
 import torch
 import torch.distributed as dist
+from rerankers import RERANKERS
 
 import zsbir_fast as zf
 
@@ -54,6 +55,10 @@ def different(data, rank, group):
     yield "queries", lambda: evaluate(other, rank, cuts, process_group=group)
     ties = "index" if rank == 0 else "grouped"
     yield "ties", lambda: evaluate(data, rank, cuts, process_group=group, ties=ties)
+    how = zf.ExpandedRanker(augment=5 + rank)
+    yield "rerank", lambda: evaluate(data, rank, cuts, process_group=group, rerank=how)
+    large = zf.ExpandedRanker(augment=2000)
+    yield "too large", lambda: evaluate(data, rank, cuts, process_group=group, rerank=large)
     broken = dict(data)
     if rank == 1:
         broken["query_labels"] = data["query_labels"][:-1]
@@ -115,7 +120,7 @@ def main(rank, size, folder):
     }
     in_memory = {**data, "gallery": np.array(data["gallery"])}
     uneven = (0, 0, 1, 300, 1000)  # process 0 holds nothing, process 1 one item
-    out = {"four": {}, "two": {}, "different": {}}
+    out = {"four": {}, "two": {}, "different": {}, "reranked": {}}
     for metric in ("dot", "euclidean"):
         for name, held in (("mapped", data), ("in memory", in_memory)):
             for protocol in ("standard", "sake", "torchmetrics"):
@@ -124,6 +129,8 @@ def main(rank, size, folder):
     out["float"] = evaluate({**data, "queries": data["queries"] / 7}, rank, uneven).map
     local = evaluate(in_memory, 0, (0, 1000), metric="dot", process_group="local")
     out["local"] = columns(local)
+    by = RERANKERS["diffusion"]
+    out["reranked by four"] = columns(evaluate(data, rank, uneven, rerank=by))  # memory maps
     out["tied"] = {"4": list(tied(rank, size, None))}
     pair = dist.new_group([0, 1])
     if rank < 2:
@@ -131,6 +138,9 @@ def main(rank, size, folder):
         cuts = (0, 640, 1000)
         result = evaluate(in_memory, rank, cuts, metric="dot", process_group=pair)
         out["two"]["dot in memory standard"] = columns(result)
+        for name, ranker in RERANKERS.items():
+            result = evaluate(in_memory, rank, cuts, rerank=ranker, process_group=pair)
+            out["reranked"][name] = [result.reranked_by, columns(result)]
         for name, call in different(in_memory, rank, pair):
             out["different"][name] = message_of(call)
         out["collected"] = collected(in_memory, rank, pair)

@@ -73,6 +73,18 @@ def test_processes_give_the_bits_of_one(data, outputs):
 
 
 @pytest.mark.slow
+def test_reranked_by_processes_as_by_one(data, outputs, rerankers):
+    for output in outputs[:2]:
+        assert set(output["reranked"]) == set(rerankers)
+        for name, (by, got) in output["reranked"].items():
+            ranker = rerankers[name]
+            assert by == ranker.name
+            assert got == columns(expected(data, rerank=ranker)), name
+    for output in outputs:
+        assert output["reranked by four"] == outputs[0]["reranked"]["diffusion"][1]
+
+
+@pytest.mark.slow
 def test_any_floats_give_the_bits_of_one(data, outputs):
     one = expected({**data, "queries": data["queries"] / 7}).map
     assert all(output["float"] == one for output in outputs)
@@ -103,6 +115,8 @@ def test_processes_that_differ_fail_together(outputs):
             "process 1 than in process 0"
         )
         assert "must pass the same protocol, got others in process 1" in output["ties"]
+        assert "must pass the same rerank, got others in process 1" in output["rerank"]
+        assert "ExpandedRanker: augment must be in [0, 1000], got 2000" in output["too large"]
         assert output["nothing"].endswith("the gallery must not be empty, call add_gallery first")
     assert second["labels"].startswith(f"ValueError: {call}: query_labels must be [90], one label")
     assert first["labels"].startswith(

@@ -69,7 +69,7 @@ def test_a_graph_that_was_made_before(data):
         ExpandedRanker(augment=4, expand=7, graph=g).scorer(gallery)(queries) for g in (None, graph)
     )
     assert torch.equal(fresh, stored)
-    with pytest.raises(ValueError, match="augment_gallery: graph must be that of the gallery of"):
+    with pytest.raises(ValueError, match="ExpandedRanker: graph must be that of the gallery of"):
         ExpandedRanker(augment=4, graph=graph).scorer(gallery + 1)
     with pytest.raises(ValueError, match=r"augment_gallery: k must be in \[1, 12\], got 13"):
         augment_gallery(gallery, graph, k=13)

@@ -80,3 +80,15 @@ def test_files_that_are_no_graph(gallery, tmp_path):
 def test_impossible_numbers_of_neighbours(gallery, k, error, text):
     with pytest.raises(error, match=text):
         NeighbourGraph.of(gallery, k)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("values", [3, 50, 10**6])
+@pytest.mark.parametrize("width", [64 * 40, 64 * 40 + 1, 64 * 41 - 1])
+def test_groups_of_columns_hide_no_score(generator, k, values, width):
+    scores = torch.randint(values, (40, width), generator=generator).float()
+    scores[0] = -scores[0]
+    found, columns = nearest_of_block(scores, k)
+    order = torch.sort(scores, dim=1, descending=True, stable=True)
+    assert torch.equal(columns, order.indices[:, :k])
+    assert torch.equal(found, order.values[:, :k])

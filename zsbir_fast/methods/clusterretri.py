@@ -22,8 +22,8 @@ class ClusterRetri(DistilledMethod):
     Gaussian noise. A photo is found by the cluster of the gallery that it belongs to: the centres
     of k-means, in the whole space or in blocks of it, stand for the photos.
 
-    The published network is SE-ResNet50 with a condition on the modality in its excitations; here
-    any encoder with an ImageNet head serves, without that condition. See ``docs/methods.md``.
+    The published network is SE-ResNet50 whose excitations know the modality: ``timm:seresnet50``
+    with ``condition``. Any encoder with an ImageNet head serves. See ``docs/methods.md``.
 
     Args:
         classes: names of the seen classes; labels index them.
@@ -31,6 +31,8 @@ class ClusterRetri(DistilledMethod):
         width: width of the layer that makes the features; None: the encoder's own features.
         knowledge: the terms of the loss.
         ranking: how the gallery is clustered for retrieval.
+        condition: the squeeze-and-excitation blocks of the encoder know whether an image is a
+            photo, as in the published network.
         centre: ours; at inference subtract the modality's mean embedding of the seen classes and
             normalise again.
         mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
@@ -40,8 +42,8 @@ class ClusterRetri(DistilledMethod):
         classes: names of the seen classes.
 
     Raises:
-        ValueError: an option is out of range, the encoder has no ImageNet head, or the table of
-            similarities lacks a class.
+        ValueError: an option is out of range, the encoder has no ImageNet head, the table of
+            similarities lacks a class, or ``condition`` asks for blocks that the encoder lacks.
 
     Source: Wu et al., "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image
     Retrieval", arXiv 2301.06685, and its public code.
@@ -55,6 +57,7 @@ class ClusterRetri(DistilledMethod):
         width: int | None = 512,
         knowledge: KnowledgeOptions = KnowledgeOptions(),
         ranking: ClusterOptions = ClusterOptions(),
+        condition: bool = False,
         centre: bool = False,
         mirror: bool = False,
     ) -> None:
@@ -64,6 +67,7 @@ class ClusterRetri(DistilledMethod):
             width=width,
             knowledge=knowledge,
             ranking=ranking,
+            condition=condition,
             centre=centre,
             mirror=mirror,
         )

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.data.image_spec import ImageSpec, Modality
 from zsbir_fast.encoders.encoder import Encoder
+from zsbir_fast.encoders.modality_condition import ModalityCondition
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.encoders.weight_files import IMAGENET_CLASSES
 from zsbir_fast.losses.distillation import noise_alignment_loss
@@ -105,6 +106,7 @@ class DistilledMethod(Method):
         width: width of the layer that makes the features; None: the encoder's own features.
         knowledge: the terms of the loss.
         ranking: how the gallery is clustered for retrieval.
+        condition: the squeeze-and-excitation blocks of the encoder know the modality.
         centre: ours, see :class:`zsbir_fast.DMWAN`.
         mirror: ours, see :class:`zsbir_fast.DMWAN`.
 
@@ -121,6 +123,7 @@ class DistilledMethod(Method):
         width: int | None,
         knowledge: KnowledgeOptions,
         ranking: ClusterOptions,
+        condition: bool,
         centre: bool,
         mirror: bool,
     ) -> None:
@@ -129,6 +132,8 @@ class DistilledMethod(Method):
         self.knowledge = knowledge
         self.ranking = ranking
         self.encoder = encoder.build(head=True)
+        if condition:
+            self.encoder.condition = ModalityCondition(self.encoder)
         inner = self.encoder.width
         if width is not None and width < 1:
             raise ValueError(f"{type(self).__name__}: width must be at least 1, got {width}")
@@ -173,7 +178,10 @@ class DistilledMethod(Method):
         Raises:
             ValueError: another modality.
         """
-        return self.embedding(lambda x: self.projection(self.encoder(x).global_), images, modality)
+        is_photo = torch.full((len(images),), modality == "photo", device=images.device)
+        return self.embedding(
+            lambda x: self.projection(self._pooled(x, is_photo)), images, modality
+        )
 
     @classmethod
     def complete(
@@ -194,6 +202,13 @@ class DistilledMethod(Method):
         encoder: EncoderOptions = arguments.get("encoder", EncoderOptions())
         return encoder.build() if encoder.is_pretrained else None
 
+    def _pooled(self, images: Tensor, is_photo: Tensor) -> Tensor:
+        condition = getattr(self.encoder, "condition", None)
+        if condition is None:
+            return self.encoder(images).global_
+        with condition.told(is_photo):
+            return self.encoder(images).global_
+
     @abstractmethod
     def _head(self, features: Tensor) -> Tensor:
         """Give the teacher's ImageNet logits [P, 1000] for its features [P, D']."""
@@ -204,7 +219,7 @@ class DistilledMethod(Method):
     def _pass(self, batch: Mapping[str, Tensor]) -> Passed:
         """Pass a batch through student and teacher, and join it with those of other processes."""
         images, is_photo = batch["images"], batch["is_photo"]
-        pooled = self.encoder(images).global_
+        pooled = self._pooled(images, is_photo)
         photos = images[is_photo]
         own = pooled[is_photo]
         of_all, of_photos = share_rows(f"{type(self).__name__}.losses", images=pooled, photos=own)

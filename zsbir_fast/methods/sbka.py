@@ -76,6 +76,7 @@ class SBKA(DistilledMethod):
             width=None,
             knowledge=knowledge,
             ranking=ranking,
+            condition=False,
             centre=centre,
             mirror=mirror,
         )

@@ -23,6 +23,7 @@ from zsbir_fast.metrics.checks import (
 from zsbir_fast.metrics.exclude import ColumnIds, check_ids, check_something_left
 from zsbir_fast.metrics.gallery import GroupedLabels, PreparedGallery
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
+from zsbir_fast.metrics.reranking import Scores, check_rerank, evaluate_reranked
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.metrics.scores import METRICS, Metric, larger_is_closer, query_side
 from zsbir_fast.ops.batched_map import batched_map
@@ -47,6 +48,7 @@ def evaluate_retrieval(
     exclude_self: bool = False,
     query_ids: Any = None,
     gallery_ids: Any = None,
+    rerank: Scores | None = None,
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> RetrievalResult:
@@ -68,6 +70,10 @@ def evaluate_retrieval(
         query_ids: integers, [Q]: gallery items with a query's id are neither relevant to it nor in
             its way. Together with ``gallery_ids``.
         gallery_ids: integers, [G].
+        rerank: a ranker that re-ranks by what the gallery itself knows, such as
+            ``zsbir_fast.ExpandedRanker()``, or any object with ``name``, ``larger_is_closer`` and
+            ``scorer(gallery)``; it takes the place of ``metric``, which must not be ``dot``. The
+            result says by what it was re-ranked. None: the plain ranking.
         workspace_mib: memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
         progress: show a progress bar.
 
@@ -78,11 +84,13 @@ def evaluate_retrieval(
         ValueError: mismatched shapes or devices, empty or non-finite input (the row is named),
             embeddings so large that scores overflow, k < 1, an unknown metric, protocol or tie
             mode, a workspace below 1 MiB, no shared label, ids that do not fit, no relevant item
-            left.
-        TypeError: labels or ks that are not integers, or input that is no array of numbers.
+            left; ``rerank`` with ids, with ``exclude_self`` or with options that do not fit the
+            gallery.
+        TypeError: labels or ks that are not integers, input that is no array of numbers, or
+            ``rerank`` that is no ranker.
 
     Cost: the product of Q x G x D, and O(G + R log R) per query for the ranks; extra memory is one
-    copy of the gallery and one workspace, for any Q.
+    copy of the gallery and one workspace, for any Q. With ``rerank`` also what its class says.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -98,6 +106,7 @@ def evaluate_retrieval(
         metric=metric,
         ks=ks,
         excluded=(exclude_self, query_ids, gallery_ids),
+        rerank=rerank,
         workspace_mib=workspace_mib,
         progress=progress,
     )
@@ -173,7 +182,7 @@ def evaluate_ranking(
     )
     if ids is not None:
         check_something_left(caller, protocol, rows[:, 0].cpu())
-    return RetrievalResult(protocol, ks, labels, matrix.shape[1], rows.cpu())
+    return RetrievalResult.of(protocol, ks, labels, matrix.shape[1], rows.cpu())
 
 
 def evaluate_under(
@@ -184,6 +193,7 @@ def evaluate_under(
     metric: Metric,
     ks: int | Iterable[int],
     excluded: tuple[Any, Any, Any] = (False, None, None),
+    rerank: Scores | None = None,
     workspace_mib: int | None = None,
     progress: bool = False,
 ) -> list[RetrievalResult]:
@@ -196,6 +206,7 @@ def evaluate_under(
         metric: what orders the gallery.
         ks: cut-offs.
         excluded: exclude_self, query_ids, gallery_ids.
+        rerank: what re-ranks, or None.
         workspace_mib: memory for one block of scores.
         progress: show a progress bar.
 
@@ -214,9 +225,22 @@ def evaluate_under(
     dtype = work_dtype(q.dtype, g.dtype)
     if metric != "cosine":
         check_product_range(caller, metric, dtype, largest_norm(q), largest_norm(g))
+    check_rerank(caller, rerank, metric, excluded=ids is not None)
     grouped = GroupedLabels.of(columns)
     for protocol in protocols:
         protocol.check_relevant(caller, grouped.index.classes_of(labels))
+    if rerank is not None:
+        return evaluate_reranked(
+            caller,
+            rerank,
+            (q, g),
+            labels,
+            grouped,
+            protocols=protocols,
+            ks=ks,
+            workspace=workspace_bytes(q.device, workspace_mib),
+            progress=progress,
+        )
     results = evaluate_prepared(
         q,
         labels,
@@ -318,6 +342,6 @@ def evaluate_prepared(
                 )
             )
     return [
-        RetrievalResult(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
+        RetrievalResult.of(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
         for protocol, out in zip(protocols, rows, strict=True)
     ]

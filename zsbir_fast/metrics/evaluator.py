@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,29 +29,22 @@ from zsbir_fast.metrics.evaluate import (
 )
 from zsbir_fast.metrics.exclude import check_something_left
 from zsbir_fast.metrics.gallery import GroupedLabels, LabelIndex, PreparedGallery
+from zsbir_fast.metrics.holdings import (
+    GALLERY_LIMIT,
+    Holdings,
+    check_size,
+    counts_before,
+    fingerprint,
+    union_of,
+)
 from zsbir_fast.metrics.processes import Processes, ProcessGroup
 from zsbir_fast.metrics.protocols import Protocol, get_protocol
+from zsbir_fast.metrics.reranking import Held, Scores, check_rerank, evaluate_held
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.metrics.scores import Metric
 from zsbir_fast.metrics.shards import Shard, ShardedGallery, empty_rows
 from zsbir_fast.ops.batched_map import GalleryClasses
 from zsbir_fast.reference.definitions import Ties
-
-_GALLERY_LIMIT = 2**31 - 1  # gallery positions are int32
-
-
-@dataclass(frozen=True)
-class _Holdings:
-    """The facts that one process tells the others before an evaluation."""
-
-    labels: Tensor  # distinct labels of its shards
-    counts: Tensor
-    width: int | None
-    dtypes: tuple[torch.dtype, ...]
-    largest_norm: float
-    items: int
-    items_with_id: int
-    call: dict[str, str]  # options that must be the same everywhere
 
 
 class _Asked(NamedTuple):
@@ -76,11 +67,16 @@ class RetrievalEvaluator:
     - several processes (``torchrun``): each adds its own part of the gallery, all pass the same
       queries, and get the same result. The gallery is ordered by process, then as added.
 
+    With ``rerank`` every photo may change the place of every other one: the whole gallery is
+    gathered in the memory of each process (a memory map is read, and what other processes hold
+    takes its size once more while it is sent), and the queries are shared out.
+
     Args:
         metric: ``cosine``, ``euclidean`` or ``dot``.
         protocol: name of a preset or a :class:`Protocol`.
         ks: cut-offs of mAP@k, Prec@k, Recall@k.
         ties: replaces the protocol's tie mode.
+        rerank: as for :func:`zsbir_fast.evaluate_retrieval`; the same in all processes.
         workspace_mib: memory for one block of scores, MiB; default 40 on the CPU, 512 on a GPU.
         process_group: the processes that hold the gallery together: a ``torch.distributed`` group;
             None: the default group if one is initialised; ``"local"``: this process alone.
@@ -89,8 +85,9 @@ class RetrievalEvaluator:
             False: copy it into memory even if it is a memory map; None: stream memory maps.
 
     Raises:
-        ValueError: an unknown metric, protocol or tie mode, k < 1, a workspace below 1 MiB.
-        TypeError: a protocol that is none, or ks that are not integers.
+        ValueError: an unknown metric, protocol or tie mode, k < 1, a workspace below 1 MiB,
+            ``rerank`` with the metric ``dot``.
+        TypeError: a protocol or a ranker that is none, or ks that are not integers.
 
     Example:
         >>> import torch, zsbir_fast as zf
@@ -107,15 +104,18 @@ class RetrievalEvaluator:
         protocol: str | Protocol = "standard",
         ks: int | Iterable[int] = (100, 200),
         ties: Ties | None = None,
+        rerank: Scores | None = None,
         workspace_mib: int | None = None,
         process_group: ProcessGroup | Literal["local"] | None = None,
         progress: bool = False,
         stream: bool | None = None,
     ) -> None:
         check_options("RetrievalEvaluator", metric, workspace_mib)
+        check_rerank("RetrievalEvaluator", rerank, metric)
         self.metric: Metric = metric
         self.protocol = get_protocol(protocol, ties=ties, caller="RetrievalEvaluator")
-        self.ks = check_ks("RetrievalEvaluator", ks, _GALLERY_LIMIT, stacklevel=3)
+        self.ks = check_ks("RetrievalEvaluator", ks, GALLERY_LIMIT, stacklevel=3)
+        self.rerank = rerank
         self.workspace_mib = workspace_mib
         self.process_group = process_group
         self.progress = progress
@@ -173,7 +173,7 @@ class RetrievalEvaluator:
                 f"{caller}: embeddings must be on {self._parts[0].device} like the first shard, "
                 f"got {part.device}"
             )
-        _check_size(caller, len(self) + len(part))
+        check_size(caller, len(self) + len(part))
         check_finite(caller, "embeddings", part, first_row=len(self))
         if self.metric != "cosine":
             self._largest_norm = max(self._largest_norm, largest_norm(part))
@@ -200,8 +200,8 @@ class RetrievalEvaluator:
         Raises:
             ValueError: mismatched shapes or devices, empty or non-finite queries, no gallery, no
                 shared label, embeddings so large that scores overflow, processes that differ in
-                queries or options, ids of queries where the gallery has none, no relevant item
-                left.
+                queries or options, ids of queries where the gallery has none or with ``rerank``, no
+                relevant item left, a gallery that is too small for the options of ``rerank``.
             TypeError: labels that are not integers, or queries that are no numbers.
             RuntimeError: another process failed in one of these checks.
         """
@@ -212,13 +212,26 @@ class RetrievalEvaluator:
             caller, lambda: self._check(caller, queries, labels, ids, processes, streaming)
         )
         held = processes.gather(self._holdings(asked, processes.size > 1))
-        everything = _union(caller, held, asked)
+        everything = union_of(caller, held, asked.rows.shape[1], asked.ids is not None)
         ks = check_ks(caller, self.ks, int(everything.counts.sum()), stacklevel=3)
         self.protocol.check_relevant(caller, everything.classes_of(asked.labels))
         dtype = work_dtype(asked.rows.dtype, *(d for h in held for d in h.dtypes))
         if self.metric != "cosine":
             norm = max(h.largest_norm for h in held)
             check_product_range(caller, self.metric, dtype, largest_norm(asked.rows), norm)
+        if self.rerank is not None:
+            return evaluate_held(
+                caller,
+                self.rerank,
+                Held(self._parts, self._labels),
+                asked.rows,
+                asked.labels,
+                processes,
+                protocol=self.protocol,
+                ks=ks,
+                workspace=workspace_bytes(asked.rows.device, self.workspace_mib),
+                progress=self.progress,
+            )
         if processes.size == 1 and not streaming:
             (result,) = evaluate_prepared(
                 asked.rows,
@@ -234,7 +247,7 @@ class RetrievalEvaluator:
             gallery = ShardedGallery(
                 shards=self._shards(everything, held[: processes.rank], streaming, dtype),
                 labels=everything,
-                before=_counts_before(everything, held[: processes.rank]),
+                before=counts_before(everything, held[: processes.rank]),
                 metric=self.metric,
                 dtype=dtype,
                 workspace=workspace_bytes(asked.rows.device, self.workspace_mib),
@@ -265,7 +278,7 @@ class RetrievalEvaluator:
                 definition=self.protocol.definition(),
             )
         total = int(gallery.labels.counts.sum())
-        return RetrievalResult(self.protocol, ks, asked.labels, total, rows)
+        return RetrievalResult.of(self.protocol, ks, asked.labels, total, rows)
 
     def _ids_by_column(self, query_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Ids of the queries, and of this process's gallery in class order."""
@@ -290,23 +303,25 @@ class RetrievalEvaluator:
         if self._parts and not streaming:
             check_same_device(caller, q, self._parts[0].device)
         processes.check_device(caller, q.device)
+        check_rerank(caller, self.rerank, self.metric, excluded=ids is not None)
         if ids is not None:
             ids = check_labels(caller, "ids", ids, len(q), of="queries")
         return _Asked(q, query_labels, ids)
 
-    def _holdings(self, asked: _Asked, several: bool) -> _Holdings:
+    def _holdings(self, asked: _Asked, several: bool) -> Holdings:
         index = self._group_labels().index
         call = {}
         if several:
             call = {
-                "queries": _fingerprint(asked.rows),
-                "labels": _fingerprint(asked.labels),
-                "ids": "none" if asked.ids is None else _fingerprint(asked.ids),
+                "queries": fingerprint(asked.rows),
+                "labels": fingerprint(asked.labels),
+                "ids": "none" if asked.ids is None else fingerprint(asked.ids),
                 "metric": self.metric,
                 "protocol": self.protocol.describe(),
                 "ks": str(self.ks),
+                "rerank": "none" if self.rerank is None else self.rerank.name,
             }
-        return _Holdings(
+        return Holdings(
             index.labels,
             index.counts,
             self._parts[0].shape[1] if self._parts else None,
@@ -331,7 +346,7 @@ class RetrievalEvaluator:
         return self._prepared
 
     def _shards(
-        self, everything: LabelIndex, lower: list[_Holdings], streaming: bool, dtype: torch.dtype
+        self, everything: LabelIndex, lower: list[Holdings], streaming: bool, dtype: torch.dtype
     ) -> list[Shard]:
         """This process's rows with the class numbers and positions of the whole gallery."""
         first = sum(int(h.counts.sum()) for h in lower)
@@ -353,51 +368,3 @@ class RetrievalEvaluator:
             shards.append(Shard(part, classes, index, own_ids))
             first += len(part)
         return shards
-
-
-def _check_size(caller: str, total: int) -> None:
-    if total > _GALLERY_LIMIT:
-        raise ValueError(f"{caller}: the gallery must have at most 2^31 - 1 items, got {total}")
-
-
-def _union(caller: str, held: list[_Holdings], asked: _Asked) -> LabelIndex:
-    """The labels of the whole gallery, if the processes agree on everything they must.
-
-    Raises:
-        ValueError: the same in all processes.
-    """
-    width = asked.rows.shape[1]
-    for rank, other in enumerate(held):
-        different = [name for name in other.call if other.call[name] != held[0].call[name]]
-        if different:
-            raise ValueError(
-                f"{caller}: all processes must pass the same {' and '.join(different)}, got others "
-                f"in process {rank} than in process 0"
-            )
-        if other.width not in (None, width):
-            raise ValueError(
-                f"{caller}: queries and gallery must have the same width D, "
-                f"got {width} and {other.width} in process {rank}"
-            )
-    if asked.ids is not None and any(h.items_with_id < h.items for h in held):
-        raise ValueError(f"{caller}: ids must be given to add_gallery, too, got none there")
-    labels = torch.cat([h.labels for h in held])
-    if len(labels) == 0:
-        raise ValueError(f"{caller}: the gallery must not be empty, call add_gallery first")
-    _check_size(caller, sum(int(h.counts.sum()) for h in held))
-    unique, at = torch.unique(labels, return_inverse=True)
-    counts = torch.zeros_like(unique).index_add_(0, at, torch.cat([h.counts for h in held]))
-    return LabelIndex(unique, counts)
-
-
-def _counts_before(everything: LabelIndex, lower: list[_Holdings]) -> Tensor:
-    """int64 [classes]: items of each class in the processes of lower rank."""
-    before = torch.zeros_like(everything.counts)
-    for h in lower:
-        before.index_add_(0, everything.classes_of(h.labels).long(), h.counts)
-    return before
-
-
-def _fingerprint(tensor: Tensor) -> str:
-    data = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return f"{list(tensor.shape)} {tensor.dtype} {zlib.crc32(data.data)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -56,31 +56,75 @@ def evaluate_score_blocks(
     labels = check_labels(caller, "query_labels", query_labels, len(query_labels), of="queries")
     ks = check_ks(caller, ks, len(columns), stacklevel=4)
     grouped = GroupedLabels.of(columns)
+    protocol.check_relevant(caller, grouped.index.classes_of(labels))
+    (result,) = evaluate_blocks(
+        caller,
+        blocks,
+        labels,
+        grouped,
+        larger_is_closer=larger_is_closer,
+        protocols=[protocol],
+        ks=ks,
+    )
+    return result
+
+
+def evaluate_blocks(
+    caller: str,
+    blocks: Iterable[Tensor],
+    labels: Tensor,
+    grouped: GroupedLabels,
+    *,
+    larger_is_closer: bool,
+    protocols: Sequence[Protocol],
+    ks: tuple[int, ...],
+) -> list[RetrievalResult]:
+    """:func:`evaluate_score_blocks` under several protocols, with labels and cut-offs checked.
+
+    Args:
+        caller: public function, for error messages.
+        blocks: rows of scores, [q, G] each, in the order of the queries; drawn one by one.
+        labels: int64 [Q].
+        grouped: the labels of the gallery.
+        larger_is_closer: True for similarities, False for distances.
+        protocols: at least one.
+        ks: cut-offs.
+
+    Returns:
+        A result for each protocol.
+
+    Raises:
+        ValueError: the blocks are not Q rows of G finite scores.
+    """
+    gallery = len(grouped.order)
     classes = grouped.index.classes_of(labels)
-    protocol.check_relevant(caller, classes)
-    rows: list[Tensor] = []
+    rows: list[list[Tensor]] = [[] for _ in protocols]
     done = 0
     for block in blocks:
         scores = as_kernel_float(
             caller, "scores", check_matrix(caller, "scores", block, shape="[Q, G]")
         )
-        if scores.shape[1] != len(columns) or done + len(scores) > len(labels):
+        if scores.shape[1] != gallery or done + len(scores) > len(labels):
             raise ValueError(
-                f"{caller}: scores must be [{len(labels)}, {len(columns)}] in all, got "
+                f"{caller}: scores must be [{len(labels)}, {gallery}] in all, got "
                 f"{list(scores.shape)} after {done} rows"
             )
         check_finite(caller, "scores", scores)
-        rows.append(
-            batched_map(
-                scores,
-                classes[done : done + len(scores)].to(scores.device),
-                grouped.as_given(scores.device),
-                larger_is_closer=larger_is_closer,
-                ks=ks,
-                definition=protocol.definition(),
-            ).cpu()
-        )
+        for protocol, out in zip(protocols, rows, strict=True):
+            out.append(
+                batched_map(
+                    scores,
+                    classes[done : done + len(scores)].to(scores.device),
+                    grouped.as_given(scores.device),
+                    larger_is_closer=larger_is_closer,
+                    ks=ks,
+                    definition=protocol.definition(),
+                ).cpu()
+            )
         done += len(scores)
     if done != len(labels):
         raise ValueError(f"{caller}: scores must have {len(labels)} rows in all, got {done}")
-    return RetrievalResult(protocol, ks, labels, len(columns), torch.cat(rows))
+    return [
+        RetrievalResult.of(protocol, ks, labels, gallery, torch.cat(out))
+        for protocol, out in zip(protocols, rows, strict=True)
+    ]

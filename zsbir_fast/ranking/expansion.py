@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsbir_fast._arguments import as_integer, as_number
+from zsbir_fast._arguments import as_integer
 from zsbir_fast.ranking.graph import NeighbourGraph, nearest_of_block
-from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
+from zsbir_fast.ranking.reranker import Reranker, as_power, check_embeddings
 
 _BLOCK_BYTES = 64 << 20
 
@@ -43,19 +44,12 @@ def augment_gallery(
     """
     name = "augment_gallery"
     k = as_integer(name, "k", k, least=1, most=graph.k)
-    power = _power(name, power)
+    power = as_power(name, power)
     graph.require_gallery(name, gallery)
-    unit = F.normalize(gallery, dim=1)
-    size = max(1, _BLOCK_BYTES // (k * unit.shape[1] * unit.element_size()))
-    means = [
-        _weighted_mean(unit, graph.rows[start : start + size, :k],
-                       graph.cosines[start : start + size, :k], power)
-        for start in range(0, len(unit), size)
-    ]  # fmt: skip
-    return F.normalize(torch.cat(means), dim=1)
+    return _augmented(F.normalize(gallery, dim=1), graph, k, power)
 
 
-class ExpandedRanker(Ranker):
+class ExpandedRanker(Reranker):
     """Ranks by cosine after database augmentation, query expansion, or both.
 
     Args:
@@ -68,8 +62,6 @@ class ExpandedRanker(Ranker):
         ValueError: an option is out of range, or both numbers are 0.
     """
 
-    larger_is_closer = True
-
     def __init__(
         self,
         *,
@@ -78,34 +70,38 @@ class ExpandedRanker(Ranker):
         power: float = 3.0,
         graph: NeighbourGraph | None = None,
     ) -> None:
-        function = type(self).__name__
+        super().__init__(graph)
+        function = self._function
         self.augment = as_integer(function, "augment", augment, least=0)
         self.expand = as_integer(function, "expand", expand, least=0)
-        self.power = _power(function, power)
+        self.power = as_power(function, power)
         if not self.augment and not self.expand:
             raise ValueError(f"{function}: augment and expand must not both be 0, got 0 and 0")
-        self.graph = graph
         parts = [f"augmentation by {augment}"] * bool(augment) + [f"expansion by {expand}"] * bool(
             expand
         )
         self.name = f"cosine, re-ranked ({' and '.join(parts)}, power {self.power:g})"
 
+    @property
+    def graph_size(self) -> int:
+        """Neighbours of a photo that the options need, itself among them."""
+        return self.augment
+
     def require_size(self, photos: int) -> None:
         """Raise ValueError if a gallery of that many photos is too small for the options."""
-        for option in ("augment", "expand"):
-            value = getattr(self, option)
-            as_integer(type(self).__name__, option, value, least=0, most=photos)
+        self._require_option("augment", photos, least=0)
+        self._require_option("expand", photos, least=0)
 
     def scorer(self, gallery: Tensor) -> Scorer:
         """Make a gallery ready: its graph unless it was given, its augmented photos."""
-        self.require_size(len(gallery))
-        photos = F.normalize(gallery.float(), dim=1)
+        photos, graph = self._ready(gallery)
         if self.augment:
-            graph = self.graph or NeighbourGraph.of(gallery, self.augment)
-            photos = augment_gallery(gallery.float(), graph, k=self.augment, power=self.power)
+            assert graph is not None
+            photos = _augmented(photos, graph, self.augment, self.power)
         plain = EmbeddingRanker("cosine").scorer(photos)
 
         def score(queries: Tensor) -> Tensor:
+            check_embeddings(self._function, "queries", queries)
             unit = F.normalize(queries.float(), dim=1)
             found = plain(unit)
             if not self.expand:
@@ -119,14 +115,18 @@ class ExpandedRanker(Ranker):
         return score
 
 
+def _augmented(unit: Tensor, graph: NeighbourGraph, k: int, power: float) -> Tensor:
+    """Replace photos of length 1 by the means of their neighbours, block by block."""
+    size = max(1, _BLOCK_BYTES // (k * unit.shape[1] * unit.element_size()))
+    means = [
+        _weighted_mean(unit, graph.rows[start : start + size, :k],
+                       graph.cosines[start : start + size, :k], power)
+        for start in range(0, len(unit), size)
+    ]  # fmt: skip
+    return F.normalize(torch.cat(means), dim=1)
+
+
 def _weighted_mean(photos: Tensor, rows: Tensor, cosines: Tensor, power: float) -> Tensor:
     """Sum of ``photos[rows]`` [q, k, D] by powers of their cosines; 0 for negative ones."""
     weights = torch.where(cosines > 0, cosines.clamp_min(0) ** power, 0)
     return torch.einsum("qk,qkd->qd", weights.to(photos), photos[rows])
-
-
-def _power(function: str, power: float) -> float:
-    power = as_number(function, "power", power)
-    if not 0 <= power < float("inf"):
-        raise ValueError(f"{function}: power must be finite and not negative, got {power}")
-    return power

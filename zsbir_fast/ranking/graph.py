@@ -14,9 +14,11 @@ from zsbir_fast._arguments import as_integer
 from zsbir_fast._files import reading, write_atomically
 from zsbir_fast._progress import with_progress
 from zsbir_fast._words import reason
+from zsbir_fast.metrics.checks import check_finite, check_matrix
 from zsbir_fast.ranking.ranker import EmbeddingRanker
 
 _BLOCK_BYTES = 64 << 20
+_GROUP = 64  # columns that one maximum stands for
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class NeighbourGraph:
             The graph.
 
         Raises:
-            TypeError: ``k`` is no integer.
-            ValueError: ``k`` is not in 1..G.
+            TypeError: ``k`` is no integer, or the gallery no array of numbers.
+            ValueError: ``k`` is not in 1..G, or the gallery is no matrix of finite numbers.
         """
+        gallery = check_matrix("NeighbourGraph.of", "gallery", gallery, shape="[G, D]")
         k = as_integer("NeighbourGraph.of", "k", k, least=1, most=len(gallery))
+        check_finite("NeighbourGraph.of", "gallery", gallery)
         cosines, rows = _nearest(gallery, gallery, k, progress=progress)
         return NeighbourGraph(rows, cosines, gallery_fingerprint(gallery))
 
@@ -76,10 +80,12 @@ class NeighbourGraph:
             The graph of the whole gallery, the same as ``of`` gives.
 
         Raises:
-            ValueError: the first rows are other ones.
+            ValueError: the first rows are other ones, or the new ones are not finite.
         """
         old = len(self)
+        check_matrix("NeighbourGraph.extended", "gallery", gallery, shape="[G, D]")
         self.require_gallery("NeighbourGraph.extended", gallery[:old])
+        check_finite("NeighbourGraph.extended", "gallery", gallery)
         if len(gallery) == old:
             return self
         added = gallery[old:]
@@ -159,15 +165,74 @@ def nearest_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Scores float [q, k], columns int64 [q, k].
     """
-    values, columns = torch.topk(scores, k, dim=1)
-    # topk takes any of the columns that tie for the last places: such rows are sorted.
-    tied = (scores >= values[:, -1:]).sum(1) > k
+    values, columns, tied = _largest(scores, k)
     equal = (values[:, 1:] == values[:, :-1]).any(1)
     redo = torch.nonzero(tied | equal)[:, 0]
     if len(redo):
         order = torch.sort(scores[redo], dim=1, descending=True, stable=True)
         values[redo], columns[redo] = order.values[:, :k], order.indices[:, :k]
     return values, columns
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the k largest scores of each row, and whether others tie with the last of them.
+
+    Scores are cut into groups of ``_GROUP`` columns, a stride apart. A score among the k largest
+    is in a group whose maximum is among the k largest maxima, so that one pass over the scores,
+    as fast as memory, leaves few of them to look at.
+    """
+    stride = scores.shape[1] // _GROUP
+    if 4 * k > stride:  # as many groups as it would leave out
+        values, columns = torch.topk(scores, k, dim=1)
+        return values, columns, (scores >= values[:, -1:]).sum(1) > k
+    grouped = scores[:, : _GROUP * stride].view(len(scores), _GROUP, stride)
+    maxima = grouped.amax(1)
+    chosen = torch.topk(maxima, k, dim=1).indices
+    inside = chosen[:, None] + stride * torch.arange(_GROUP, device=scores.device)[:, None]
+    rest = torch.arange(_GROUP * stride, scores.shape[1], device=scores.device)
+    candidates = torch.cat([inside.flatten(1), rest.expand(len(scores), -1)], dim=1)
+    found = scores.gather(1, candidates)
+    values, places = torch.topk(found, k, dim=1)
+    last = values[:, -1:]
+    tied = ((found >= last).sum(1) > k) | ((maxima >= last).sum(1) > k)
+    return values, candidates.gather(1, places), tied
+
+
+def without_self(graph: NeighbourGraph) -> tuple[Tensor, Tensor]:
+    """Leave the photo itself out of its neighbours, which equal photos may stand before.
+
+    Args:
+        graph: at least two neighbours of each photo.
+
+    Returns:
+        Rows int64 and cosines float32, both [G, k - 1].
+    """
+    own = graph.rows == torch.arange(len(graph), device=graph.rows.device)[:, None]
+    last = torch.full_like(own[:, :1], graph.k - 1, dtype=torch.int64)
+    # Where the photo itself is not among them, k photos are equal to it: the last one goes.
+    place = torch.where(own.any(1, keepdim=True), own.int().argmax(1, keepdim=True), last)
+    keep = torch.ones_like(own).scatter_(1, place, False)
+    shape = (len(graph), graph.k - 1)
+    return graph.rows[keep].view(shape), graph.cosines[keep].view(shape)
+
+
+def is_mutual(rows: Tensor) -> Tensor:
+    """Say which neighbours have the photo among their own.
+
+    Args:
+        rows: int64 [G, k], neighbours of every photo.
+
+    Returns:
+        bool [G, k].
+    """
+    count, k = rows.shape
+    size = max(1, _BLOCK_BYTES // (9 * k * k))
+    found = torch.empty_like(rows, dtype=torch.bool)
+    for start in range(0, count, size):
+        block = rows[start : start + size]
+        me = torch.arange(start, start + len(block), device=rows.device)[:, None, None]
+        found[start : start + size] = (rows[block] == me).any(2)
+    return found
 
 
 def _nearest(queries: Tensor, gallery: Tensor, k: int, *, progress: bool) -> tuple[Tensor, Tensor]:

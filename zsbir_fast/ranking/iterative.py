@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_number
-from zsbir_fast.ranking.graph import NeighbourGraph
-from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+from zsbir_fast.ranking.graph import NeighbourGraph, without_self
+from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
+from zsbir_fast.ranking.reranker import Reranker, check_embeddings
 
 
-class IterativeRanker(Ranker):
+class IterativeRanker(Reranker):
     """Ranks by distance, then lets the photos found first lift the photos nearest to them.
 
     A photo that stands at place r (from 0) among the neighbours of another one, itself left out,
@@ -36,8 +37,6 @@ class IterativeRanker(Ranker):
         ValueError: an option is out of range.
     """
 
-    larger_is_closer = True
-
     def __init__(
         self,
         *,
@@ -47,37 +46,40 @@ class IterativeRanker(Ranker):
         beta: float = 0.5,
         graph: NeighbourGraph | None = None,
     ) -> None:
-        function = type(self).__name__
+        super().__init__(graph)
+        function = self._function
         self.rounds = as_integer(function, "rounds", rounds, least=1)
         self.gallery_k = as_integer(function, "gallery_k", gallery_k, least=1)
         self.query_k = as_integer(function, "query_k", query_k, least=1)
         self.beta = as_number(function, "beta", beta)
         if not 0 < self.beta < float("inf"):
             raise ValueError(f"{function}: beta must be positive and finite, got {beta}")
-        self.graph = graph
         self.name = (
             f"distance, re-ranked (ICFRR, {rounds} rounds, {gallery_k} and {query_k} neighbours, "
             f"beta {self.beta:g})"
         )
 
+    @property
+    def graph_size(self) -> int:
+        """Neighbours of a photo that the options need, itself among them."""
+        return self.gallery_k + 1
+
     def require_size(self, photos: int) -> None:
         """Raise ValueError if a gallery of that many photos is too small for the options."""
-        function = type(self).__name__
-        as_integer(function, "gallery_k", self.gallery_k, least=1, most=photos - 1)
-        as_integer(function, "query_k", self.query_k, least=1, most=photos)
+        self._require_option("gallery_k", photos, least=1, others=True)
+        self._require_option("query_k", photos, least=1)
 
     def scorer(self, gallery: Tensor) -> Scorer:
         """Make a gallery ready: the weights that each photo gives to its neighbours."""
-        function, count = type(self).__name__, len(gallery)
-        self.require_size(count)
-        graph = self.graph or NeighbourGraph.of(gallery, self.gallery_k + 1)
-        graph.require_gallery(function, gallery)
-        as_integer(function, "gallery_k", self.gallery_k, least=1, most=graph.k - 1)
-        lifted = _without_self(graph)[:, : self.gallery_k].to(gallery.device)
+        photos, graph = self._ready(gallery)
+        assert graph is not None
+        count = len(photos)
+        lifted = without_self(graph)[0][:, : self.gallery_k].to(gallery.device)
         weights = 1 - torch.arange(self.gallery_k, device=gallery.device) / (count - 1)
-        distances = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
+        distances = EmbeddingRanker("euclidean").scorer(photos)
 
         def score(queries: Tensor) -> Tensor:
+            check_embeddings(self._function, "queries", queries)
             found = -distances(F.normalize(queries.float(), dim=1))
             places, order = torch.sort(found, dim=1, descending=True, stable=True)
             for _ in range(self.rounds):
@@ -92,13 +94,3 @@ class IterativeRanker(Ranker):
             return found
 
         return score
-
-
-def _without_self(graph: NeighbourGraph) -> Tensor:
-    """Leave out the photo itself, which equal photos may stand before; int64 [G, k - 1]."""
-    own = graph.rows == torch.arange(len(graph), device=graph.rows.device)[:, None]
-    last = torch.full_like(own[:, :1], graph.k - 1, dtype=torch.int64)
-    # Where the photo itself is not among them, k photos are equal to it: the last one goes.
-    place = torch.where(own.any(1, keepdim=True), own.int().argmax(1, keepdim=True), last)
-    keep = torch.ones_like(own).scatter_(1, place, False)
-    return graph.rows[keep].view(len(graph), graph.k - 1)
