@@ -76,7 +76,7 @@ def fit_codebooks(
     Raises:
         ValueError: fewer than ``clusters`` photos differ in a block, or a covariance is singular.
     """
-    stream = np.random.RandomState(seed)  # noqa: NPY002 - the stream of the published code
+    stream = np.random.RandomState(seed)
     codewords, codes = [], []
     for block in photos.split(photos.shape[1] // blocks, dim=1):
         rows = np.array(block.cpu().numpy(), dtype=np.float64, order="C")
