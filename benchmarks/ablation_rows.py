@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,7 @@ def _row(
     return RankingRow(
         method, what, seed, plain.map, again.map, ranker.name, worst, seconds, targets
     )
+
+
+ABLATIONS = {method: partial(ablation_rows, method) for method in VARIANTS}
+"""Name of a group -> what makes its rows, given the seeds."""

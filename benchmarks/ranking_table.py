@@ -19,15 +19,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ablation_rows import ABLATIONS
 from benchmarks.machine import machine_facts
-from benchmarks.ranking_rows import GROUPS, RankingRow
+from benchmarks.ranking_rows import GROUPS as PLAIN_GROUPS
+from benchmarks.ranking_rows import RankingRow
 from benchmarks.records import machine
 from zsbir_fast._files import write_text
 
+GROUPS = {**PLAIN_GROUPS, **ABLATIONS}
 HEADINGS = ("what", "seed", "plain", "re-ranked", "gain", "worst class", "seconds")
 TITLES = {
     "quickstart": "The quickstart: trained on all seen classes",
     "frozen": "Without training",
+    "clusterretri": "ClusterRetri, ranked by its clusters; with and without its parts",
+    "sbka": "SBKA, ranked by its codewords; with and without its parts",
     "splits": "Without training, on seen classes that are held out (the seed chooses them)",
 }
 NOTES = (
