@@ -103,7 +103,7 @@ def _counting(data: RetrievalData, device: str) -> Prepared:
             definition=protocol.definition(),
         )
         labels = query_labels[:n].cpu()
-        return _values(RetrievalResult(protocol, KS, labels, len(gallery), columns.cpu()))
+        return _values(RetrievalResult.of(protocol, KS, labels, len(gallery), columns.cpu()))
 
     return Prepared(run, limit=limit)
 

@@ -28,14 +28,18 @@ struct Definition {
   int32_t n_ks;
 };
 
-// Columns of one output row: five fixed ones, then four for each cut-off.
+// Columns of one output row: seven fixed ones, then four for each cut-off. AP@R and R-precision cut
+// the ranking behind place R, the query's number of relevant items: kApAtR is the sum of the plain
+// precisions within R over R, whatever `ap` and `normaliser` are; kRPrecision the hits over R.
 enum Column : int32_t {
   kRelevant = 0,
   kAp = 1,
   kApWorst = 2,
   kApBest = 3,
   kReciprocalRank = 4,
-  kFixedColumns = 5
+  kApAtR = 5,
+  kRPrecision = 6,
+  kFixedColumns = 7
 };
 enum ColumnAtK : int32_t {
   kApAtK = 0,

@@ -1,7 +1,7 @@
 // batched_map on CUDA: ranks each relevant item of Q queries among G gallery items without a sort.
 //
 // In / out     scores T[Q,G], classes int32[Q] and int32[G], and each query's sorted relevant items
-//              -> counts int32[3,nnz] (added to), then metrics double[Q, 5 + 4 n_ks]; see
+//              -> counts int32[3,nnz] (added to), then metrics double[Q, 7 + 4 n_ks]; see
 //              batched_map.h.
 // Algorithm    rank_counts_kernel: every non-relevant column looks up its place among the R sorted
 //              keys (a table of 2 x capacity buckets over their range, then a search within its

@@ -195,16 +195,20 @@ ZSBIR_HD double ap_normaliser(Normaliser normaliser, int64_t k, int64_t relevant
   }
 }
 
-// AP@all under `ties`, and the lowest and highest AP@all that an order of the tied items can give.
+// AP@all under `ties`, the lowest and highest AP@all that an order of the tied items can give, AP@R
+// and R-precision.
 struct ApRange {
-  double ap, worst, best;
+  double ap, worst, best, ap_at_r, r_precision;
 };
 
 // Standard AP of an ordered mode in one pass: without a tie the three precisions are one division.
+// AP@R is what the sum has reached at the last of the hits within R.
 template <class T>
 ZSBIR_HD ApRange standard_ap(const QueryCounts<T>& q, Ties ties) {
-  double ap = 0.0, worst = 0.0, best = 0.0;
+  const int64_t hits_at_r = hits_within(q, q.relevant, ties);
+  double ap = 0.0, worst = 0.0, best = 0.0, ap_at_r = 0.0;
   for (int64_t j = 0; j < q.relevant; ++j) {
+    if (j == hits_at_r) ap_at_r = ap;
     const double hits = double(j + 1);
     const double precision = hits / double(j + 1 + q.closer[j]);
     best += precision;
@@ -216,26 +220,33 @@ ZSBIR_HD ApRange standard_ap(const QueryCounts<T>& q, Ties ties) {
       worst += hits / double(rank_of(q, j, Ties::pessimistic));
     }
   }
+  if (hits_at_r == q.relevant) ap_at_r = ap;
   const double relevant = double(q.relevant);
-  return {ap / relevant, worst / relevant, best / relevant};
+  return {ap / relevant, worst / relevant, best / relevant, ap_at_r / relevant,
+          double(hits_at_r) / relevant};
 }
 
 template <class T>
 ZSBIR_HD ApRange average_precision(const QueryCounts<T>& q, ApKind ap, Ties ties) {
   const bool by_group = ties == Ties::expected || ties == Ties::grouped;
+  const double relevant = double(q.relevant);
   if (ap == ApKind::standard) {
     ApRange range = standard_ap(q, by_group ? Ties::optimistic : ties);
     // Without ties (worst == best, exactly) every order is the same, but `grouped` still joins
     // relevant items that tie among themselves.
     if (by_group && (range.worst != range.best || ties == Ties::grouped)) {
-      range.ap = prefix_of(q, -1, ap, ties).precision_sum / double(q.relevant);
+      range.ap = prefix_of(q, -1, ap, ties).precision_sum / relevant;
+      const Prefix at_r = prefix_of(q, q.relevant, ap, ties);
+      range.ap_at_r = at_r.precision_sum / relevant;
+      range.r_precision = at_r.hits / relevant;
     }
     return range;
   }
-  const double relevant = double(q.relevant);
+  const Prefix at_r = prefix_of(q, q.relevant, ApKind::standard, ties);
   return {prefix_of(q, -1, ap, ties).precision_sum / relevant,
           precision_sum(q, q.relevant, ap, Ties::pessimistic) / relevant,
-          precision_sum(q, q.relevant, ap, Ties::optimistic) / relevant};
+          precision_sum(q, q.relevant, ap, Ties::optimistic) / relevant,
+          at_r.precision_sum / relevant, at_r.hits / relevant};
 }
 
 // Fills one output row: kFixedColumns + kColumnsPerK * n_ks doubles.
@@ -253,6 +264,8 @@ ZSBIR_HD void metrics_row(const QueryCounts<T>& q, const Definition& d, double* 
   row[kApWorst] = range.worst;
   row[kApBest] = range.best;
   row[kReciprocalRank] = reciprocal_rank(q, ties);
+  row[kApAtR] = range.ap_at_r;
+  row[kRPrecision] = range.r_precision;
   for (int32_t i = 0; i < d.n_ks; ++i) {
     double* at = row + kFixedColumns + kColumnsPerK * i;
     const int64_t k = d.ks[i];

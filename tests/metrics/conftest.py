@@ -105,19 +105,20 @@ def _first_hit(keys, relevant, ties):
     return 1 / (hits.index(1) + 1)
 
 
-def plain_metrics(keys, relevant, ks, definition):
-    """One row of `batched_map`, from keys (smaller is closer) and relevances of a query."""
+def plain_metrics(keys, relevant, ks, protocol):
+    """One row of `columns`, from keys (smaller is closer) and relevances of a query."""
     keys, relevant = list(keys), [bool(r) for r in relevant]
     g, total = len(keys), sum(relevant)
     if total == 0:
-        return [0.0] + [float("nan")] * (4 + 4 * len(ks))
-    d = definition
+        return [0.0] + [float("nan")] * (6 + 4 * len(ks))
+    d = protocol
     row = [float(total)]
     row += [
         float(_prefix(keys, relevant, g, d.ap, ties)[0]) / total
         for ties in (d.ties, "pessimistic", "optimistic")
     ]
     row.append(float(_first_hit(keys, relevant, d.ties)))
+    row += [float(x) / total for x in _prefix(keys, relevant, total, "standard", d.ties)[:2]]
     for k in ks:
         area, hits, any_hit = (float(x) for x in _prefix(keys, relevant, k, d.ap, d.ties))
         z = {
@@ -126,7 +127,9 @@ def plain_metrics(keys, relevant, ks, definition):
             "all_relevant": total,
             "at_k": k,
         }[d.normaliser]
-        denominator = k if d.precision == "k" else min(k, total)
+        denominator = {"k": k, "min_relevant_k": min(k, total), "min_gallery_k": min(k, g)}[
+            d.precision
+        ]
         found = float(_prefix(keys, relevant, denominator, d.ap, d.ties)[1])
         row += [area / z if z else 0.0, found / denominator, hits / total, any_hit]
     return row

@@ -59,6 +59,16 @@ HAND = [
     ([0, 0, 1, 1, 0, 1], "standard", "hit_at", 2, 0.0),
     ([0, 0, 1, 1, 0, 1], "standard", "hit_at", 3, 1.0),
     ([0, 0, 1, 1, 0, 1], "standard", "mrr", None, 0.3333),
+    # R = 3: one hit in the first three places, the third; MAP@R has no envelope under any protocol
+    ([0, 0, 1, 1, 0, 1], "standard", "map_at_r", None, 0.1111),
+    ([0, 0, 1, 1, 0, 1], "sake", "r_precision", None, 0.3333),
+    # R = 4, rel = 0 1 1 0 within R: (1/2 + 2/3) / 4; VOC would lift 1/2 to 2/3
+    ([0, 1, 1, 0, 1, 0, 1], "sake", "map_at_r", None, 0.2917),
+    ([0, 1, 1, 0, 1, 0, 1], "eccv18", "r_precision", None, 0.5),
+    # k = 9 > G = 3: two hits over 9, over R = 2, over G = 3
+    ([0, 1, 1], "standard", "precision_at", 9, 0.2222),
+    ([0, 1, 1], "zse", "precision_at", 9, 0.5),
+    ([0, 1, 1], "sake", "precision_at", 9, 0.6667),
 ]
 
 
@@ -74,18 +84,22 @@ HAND_TIES = [
     # Four items tie, the third and fourth are relevant. By index: (1/3 + 2/4) / 2. Best: 1. Worst:
     # as by index. One threshold: precision 2/4 for both. Mean over the six orders of two hits in
     # four places: AP = 1, 5/6, 3/4, 7/12, 1/2, 5/12; their mean is 49/72.
-    ("index", 5 / 12),
-    ("optimistic", 1.0),
-    ("pessimistic", 5 / 12),
-    ("grouped", 0.5),
-    ("expected", 49 / 72),
+    # R = 2 cuts the tie. By index and at worst the first two places have no hit, at best two. One
+    # threshold: one expected hit at precision 1/2. Over the six orders: MAP@R = 1, 1/2, 1/2, 1/4,
+    # 1/4, 0 with mean 5/12, and one hit of two places in the mean.
+    ("index", 5 / 12, 0, 0),
+    ("optimistic", 1.0, 1.0, 1.0),
+    ("pessimistic", 5 / 12, 0, 0),
+    ("grouped", 0.5, 1 / 4, 1 / 2),
+    ("expected", 49 / 72, 5 / 12, 1 / 2),
 ]
 
 
-@pytest.mark.parametrize(("ties", "expected"), HAND_TIES)
-def test_hand_table_of_ties(ties, expected):
+@pytest.mark.parametrize(("ties", "expected", "at_r", "r_precision"), HAND_TIES)
+def test_hand_table_of_ties(ties, expected, at_r, r_precision):
     result = evaluate([0.5] * 4, [0, 0, 1, 1], Protocol("mine", ties=ties), ks=(1,))
     assert result.map == pytest.approx(expected)
+    assert (result.map_at_r, result.r_precision) == pytest.approx((at_r, r_precision))
     assert (result.map_worst, result.map_best) == pytest.approx((5 / 12, 1.0))
     assert result.tie_spread == pytest.approx(7 / 12)
 
@@ -99,7 +113,7 @@ def all_protocols():
     choices = itertools.product(
         ("standard", "voc"),
         ("min_relevant_k", "prefix_positive", "all_relevant", "at_k"),
-        ("k", "min_relevant_k"),
+        ("k", "min_relevant_k", "min_gallery_k"),
         ("index", "optimistic", "pessimistic", "grouped", "expected"),
     )
     for ap, z, p, ties in choices:
@@ -123,7 +137,7 @@ def test_every_definition_matches_plain_python(protocol, plain_metrics):
     for number, (keys, relevant) in enumerate(random_rows(len(protocol.name), 12, ties=True)):
         if not any(relevant):
             continue
-        expected = plain_metrics(keys, relevant, KS, protocol.definition())
+        expected = plain_metrics(keys, relevant, KS, protocol)
         got = evaluate(keys, relevant, protocol).columns[0].tolist()
         assert got == pytest.approx(expected, abs=1e-9), f"case {number}: {keys} {relevant}"
 
@@ -141,15 +155,16 @@ def test_presets_match_plain_python_over_many_queries(name, plain_metrics):
         )
     rows = np.array(
         [
-            plain_metrics(key.tolist(), gallery_labels == label, KS, protocol.definition())
+            plain_metrics(key.tolist(), gallery_labels == label, KS, protocol)
             for key, label in zip(keys, query_labels, strict=True)
         ]
     )
     np.testing.assert_allclose(result.columns.numpy(), rows, atol=1e-9, rtol=0)
     assert (rows[:, 0] == 0).any()
-    assert result.map == pytest.approx(_mean(rows[:, 1], rows[:, 0], query_labels, protocol))
+    for mean, column in ((result.map, 1), (result.map_at_r, 5), (result.r_precision, 6)):
+        assert mean == pytest.approx(_mean(rows[:, column], rows[:, 0], query_labels, protocol))
     for i, k in enumerate(KS):
-        ap, precision, recall, hit = rows[:, 5 + 4 * i : 9 + 4 * i].T
+        ap, precision, recall, hit = rows[:, 7 + 4 * i : 11 + 4 * i].T
         for means, column in (
             (result.map_at, ap),
             (result.precision_at, precision),

@@ -106,7 +106,7 @@ def test_presets_are_what_their_code_bases_compute():
     }
     assert table == {
         "standard": ("standard", "all_relevant", "k", "query", "expected", "skip"),
-        "sake": ("voc", "min_relevant_k", "k", "class", "index", "skip"),
+        "sake": ("voc", "min_relevant_k", "min_gallery_k", "class", "index", "skip"),
         "zse": ("voc", "min_relevant_k", "min_relevant_k", "query", "index", "skip"),
         "sem_pcyc": ("standard", "prefix_positive", "k", "query", "grouped", "zero"),
         "torchmetrics": ("standard", "prefix_positive", "k", "query", "index", "zero"),
@@ -128,6 +128,7 @@ def test_get_protocol():
     [
         ({"average": "micro"}, "Protocol: average must be one of query, class, got 'micro'"),
         ({"empty": "nan"}, "Protocol: empty must be one of skip, zero, error, got 'nan'"),
+        ({"precision": "r"}, "Protocol: precision must be one of k, min_relevant_k, min_gall"),
         ({"ap": "voc"}, "ties='expected' has no closed form with ap='voc'"),
     ],
 )

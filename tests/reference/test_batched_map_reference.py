@@ -74,7 +74,7 @@ def test_nothing_relevant_is_nan_and_no_query_is_no_row():
     rows = whole(KEYS, torch.tensor([-1]), Definition(), [1])
     assert rows[0, 0] == 0
     assert bool(rows[0, 1:].isnan().all())
-    assert whole(KEYS[:0], torch.tensor([]), Definition(), [1]).shape == (0, 9)
+    assert whole(KEYS[:0], torch.tensor([]), Definition(), [1]).shape == (0, 11)
 
 
 @pytest.mark.parametrize("ties", ["index", "optimistic", "pessimistic", "grouped", "expected"])

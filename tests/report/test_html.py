@@ -6,7 +6,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from zsbir_fast.report.content import Curve, PerClass, RetrievalRow, Retrieved, Table
+from zsbir_fast.report.content import (
+    ClusterPicture,
+    ClusterRow,
+    Curve,
+    PerClass,
+    RetrievalRow,
+    Retrieved,
+    Strip,
+    Table,
+)
 from zsbir_fast.report.html import format_cell, write_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "line", "polyline"}
@@ -92,6 +101,55 @@ def test_hits_and_misses_differ_by_sign_not_colour_alone(page):
     assert parsed.text.count("✗") == 4 + 1
     assert html.count('alt="hit: ') == 2
     assert html.count('alt="miss: ') == 4
+
+
+def test_plain_and_reranked_strips_stand_under_one_sketch(tmp_path):
+    strips = [[Retrieved(_picture(i), "cat", hit=i < n) for i in range(3)] for n in (1, 3)]
+    row = RetrievalRow(
+        "Best",
+        _picture(9, grey=True),
+        "cat",
+        0.25,
+        strips[0],
+        Strip("re-ranked <so>", 0.75, strips[1]),
+    )
+    path = write_report(tmp_path / "r.html", title="t", tables=[], retrieval=[row])
+    html = path.read_text(encoding="utf-8")
+    parsed = _Page()
+    parsed.feed(html)
+    assert parsed.open == []
+    assert html.count('alt="query sketch: cat"') == 1
+    text = " ".join(parsed.text.split())
+    plain, again = text.index("plain · AP 0.25"), text.index("re-ranked <so> · AP 0.75")
+    assert plain < again
+    assert text[plain:again].count("✓ cat") == 1
+    assert text[again:].count("✓ cat") == 3
+    assert "The upper strip is the plain ranking" in text
+
+
+def test_clusters_show_size_classes_and_photos(tmp_path):
+    photos = [Retrieved(_picture(i), "ceiling_fan", hit=i > 0) for i in range(2)]
+    rows = [
+        ClusterRow(12, {"ceiling_fan": 0.75, "car": 0.25}, photos),
+        ClusterRow(1, {"car": 1.0}, photos[:1]),
+    ]
+    whole = ClusterPicture("", rows, clusters=2, empty=0, purity=10 / 13)
+    part = ClusterPicture("Block 2 of 2", rows[:1], clusters=5, empty=1, purity=0.5)
+    path = write_report(tmp_path / "r.html", title="t", tables=[], clusters=[whole, part])
+    html = path.read_text(encoding="utf-8")
+    parsed = _Page()
+    parsed.feed(html)
+    assert parsed.open == []
+    text = " ".join(parsed.text.split())
+    for words in (
+        "2 clusters. 77 % of all photos are of the largest class of their cluster.",
+        "5 clusters, 1 of them without a photo; the 1 largest are shown. 50 % of all",
+        "12 photos ceiling fan 75 % car 25 %",
+        "1 photo car 100 %",
+        "✗ ceiling fan ✓ ceiling fan",
+    ):
+        assert words in text
+    assert html.count("<h3>") == 1
 
 
 def test_report_escapes_what_it_was_given(page):

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from zsbir_fast.data.benchmarks import load_benchmark
+from zsbir_fast.ranking.clusters import ClusterRanker
 from zsbir_fast.ranking.ranker import EmbeddingRanker
-from zsbir_fast.report.retrieval import retrieval_rows
+from zsbir_fast.ranking.rerank import RerankOptions
+from zsbir_fast.report.pictures import read_thumbnail
+from zsbir_fast.report.retrieval import SecondRanking, retrieval_rows
 from zsbir_fast.runs.outcome import Outcome
+from zsbir_fast.runs.rerank_choice import RerankSetting
 from zsbir_fast.runs.results import result_table, table_text, write_metrics, write_per_class
-from zsbir_fast.runs.run_report import training_curves, write_run_report
+from zsbir_fast.runs.run_report import _reranked_by, training_curves, write_run_report
 from zsbir_fast.runs.unseen import Embedded
 
 
@@ -91,6 +95,35 @@ def test_rows_show_the_nearest_photos(benchmark, embedded):
         assert (row.query == row.results[0].image).all()
 
 
+def test_rows_show_what_re_ranking_makes_of_the_same_queries(benchmark, embedded, result):
+    again = EmbeddingRanker("euclidean")
+    rows = retrieval_rows(
+        result.ap,
+        embedded.queries,
+        -embedded.gallery,
+        benchmark.test_sketches,
+        benchmark.test_photos,
+        ranker=EmbeddingRanker("dot"),
+        second=SecondRanking("turned", again, 1 - result.ap),
+        per_group=1,
+        top=5,
+    )
+    assert [row.reranked.name for row in rows] == ["turned"] * 3
+    for row in rows:
+        q = next(
+            i
+            for i, path in enumerate(benchmark.test_sketches.paths)
+            if (read_thumbnail(path) == row.query).all()
+        )
+        assert row.reranked.ap == pytest.approx(1 - row.ap)
+        assert row.ap == float(result.ap[q])
+        distances = torch.cdist(embedded.queries[q : q + 1], -embedded.gallery)[0]
+        nearest = distances.argsort()[:5].tolist()
+        for item, photo in zip(row.reranked.results, nearest, strict=True):
+            assert (item.image == read_thumbnail(benchmark.test_photos.paths[photo])).all()
+            assert item.hit == (item.label == row.label)
+
+
 def test_rows_of_other_lengths(benchmark, embedded):
     with pytest.raises(ValueError, match="must agree in length, got 3, 39, 39 and 69, 69"):
         retrieval_rows(
@@ -129,6 +162,43 @@ def test_report_holds_all_parts(tmp_path, embedded, result):
         assert text in html
     assert "standard AP" in html
     assert path.stat().st_size < 6e6
+
+
+def test_report_shows_both_rankings_and_the_clusters(tmp_path, embedded):
+    reranked = embedded.rerank(RerankSetting(RerankOptions("expansion", augment=2, expand=2)))
+    plain = embedded.evaluate()
+    outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, reranked)
+    html = write_run_report(tmp_path / "a.html", outcome).read_text(encoding="utf-8")
+    assert html.count("<b>plain</b>") == 9
+    assert html.count("<b>re-ranked (augmentation by 2 and expansion by 2, power 3)</b>") == 9
+    assert "What the clusters hold" not in html
+    nothing_helps = replace(reranked, by="cosine, not re-ranked", ranker=embedded.ranker)
+    outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, nothing_helps)
+    html = write_run_report(tmp_path / "a.html", outcome).read_text(encoding="utf-8")
+    assert "<b>plain</b>" not in html
+    assert "Re-ranked: cosine, not re-ranked." in html
+
+    ranker = ClusterRanker(clusters=6, blocks=2)
+    by_clusters = replace(embedded, ranker=ranker)
+    outcome = Outcome("t", "l", "Search", {"features": plain}, by_clusters)
+    html = write_run_report(tmp_path / "b.html", outcome).read_text(encoding="utf-8")
+    assert "<b>plain</b>" not in html
+    assert html.count("Clusters by block ") == 2
+    assert html.count("6 clusters. ") == 2
+    books = ranker.codebooks(embedded.gallery)
+    for codes in books.codes:
+        for size in codes.bincount().tolist():
+            assert f">{size} photo{'s' if size > 1 else ''}<" in html
+    photos = torch.nn.functional.normalize(embedded.gallery, dim=1)
+    for m, distances in enumerate(books.distances(photos)):
+        block = photos[:, 4 * m : 4 * m + 4]
+        nearest = torch.cdist(block, books.codewords[m]).amin(1)
+        torch.testing.assert_close(distances, nearest, atol=1e-4, rtol=0)
+
+
+def test_strips_are_labelled_by_what_re_ranks():
+    assert _reranked_by("cosine, re-ranked (by this)") == "re-ranked (by this)"
+    assert _reranked_by("another rule") == "re-ranked (another rule)"
 
 
 def test_curves_only_of_what_was_logged():

@@ -84,7 +84,7 @@ def check_ks(
     if beyond:
         warnings.warn(
             f"{caller}: k = {beyond} exceeds the gallery of {gallery} items: the ranking ends "
-            "there, Prec@k keeps its denominator (docs/metrics.md, 'k beyond the gallery')",
+            "there (docs/metrics.md, 'k beyond the gallery', says what Prec@k is divided by)",
             UserWarning,
             stacklevel=stacklevel,
         )

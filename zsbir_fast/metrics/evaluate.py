@@ -182,7 +182,7 @@ def evaluate_ranking(
     )
     if ids is not None:
         check_something_left(caller, protocol, rows[:, 0].cpu())
-    return RetrievalResult(protocol, ks, labels, matrix.shape[1], rows.cpu())
+    return RetrievalResult.of(protocol, ks, labels, matrix.shape[1], rows.cpu())
 
 
 def evaluate_under(
@@ -342,6 +342,6 @@ def evaluate_prepared(
                 )
             )
     return [
-        RetrievalResult(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
+        RetrievalResult.of(protocol, ks, query_labels, len(gallery), torch.cat(out).cpu())
         for protocol, out in zip(protocols, rows, strict=True)
     ]

@@ -278,7 +278,7 @@ class RetrievalEvaluator:
                 definition=self.protocol.definition(),
             )
         total = int(gallery.labels.counts.sum())
-        return RetrievalResult(self.protocol, ks, asked.labels, total, rows)
+        return RetrievalResult.of(self.protocol, ks, asked.labels, total, rows)
 
     def _ids_by_column(self, query_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Ids of the queries, and of this process's gallery in class order."""

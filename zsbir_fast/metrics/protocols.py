@@ -13,10 +13,10 @@ from zsbir_fast.reference.definitions import (
     ApKind,
     Definition,
     Normaliser,
-    PrecisionDenominator,
     Ties,
 )
 
+Precision = Literal["k", "min_relevant_k", "min_gallery_k"]
 Average = Literal["query", "class"]
 Empty = Literal["skip", "zero", "error"]
 
@@ -29,7 +29,8 @@ class Protocol:
         name: how it is called in tables and files.
         ap: ``standard`` average precision, or ``voc`` (precision envelope).
         normaliser: what AP@k is divided by.
-        precision: what Prec@k is divided by.
+        precision: what Prec@k is divided by: ``k``; ``min_relevant_k``, the hits of the first
+            min(k, R) items over min(k, R); or ``min_gallery_k``, min(k, G).
         average: mean over queries (``query``, micro) or over the classes' means (``class``, macro).
         ties: the order of items at the same distance.
         empty: queries without a relevant item are left out (``skip``), count as 0 (``zero``), or
@@ -39,12 +40,13 @@ class Protocol:
     name: str
     ap: ApKind = "standard"
     normaliser: Normaliser = "all_relevant"
-    precision: PrecisionDenominator = "k"
+    precision: Precision = "k"
     average: Average = "query"
     ties: Ties = "expected"
     empty: Empty = "skip"
 
     def __post_init__(self) -> None:
+        check_choice("Protocol", "precision", self.precision, Precision)
         check_choice("Protocol", "average", self.average, Average)
         check_choice("Protocol", "empty", self.empty, Empty)
         self.definition()
@@ -52,10 +54,14 @@ class Protocol:
     def definition(self) -> Definition:
         """The part that the kernels need: the definition of one query's metrics.
 
+        The kernels do not know the size of the gallery: to them ``min_gallery_k`` is ``k``, and
+        ``RetrievalResult.of`` does the rest.
+
         Raises:
             ValueError: an unknown choice, or ties without a closed form.
         """
-        return Definition(self.ap, self.normaliser, self.precision, self.ties)
+        precision = "k" if self.precision == "min_gallery_k" else self.precision
+        return Definition(self.ap, self.normaliser, precision, self.ties)
 
     def check_relevant(self, caller: str, classes: Tensor) -> None:
         """Raise if queries without a relevant item leave nothing to evaluate, or must not be.
@@ -87,7 +93,7 @@ class Protocol:
             "all_relevant": "R",
             "at_k": "k",
         }[self.normaliser]
-        p = {"k": "k", "min_relevant_k": "min(R,k)"}[self.precision]
+        p = {"k": "k", "min_relevant_k": "min(R,k)", "min_gallery_k": "min(G,k)"}[self.precision]
         return (
             f"{self.name}: {self.ap} AP, AP@k over {z}, Prec@k over {p}, ties {self.ties}, "
             f"mean over {'queries' if self.average == 'query' else 'classes'}, "
@@ -100,7 +106,14 @@ PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol("standard"),
-        Protocol("sake", ap="voc", normaliser="min_relevant_k", average="class", ties="index"),
+        Protocol(
+            "sake",
+            ap="voc",
+            normaliser="min_relevant_k",
+            precision="min_gallery_k",
+            average="class",
+            ties="index",
+        ),
         Protocol(
             "zse", ap="voc", normaliser="min_relevant_k", precision="min_relevant_k", ties="index"
         ),

@@ -188,7 +188,8 @@ def evaluate_held(
         return result.columns
 
     columns = torch.cat(processes.gather(processes.together(caller, evaluate)))
-    return RetrievalResult(protocol, ks, labels, len(gallery), columns, rerank.name)
+    result = RetrievalResult.of(protocol, ks, labels, len(gallery), columns)
+    return replace(result, reranked_by=rerank.name)
 
 
 def _blocks(

@@ -27,9 +27,10 @@ class RetrievalResult:
         ks: cut-offs.
         query_labels: int64 [Q].
         gallery_size: G.
-        columns: float64 [Q, 5 + 4 * len(ks)], on the CPU: number of relevant items, AP, worst and
-            best AP over orders of tied items, reciprocal rank; then AP@k, Prec@k, Recall@k, hit@k
-            for each k. NaN but for the first column where nothing is relevant.
+        columns: float64 [Q, 7 + 4 * len(ks)], on the CPU: number of relevant items R, AP, worst and
+            best AP over orders of tied items, reciprocal rank, AP@R, R-precision; then AP@k,
+            Prec@k, Recall@k, hit@k for each k. NaN but for the first column where nothing is
+            relevant.
         reranked_by: name of the ranker, with its options, that re-ranked what was found by the
             gallery itself; empty for a plain ranking.
     """
@@ -40,6 +41,39 @@ class RetrievalResult:
     gallery_size: int
     columns: Tensor
     reranked_by: str = ""
+
+    @staticmethod
+    def of(
+        protocol: Protocol,
+        ks: tuple[int, ...],
+        query_labels: Tensor,
+        gallery_size: int,
+        columns: Tensor,
+    ) -> RetrievalResult:
+        """Build the result from the columns of ``batched_map``, which does not know G.
+
+        Where k exceeds the gallery all of it is ranked, so that H(k) is R, and Prec@k under
+        ``precision="min_gallery_k"`` is R / G.
+
+        Args:
+            protocol: as the attribute, like the rest.
+            ks: cut-offs.
+            query_labels: int64 [Q].
+            gallery_size: G.
+            columns: rows of ``batched_map`` with the protocol's ``definition()``; not changed.
+
+        Returns:
+            The result.
+        """
+        beyond = [i for i, k in enumerate(ks) if k > gallery_size]
+        if protocol.precision == "min_gallery_k" and beyond:
+            columns = columns.clone()
+            share = columns[:, 0] / gallery_size
+            share[columns[:, 0] == 0] = torch.nan
+            for i in beyond:
+                at = len(FIXED_COLUMNS) + len(COLUMNS_AT_K) * i
+                columns[:, at + COLUMNS_AT_K.index("precision_at")] = share
+        return RetrievalResult(protocol, ks, query_labels, gallery_size, columns)
 
     @property
     def map(self) -> float:
@@ -69,12 +103,26 @@ class RetrievalResult:
     @property
     def mrr(self) -> float:
         """Mean reciprocal rank of the first relevant item."""
-        return self._mean(self.columns[:, FIXED_COLUMNS.index("reciprocal_rank")])
+        return self._mean(self._fixed("reciprocal_rank"))
+
+    @property
+    def map_at_r(self) -> float:
+        """MAP@R: mean over the queries of the sum of P(n) rel(n) over n <= R, over R.
+
+        P(n) is the plain precision under every protocol (Musgrave et al., ECCV 2020,
+        arXiv 2003.08505); only ties, mean and empty queries follow the protocol.
+        """
+        return self._mean(self._fixed("ap_at_r"))
+
+    @property
+    def r_precision(self) -> float:
+        """R-precision: hits among the first R over R, R being the relevant items of the query."""
+        return self._mean(self._fixed("r_precision"))
 
     @property
     def ap(self) -> Tensor:
         """AP@all of each query, float64 [Q]; NaN where nothing is relevant."""
-        return self.columns[:, FIXED_COLUMNS.index("ap")]
+        return self._fixed("ap")
 
     @property
     def relevant(self) -> Tensor:
@@ -97,12 +145,12 @@ class RetrievalResult:
     @property
     def map_worst(self) -> float:
         """mAP@all if tied items were ordered as badly as possible."""
-        return self._mean(self.columns[:, FIXED_COLUMNS.index("ap_worst")])
+        return self._mean(self._fixed("ap_worst"))
 
     @property
     def map_best(self) -> float:
         """mAP@all if tied items were ordered as well as possible."""
-        return self._mean(self.columns[:, FIXED_COLUMNS.index("ap_best")])
+        return self._mean(self._fixed("ap_best"))
 
     @property
     def tie_spread(self) -> float:
@@ -144,6 +192,8 @@ class RetrievalResult:
             "recall_at": {str(k): v for k, v in self.recall_at.items()},
             "hit_at": {str(k): v for k, v in self.hit_at.items()},
             "mrr": self.mrr,
+            "map_at_r": self.map_at_r,
+            "r_precision": self.r_precision,
             "queries": len(self.query_labels),
             "queries_without_relevant": int((self.relevant == 0).sum()),
             "gallery": self.gallery_size,
@@ -162,6 +212,9 @@ class RetrievalResult:
             text += f"  (ties: mAP@all from {self.map_worst:.4f} to {self.map_best:.4f})"
         by = f"; ranked by {self.reranked_by}" if self.reranked_by else ""
         return f"{text}\n[{self.definition}{by}; {len(self.query_labels)} x {self.gallery_size}]"
+
+    def _fixed(self, name: str) -> Tensor:
+        return self.columns[:, FIXED_COLUMNS.index(name)]
 
     def _means_at(self, what: str) -> dict[int, float]:
         return {k: self._mean(self.at(what, k)) for k in self.ks}

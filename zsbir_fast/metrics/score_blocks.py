@@ -125,6 +125,6 @@ def evaluate_blocks(
     if done != len(labels):
         raise ValueError(f"{caller}: scores must have {len(labels)} rows in all, got {done}")
     return [
-        RetrievalResult(protocol, ks, labels, gallery, torch.cat(out))
+        RetrievalResult.of(protocol, ks, labels, gallery, torch.cat(out))
         for protocol, out in zip(protocols, rows, strict=True)
     ]

@@ -253,7 +253,7 @@ def _slice_if_dense(columns: Tensor) -> slice | Tensor:
 
 
 def empty_rows(queries: int, ks: tuple[int, ...]) -> Tensor:
-    """float64 [Q, 5 + 4 * len(ks)] of queries without a relevant item."""
+    """float64 [Q, 7 + 4 * len(ks)] of queries without a relevant item."""
     width = len(FIXED_COLUMNS) + len(COLUMNS_AT_K) * len(ks)
     rows = torch.full((queries, width), torch.nan, dtype=torch.float64, device="cpu")
     rows[:, 0] = 0

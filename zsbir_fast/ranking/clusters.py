@@ -12,11 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_share, check_choice
+from zsbir_fast._words import options_of
 from zsbir_fast.metrics.checks import check_finite
 from zsbir_fast.metrics.scores import GallerySide
 from zsbir_fast.ops.row_products import row_squares
+from zsbir_fast.ranking.cluster_count import choose_clusters
 from zsbir_fast.ranking.codebooks import Codebooks, Covariance, Inside, Model, fit_codebooks
+from zsbir_fast.ranking.graph import gallery_fingerprint
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+
+_TILE = 4096
+_WITHIN_A_PLACE = 0.25  # distances of unit vectors are at most 2, and places 1 apart
 
 
 class ClusterRanker(Ranker):
@@ -74,12 +80,15 @@ class ClusterRanker(Ranker):
                 f"{function}: fuse must be 0 with inside='distance', which orders the photos of a "
                 f"cluster already, got {fuse}"
             )
-        self.name = self._name()
+        self._last: tuple[str, Codebooks] | None = None
 
-    def _name(self) -> str:
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """All settings; with a K that is chosen, that of the last gallery, once there is one."""
         model = "k-means" if self.model == "kmeans" else f"{self.covariance} Gaussian mixtures"
+        chosen = f" {self._last[1].codewords.shape[1]}" if self._last else ""
         parts = [
-            "K chosen without labels" if self.clusters is None else f"K {self.clusters}",
+            f"K{chosen} chosen without labels" if self.clusters is None else f"K {self.clusters}",
             f"M {self.blocks}",
         ]
         if self.fuse:
@@ -89,6 +98,10 @@ class ClusterRanker(Ranker):
         else:
             parts.append("photos of a cluster tie")
         return f"clusters by {model} ({', '.join(parts)}, seed {self.seed})"
+
+    def __repr__(self) -> str:
+        """Show all options."""
+        return f"ClusterRanker({options_of(self)})"
 
     def require_size(self, photos: int) -> None:
         """Raise ValueError if a gallery of that many photos is too small for the options."""
@@ -100,18 +113,18 @@ class ClusterRanker(Ranker):
                 f"{function}: gallery must have at least 2 photos for model='gmm', got {photos}"
             )
 
-    def scorer(self, gallery: Tensor) -> Scorer:
-        """Make a gallery ready: cluster it.
+    def codebooks(self, gallery: Tensor) -> Codebooks:
+        """Cluster a gallery; the clusters of the last one are kept.
 
         Args:
             gallery: float [G, D].
 
         Returns:
-            A function from queries [q, D] to scores, float [q, G], smaller is closer.
+            The centres and the photos' clusters, of the L2-normalised gallery.
 
         Raises:
-            ValueError: the gallery is not finite, is smaller than K, or has another number of
-                different photos, its width is no multiple of M, or a covariance is singular.
+            ValueError: the gallery is not finite or smaller than K, its width is no multiple of M,
+                clusters stay empty as photos are equal, or a covariance is singular.
         """
         function = type(self).__name__
         self.require_size(len(gallery))
@@ -121,43 +134,99 @@ class ClusterRanker(Ranker):
                 f"{function}: blocks must divide the width of the features, {gallery.shape[1]}, "
                 f"got {self.blocks}"
             )
-        photos = F.normalize(gallery.float(), dim=1)
-        books = fit_codebooks(
-            function,
-            photos,
-            model=self.model,
-            clusters=self.clusters or min(25, len(photos)),
-            blocks=self.blocks,
-            covariance=self.covariance,
-            seed=self.seed,
-        )
-        quantised = _quantised(books)
-        plain = EmbeddingRanker("euclidean").scorer(photos) if self.fuse else None
+        fingerprint = gallery_fingerprint(gallery)
+        if self._last is None or self._last[0] != fingerprint:
+            photos = F.normalize(gallery.float(), dim=1)
+            found = fit_codebooks(
+                function,
+                photos,
+                model=self.model,
+                clusters=self.clusters or choose_clusters(gallery, seed=self.seed),
+                blocks=self.blocks,
+                covariance=self.covariance,
+                seed=self.seed,
+            )
+            self._last = fingerprint, found
+        return self._last[1].to(gallery.device)
+
+    def scorer(self, gallery: Tensor) -> Scorer:
+        """Make a gallery ready: cluster it.
+
+        Args:
+            gallery: float [G, D].
+
+        Returns:
+            A function from queries [q, D] to scores [q, G], smaller is closer: float32, or with
+            ``inside="distance"`` float64, where the whole part is the place of the clusters.
+
+        Raises:
+            ValueError: as :meth:`codebooks`, and from the function for queries that are not finite.
+
+        Cost: for a query the products with M K centres of width D / M, and M additions for a
+        photo; with ``fuse`` or ``inside="distance"`` also the product with every photo.
+        """
+        books = self.codebooks(gallery)
+        in_places = self.inside == "distance"
+        clusters = _in_places(books) if in_places else _sums(books.codewords, books.codes)
+        distances: Scorer | None = None
+        if in_places or self.fuse:
+            distances = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
 
         def score(queries: Tensor) -> Tensor:
-            check_finite(function, "queries", queries)
+            check_finite(type(self).__name__, "queries", queries)
             rows = F.normalize(queries.float(), dim=1)
-            found = quantised(rows)
-            if plain is not None:
-                found.mul_(1 - self.fuse).add_(plain(rows), alpha=self.fuse)
-            return found
+            found = clusters(rows)
+            if distances is None:
+                return found
+            if in_places:
+                return found.add_(distances(rows), alpha=_WITHIN_A_PLACE)
+            return found.mul_(1 - self.fuse).add_(distances(rows), alpha=self.fuse)
 
         return score
 
 
-def _quantised(books: Codebooks) -> Scorer:
-    """Squared distances of queries to the centres of the photos' clusters, summed over blocks."""
-    sides = [GallerySide.of(words, "euclidean", torch.float32) for words in books.codewords]
-    width = books.codewords.shape[2]
+def _sums(codewords: Tensor, codes: Tensor) -> Scorer:
+    """Sum the squared distances of queries to one codeword of every block.
+
+    Args:
+        codewords: float32 [M, K, D / M].
+        codes: int32 [M, n].
+
+    Returns:
+        A function from queries [q, D] to sums, float32 [q, n].
+    """
+    blocks, clusters, width = codewords.shape
+    sides = [GallerySide.of(words, "euclidean", torch.float32) for words in codewords]
+    first = torch.arange(blocks, device=codes.device, dtype=codes.dtype) * clusters
+    bags = (codes + first[:, None]).T.contiguous()
 
     def score(queries: Tensor) -> Tensor:
-        found: Tensor | None = None
-        for side, codes, block in zip(sides, books.codes, queries.split(width, 1), strict=True):
-            table = side.scores(block, block.new_empty(len(block), books.codewords.shape[1]))
-            table += row_squares(block)[:, None].to(table.dtype)
-            part = table.clamp_min_(0).index_select(1, codes)
-            found = part if found is None else found.add_(part)
-        assert found is not None
+        table = queries.new_empty(blocks * clusters, len(queries))
+        found = queries.new_empty(len(queries), len(bags))
+        if not len(queries):
+            return found
+        for m, (side, block) in enumerate(zip(sides, queries.split(width, 1), strict=True)):
+            part = side.scores(block, block.new_empty(len(block), clusters))
+            part += row_squares(block)[:, None].to(part.dtype)
+            table[m * clusters : (m + 1) * clusters] = part.clamp_min_(0).T
+        # The table stays in the cache, and the sums of a tile until they are turned.
+        for start in range(0, len(bags), _TILE):
+            tile = F.embedding_bag(bags[start : start + _TILE], table, mode="sum")
+            found[:, start : start + _TILE] = tile.T
         return found
+
+    return score
+
+
+def _in_places(books: Codebooks) -> Scorer:
+    """Say at which place the clusters of a photo stand for a query, from 0; equal ones share it."""
+    different, of_photo = torch.unique(books.codes, dim=1, return_inverse=True)
+    sums = _sums(books.codewords, different)
+
+    def score(queries: Tensor) -> Tensor:
+        values, order = sums(queries).sort(dim=1)
+        steps = torch.zeros_like(values, dtype=torch.float64)
+        steps[:, 1:] = (values[:, 1:] > values[:, :-1]).cumsum(1)
+        return torch.empty_like(steps).scatter_(1, order, steps).index_select(1, of_photo)
 
     return score

@@ -46,6 +46,27 @@ class Codebooks:
     codewords: Tensor
     codes: Tensor
 
+    def to(self, device: torch.device) -> Codebooks:
+        """Return the codebooks on a device."""
+        return Codebooks(self.codewords.to(device), self.codes.to(device))
+
+    def distances(self, photos: Tensor) -> Tensor:
+        """Measure how far photos are from the centres of their clusters.
+
+        Args:
+            photos: float32 [G, D], those that were clustered.
+
+        Returns:
+            float32 [M, G].
+        """
+        blocks = photos.split(self.codewords.shape[2], dim=1)
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(block - words[codes.long()], dim=1)
+                for block, words, codes in zip(blocks, self.codewords, self.codes, strict=True)
+            ]
+        )
+
 
 def fit_codebooks(
     function: str,
@@ -147,9 +168,9 @@ def _mixture(
             mixture.fit(rows)
         except ValueError as error:
             raise ValueError(
-                f"{function}: covariance must be one that {len(rows)} photos in {clusters} clusters "
-                f"determine ('diag' and 'spherical' need fewer), got {covariance!r}, which is "
-                f"singular for features of width {rows.shape[1]}"
+                f"{function}: covariance must be one that {len(rows)} photos in {clusters} "
+                f"clusters determine ('diag' and 'spherical' need fewer), got {covariance!r}, "
+                f"which is singular for features of width {rows.shape[1]}"
             ) from error
     return np.asarray(mixture.means_)
 

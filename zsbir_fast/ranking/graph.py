@@ -71,7 +71,7 @@ class NeighbourGraph:
         k = as_integer("NeighbourGraph.of", "k", k, least=1, most=len(gallery))
         check_finite("NeighbourGraph.of", "gallery", gallery)
         cosines, rows = nearest_photos(gallery, gallery, k, progress=progress)
-        return NeighbourGraph(rows, cosines, _fingerprint(gallery))
+        return NeighbourGraph(rows, cosines, gallery_fingerprint(gallery))
 
     def extended(self, gallery: Tensor, *, progress: bool = False) -> NeighbourGraph:
         """Compute the graph after photos were added, from the products of the new ones alone.
@@ -104,12 +104,12 @@ class NeighbourGraph:
         return NeighbourGraph(
             torch.cat([joined, new_rows]),
             torch.cat([both.gather(1, order), new_cosines]),
-            _fingerprint(gallery),
+            gallery_fingerprint(gallery),
         )
 
     def require_gallery(self, function: str, gallery: Tensor) -> None:
         """Raise ValueError unless the graph was made of this gallery."""
-        if len(gallery) != len(self) or _fingerprint(gallery) != self.fingerprint:
+        if len(gallery) != len(self) or gallery_fingerprint(gallery) != self.fingerprint:
             raise ValueError(
                 f"{function}: graph must be that of the gallery of {len(gallery)} photos, got that "
                 f"of another gallery of {len(self)}"
@@ -264,7 +264,8 @@ def nearest_photos(
     return torch.cat(values).float(), torch.cat(columns)
 
 
-def _fingerprint(gallery: Tensor) -> str:
+def gallery_fingerprint(gallery: Tensor) -> str:
+    """SHA-256 of the shape and of the numbers, as float32."""
     rows = gallery.detach().to("cpu", torch.float32).contiguous()
     found = hashlib.sha256(f"{tuple(rows.shape)}".encode())
     found.update(rows.numpy().data)

@@ -10,6 +10,7 @@ or a negated similarity. ``query_class`` is -1 where no gallery item is relevant
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def batched_map(
         definition: definition of the metrics.
 
     Returns:
-        float64, [Q, 5 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
+        float64, [Q, 7 + 4 * len(ks)]: the columns of ``definitions.FIXED_COLUMNS``, then
         ``COLUMNS_AT_K`` for each k. NaN but for the first column where nothing is relevant.
     """
     keys = -scores if larger_is_closer else scores
@@ -71,6 +72,9 @@ def _metrics_of(
     row[2] = _precision_sum(key, relevant, index, None, _with_ties(d, "pessimistic")) / n_relevant
     row[3] = _precision_sum(key, relevant, index, None, _with_ties(d, "optimistic")) / n_relevant
     row[4] = _reciprocal_rank(key, relevant, index, d)
+    plain = replace(d, ap="standard")  # MAP@R has no envelope (Musgrave et al., ECCV 2020)
+    row[5] = _precision_sum(key, relevant, index, n_relevant, plain) / n_relevant
+    row[6] = _hits(key, relevant, index, n_relevant, d) / n_relevant
     for i, k in enumerate(ks):
         hits = _hits(key, relevant, index, k, d)
         z = {

@@ -18,8 +18,16 @@ NORMALISERS: tuple[Normaliser, ...] = get_args(Normaliser)
 PRECISION_DENOMINATORS: tuple[PrecisionDenominator, ...] = get_args(PrecisionDenominator)
 TIES: tuple[Ties, ...] = get_args(Ties)
 
-# Columns of a row of per-query metrics: five fixed ones, then four for every cut-off k.
-FIXED_COLUMNS = ("relevant", "ap", "ap_worst", "ap_best", "reciprocal_rank")
+# Columns of a row of per-query metrics: seven fixed ones, then four for every cut-off k.
+FIXED_COLUMNS = (
+    "relevant",
+    "ap",
+    "ap_worst",
+    "ap_best",
+    "reciprocal_rank",
+    "ap_at_r",
+    "r_precision",
+)
 COLUMNS_AT_K = ("ap_at", "precision_at", "recall_at", "hit_at")
 
 

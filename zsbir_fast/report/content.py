@@ -47,6 +47,21 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """The photos that another ranking of the same query puts first.
+
+    Attributes:
+        name: what ranked them, e.g. ``"re-ranked (augmentation by 10)"``.
+        ap: average precision of the query under that ranking, a fraction.
+        results: the nearest photos.
+    """
+
+    name: str
+    ap: float
+    results: Sequence[Retrieved]
+
+
+@dataclass(frozen=True)
 class RetrievalRow:
     """One query and the photos nearest to it, nearest first.
 
@@ -56,6 +71,7 @@ class RetrievalRow:
         label: class name of the query.
         ap: average precision of the query, a fraction.
         results: the nearest photos.
+        reranked: what re-ranking made of it, shown below the plain strip; None without it.
     """
 
     group: str
@@ -63,6 +79,41 @@ class RetrievalRow:
     label: str
     ap: float
     results: Sequence[Retrieved]
+    reranked: Strip | None = None
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """What one cluster of photos holds.
+
+    Attributes:
+        size: number of its photos, at least 1.
+        classes: class name -> share of its photos, the largest shares first.
+        photos: those nearest to its centre, nearest first; a hit is of its largest class.
+    """
+
+    size: int
+    classes: Mapping[str, float]
+    photos: Sequence[Retrieved]
+
+
+@dataclass(frozen=True)
+class ClusterPicture:
+    """The clusters of a gallery.
+
+    Attributes:
+        title: heading; none if it is empty.
+        rows: the clusters, largest first.
+        clusters: how many there are, also those without a row.
+        empty: how many of them hold no photo.
+        purity: share of all photos that are of the largest class of their cluster.
+    """
+
+    title: str
+    rows: Sequence[ClusterRow]
+    clusters: int
+    empty: int
+    purity: float
 
 
 @dataclass(frozen=True)

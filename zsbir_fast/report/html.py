@@ -12,7 +12,15 @@ import jinja2
 from zsbir_fast._files import write_text
 from zsbir_fast.report.attention import legend_colours
 from zsbir_fast.report.charts import line_chart
-from zsbir_fast.report.content import Cell, Curve, PerClass, RetrievalRow, Table, WeightedPair
+from zsbir_fast.report.content import (
+    Cell,
+    ClusterPicture,
+    Curve,
+    PerClass,
+    RetrievalRow,
+    Table,
+    WeightedPair,
+)
 from zsbir_fast.report.pictures import data_uri
 
 _Row = TypeVar("_Row", RetrievalRow, WeightedPair)
@@ -25,6 +33,7 @@ def write_report(
     tables: Sequence[Table],
     lead: str = "",
     retrieval: Sequence[RetrievalRow] = (),
+    clusters: Sequence[ClusterPicture] = (),
     per_class: Sequence[PerClass] = (),
     curves: Sequence[Curve] = (),
     weighted: Sequence[WeightedPair] = (),
@@ -43,6 +52,7 @@ def write_report(
         lead: one or two sentences under the title.
         retrieval: queries with their nearest photos; rows with the same ``group`` stand together,
             in the given order.
+        clusters: what the clusters of the gallery hold.
         per_class: bar charts, one bar per class.
         curves: line charts (training loss, validation metric).
         weighted: pairs with their alignment weights; those with the same ``group`` stand together.
@@ -70,6 +80,8 @@ def write_report(
         lead=lead,
         tables=tables,
         groups=_grouped(retrieval),
+        reranked=any(row.reranked for row in retrieval),
+        clusters=clusters,
         per_class=per_class,
         curves=[(curve, line_chart(curve)) for curve in curves],
         weighted=_grouped(weighted),

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from zsbir_fast.data.images import ImageSet
 from zsbir_fast.ranking.ranker import Ranker
-from zsbir_fast.report.content import RetrievalRow, Retrieved
+from zsbir_fast.report.content import RetrievalRow, Retrieved, Strip
 from zsbir_fast.report.pictures import read_thumbnail
+
+
+class SecondRanking(NamedTuple):
+    """Another ranking of the same queries, to be shown beside the first.
+
+    Attributes:
+        name: the label of its strips.
+        ranker: says which photos are nearest.
+        ap: average precision of every query under it, float [Q].
+    """
+
+    name: str
+    ranker: Ranker
+    ap: Tensor
 
 
 def retrieval_rows(
@@ -21,6 +36,7 @@ def retrieval_rows(
     photos: ImageSet,
     *,
     ranker: Ranker,
+    second: SecondRanking | None = None,
     per_group: int = 3,
     top: int = 10,
 ) -> list[RetrievalRow]:
@@ -35,6 +51,7 @@ def retrieval_rows(
         sketches: the query images.
         photos: the gallery images, with the same ``classes``.
         ranker: says which photos are nearest.
+        second: what re-ranking makes of the same queries; None: nothing.
         per_group: queries per group.
         top: photos per query.
 
@@ -45,7 +62,8 @@ def retrieval_rows(
     Raises:
         ValueError: lengths do not fit together.
     """
-    if not len(ap) == len(queries) == len(sketches) or len(gallery) != len(photos):
+    lengths = {len(ap), len(queries), len(sketches), len(ap if second is None else second.ap)}
+    if len(lengths) > 1 or len(gallery) != len(photos):
         raise ValueError(
             "retrieval_rows: ap, queries, sketches and gallery, photos must agree in length, got "
             f"{len(ap)}, {len(queries)}, {len(sketches)} and {len(gallery)}, {len(photos)}"
@@ -60,30 +78,55 @@ def retrieval_rows(
         ),
         "Worst queries": by_ap[::-1],
     }
-    rows: list[RetrievalRow] = []
-    taken: set[int] = set()
+    chosen: list[int] = []
+    group_of: list[str] = []
     for group, order in groups.items():
-        chosen = _varied([q for q in order if q not in taken], sketches.labels, per_group)
-        taken.update(chosen)
-        nearest = ranker.search(queries[chosen], gallery, top).rows.tolist()
-        for query, found in zip(chosen, nearest, strict=True):
-            rows.append(
-                RetrievalRow(
-                    group=group,
-                    query=read_thumbnail(sketches.paths[query]),
-                    label=sketches.classes[int(sketches.labels[query])],
-                    ap=float(ap[query]),
-                    results=[
-                        Retrieved(
-                            image=read_thumbnail(photos.paths[g]),
-                            label=photos.classes[int(photos.labels[g])],
-                            hit=int(photos.labels[g]) == int(sketches.labels[query]),
-                        )
-                        for g in found
-                    ],
-                )
-            )
-    return rows
+        more = _varied([q for q in order if q not in chosen], sketches.labels, per_group)
+        chosen += more
+        group_of += [group] * len(more)
+    # One search for all of them: making a gallery ready may mean to cluster it.
+    nearest = ranker.search(queries[chosen], gallery, top).rows.tolist()
+    again: list[list[int]] = [[] for _ in chosen]
+    if second is not None:
+        again = second.ranker.search(queries[chosen], gallery, top).rows.tolist()
+    return [
+        RetrievalRow(
+            group=group,
+            query=read_thumbnail(sketches.paths[query]),
+            label=sketches.classes[int(sketches.labels[query])],
+            ap=float(ap[query]),
+            results=retrieved(photos, found, int(sketches.labels[query])),
+            reranked=None
+            if second is None
+            else Strip(
+                second.name,
+                float(second.ap[query]),
+                retrieved(photos, found_again, int(sketches.labels[query])),
+            ),
+        )
+        for group, query, found, found_again in zip(group_of, chosen, nearest, again, strict=True)
+    ]
+
+
+def retrieved(photos: ImageSet, rows: Sequence[int], label: int) -> list[Retrieved]:
+    """Read photos for a strip.
+
+    Args:
+        photos: the gallery.
+        rows: which of them.
+        label: the class that makes a photo a hit.
+
+    Returns:
+        The photos in the order of ``rows``.
+    """
+    return [
+        Retrieved(
+            image=read_thumbnail(photos.paths[row]),
+            label=photos.classes[int(photos.labels[row])],
+            hit=int(photos.labels[row]) == label,
+        )
+        for row in rows
+    ]
 
 
 def _varied(order: Sequence[int], labels: Tensor, count: int) -> list[int]:

@@ -6,11 +6,21 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch.nn import functional as F
+
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.ranking.clusters import ClusterRanker
 from zsbir_fast.report.attention import attention_pairs, weighted_pairs
-from zsbir_fast.report.content import Curve, PerClass, RetrievalRow, WeightedPair
+from zsbir_fast.report.clusters import cluster_picture
+from zsbir_fast.report.content import (
+    ClusterPicture,
+    Curve,
+    PerClass,
+    RetrievalRow,
+    WeightedPair,
+)
 from zsbir_fast.report.html import write_report
-from zsbir_fast.report.retrieval import retrieval_rows
+from zsbir_fast.report.retrieval import SecondRanking, retrieval_rows
 from zsbir_fast.runs.curves import Points
 from zsbir_fast.runs.explain import ExplainedPairs
 from zsbir_fast.runs.outcome import Outcome, table_name
@@ -21,6 +31,8 @@ PRETRAINING_NOTE = (
     "unseen classes. Published methods start from such weights too; no sketch and no label of an "
     "unseen class was used here."
 )
+
+_MOST_CLUSTERS = 40  # that a report shows, over all blocks of the features
 
 _IN_WORDS = (
     "A photo is right if it shows the class of the query, and there are R right ones. Average "
@@ -61,6 +73,7 @@ def write_run_report(path: str | Path, outcome: Outcome) -> Path:
             )
         ],
         retrieval=_retrieval(outcome),
+        clusters=_clusters(outcome),
         per_class=[
             PerClass(
                 title="Per class",
@@ -87,7 +100,7 @@ def _reranking(outcome: Outcome) -> str:
         return ""
     return (
         f"Re-ranked: {outcome.reranked.text}. It uses the other photos of the gallery, no label "
-        "and no other query; pictures and bars show the plain ranking."
+        "and no other query. Pictures show both rankings, bars the plain one."
     )
 
 
@@ -100,6 +113,9 @@ def _retrieval(outcome: Outcome) -> list[RetrievalRow]:
     embedded = outcome.embedded
     if embedded.sketches is None or embedded.photos is None:
         return []
+    again, second = outcome.reranked, None
+    if again is not None and again.ranker is not embedded.ranker:
+        second = SecondRanking(_reranked_by(again.by), again.ranker, again.result.ap)
     return retrieval_rows(
         outcome.result.ap,
         embedded.queries,
@@ -107,7 +123,35 @@ def _retrieval(outcome: Outcome) -> list[RetrievalRow]:
         embedded.sketches,
         embedded.photos,
         ranker=embedded.ranker,
+        second=second,
     )
+
+
+def _reranked_by(ranker: str) -> str:
+    """Label a strip: "re-ranked (...)", without the plain ranking that the name begins with."""
+    what = ranker.partition(", re-ranked ")[2]
+    return f"re-ranked {what}" if what else f"re-ranked ({ranker})"
+
+
+def _clusters(outcome: Outcome) -> list[ClusterPicture]:
+    """The clusters that the gallery is ranked by, one picture for each block of the features."""
+    embedded = outcome.embedded
+    if embedded.photos is None or not isinstance(embedded.ranker, ClusterRanker):
+        return []
+    books = embedded.ranker.codebooks(embedded.gallery)
+    blocks, count = books.codewords.shape[:2]
+    distances = books.distances(F.normalize(embedded.gallery.float(), dim=1))
+    return [
+        cluster_picture(
+            f"Clusters by block {m + 1} of {blocks} of the features" if blocks > 1 else "",
+            books.codes[m],
+            distances[m],
+            embedded.photos,
+            count=count,
+            most=max(1, _MOST_CLUSTERS // blocks),
+        )
+        for m in range(blocks)
+    ]
 
 
 def _explanation(explained: ExplainedPairs | None) -> dict[str, list[WeightedPair]]:

@@ -161,7 +161,7 @@ def outcome_of(
         title=title,
         lead=lead,
         of_what=f"Zero-shot retrieval on {benchmark.name}",
-        results={**baselines, "trained": embedded.evaluate(progress=shows_progress)},
+        results={**baselines, **embedded.rows("trained", progress=shows_progress)},
         embedded=embedded,
         reranked=embedded.rerank(rerank),
         baseline="raw" if "raw" in baselines else "",

@@ -15,7 +15,7 @@ from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.methods.contract import Method
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult
-from zsbir_fast.ranking.ranker import Ranker
+from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker
 from zsbir_fast.retrieval.embed import embed_images
 from zsbir_fast.runs.baselines import usual_ks
 from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
@@ -30,11 +30,13 @@ class Reranked:
         by: name of the ranker.
         result: its result.
         setting: how the ranker was chosen.
+        ranker: the ranker; that of the plain row where nothing was to be gained.
     """
 
     by: str
     result: RetrievalResult
     setting: RerankSetting
+    ranker: Ranker
 
     @property
     def text(self) -> str:
@@ -98,6 +100,32 @@ class Embedded:
             progress=progress,
         )
 
+    def rows(
+        self,
+        row: str,
+        *,
+        protocol: str | Protocol = "standard",
+        ks: Iterable[int] | None = None,
+        progress: bool = False,
+    ) -> dict[str, RetrievalResult]:
+        """Evaluate the ranking, and beside a ranking of another kind the plain one.
+
+        Args:
+            row: name of the row of the ranking, see ``Outcome``.
+            protocol: as for :meth:`evaluate`.
+            ks: as for :meth:`evaluate`.
+            progress: show progress.
+
+        Returns:
+            That row, after the row ``"cosine"`` where embeddings are ranked by something else than
+            their own distance.
+        """
+        options: dict[str, Any] = {"protocol": protocol, "ks": ks, "progress": progress}
+        plain = {}
+        if not isinstance(self.ranker, EmbeddingRanker):
+            plain["cosine"] = replace(self, ranker=EmbeddingRanker("cosine")).evaluate(**options)
+        return {**plain, row: self.evaluate(**options)}
+
     def rerank(
         self,
         setting: RerankSetting,
@@ -124,7 +152,7 @@ class Embedded:
             return None
         by = f"{self.ranker.name}, not re-ranked" if ranker is None else ranker.name
         again = replace(self, ranker=ranker or self.ranker)
-        return Reranked(by, again.evaluate(protocol=protocol, ks=ks), setting)
+        return Reranked(by, again.evaluate(protocol=protocol, ks=ks), setting, again.ranker)
 
 
 def embed_unseen(

@@ -108,7 +108,7 @@ def emulated_metrics(
     ks: list[int],
     definition: Definition,
 ) -> Tensor:
-    out = torch.full((len(offsets) - 1, 5 + 4 * len(ks)), -1.0, dtype=torch.float64)
+    out = torch.full((len(offsets) - 1, 7 + 4 * len(ks)), -1.0, dtype=torch.float64)
     codes = torch.tensor(definition.codes(), dtype=torch.int32)
     cut_offs = torch.tensor(ks, dtype=torch.int64)
     kernels.emulated_ranking_metrics(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FIXED = 5  # relevant, AP, worst AP, best AP, reciprocal rank
+FIXED = 7  # relevant, AP, worst AP, best AP, reciprocal rank, AP@R, R-precision
 AT_K = 4  # AP@k, Prec@k, Recall@k, hit@k
 
 
@@ -25,7 +25,7 @@ class Rules(NamedTuple):
 #: The table "Presets".
 PRESETS = {
     "standard": Rules("standard", "all_relevant", "k", "query", "expected", "skip"),
-    "sake": Rules("voc", "min_relevant_k", "k", "class", "index", "skip"),
+    "sake": Rules("voc", "min_relevant_k", "min_gallery_k", "class", "index", "skip"),
     "zse": Rules("voc", "min_relevant_k", "min_relevant_k", "query", "index", "skip"),
     "sem_pcyc": Rules("standard", "prefix_positive", "k", "query", "grouped", "zero"),
     "torchmetrics": Rules("standard", "prefix_positive", "k", "query", "index", "zero"),
@@ -36,7 +36,7 @@ PRESETS = {
 def per_query(
     distances: np.ndarray, relevant: np.ndarray, ks: tuple[int, ...], rules: Rules
 ) -> np.ndarray:
-    """Rows of metrics [Q, 5 + 4 len(ks)]; NaN but for the first column where nothing fits.
+    """Rows of metrics [Q, 7 + 4 len(ks)]; NaN but for the first column where nothing fits.
 
     Args:
         distances: [Q, G]; infinite for items that a query is not compared with.
@@ -87,6 +87,8 @@ def _row(distances: np.ndarray, relevant: np.ndarray, ks: tuple[int, ...], d: Ru
     for column, ties in ((1, d.ties), (2, "pessimistic"), (3, "optimistic")):
         row[column] = _precision_sum(distances, relevant, everything, d.ap, ties) / found
     row[4] = _reciprocal_rank(distances, relevant, d.ties)
+    row[5] = _precision_sum(distances, relevant, found, "standard", d.ties) / found
+    row[6] = _hits(distances, relevant, found, d.ties) / found
     for i, k in enumerate(ks):
         hits = _hits(distances, relevant, k, d.ties)
         z = {
@@ -95,7 +97,11 @@ def _row(distances: np.ndarray, relevant: np.ndarray, ks: tuple[int, ...], d: Ru
             "prefix_positive": hits,
             "at_k": k,
         }[d.normaliser]
-        share = k if d.precision == "k" else min(k, found)
+        share = {
+            "k": k,
+            "min_relevant_k": min(k, found),
+            "min_gallery_k": min(k, everything),
+        }[d.precision]
         total = _precision_sum(distances, relevant, min(k, everything), d.ap, d.ties)
         row[FIXED + AT_K * i :][:AT_K] = (
             total / z if z > 0 else 0.0,

@@ -25,7 +25,7 @@ def draw_rules(draw: Draw) -> tuple[Any, oracle.Rules]:
     rules = oracle.Rules(
         draw.one(("standard", "voc")),
         draw.one(("all_relevant", "min_relevant_k", "prefix_positive", "at_k")),
-        draw.one(("k", "min_relevant_k")),
+        draw.one(("k", "min_relevant_k", "min_gallery_k")),
         draw.one(("query", "class")),
         draw.one(_TIES),
         draw.one(("skip", "zero")),
@@ -96,7 +96,12 @@ class Ranking:
         complaint = first_complaint(complaint, self._within_bounds(got, clear))
         if complaint is not None or not clear.all():
             return complaint
-        means = {"map": (result.map, want[:, 1]), "mrr": (result.mrr, want[:, 4])}
+        means = {
+            "map": (result.map, want[:, 1]),
+            "mrr": (result.mrr, want[:, 4]),
+            "map at R": (result.map_at_r, want[:, 5]),
+            "R-precision": (result.r_precision, want[:, 6]),
+        }
         for i, k in enumerate(self.ks):
             first = oracle.FIXED + oracle.AT_K * i
             for j, at in enumerate((result.map_at, result.precision_at, result.recall_at)):

@@ -250,9 +250,9 @@ def test_more_relevant_items_than_the_table_holds(generator, relevant):
 
 def test_no_query_no_cut_off_no_class(generator):
     case = Case(generator)
-    assert case.run(Definition(), ks=[]).shape == (5, 5)
+    assert case.run(Definition(), ks=[]).shape == (5, 7)
     case.scores, case.query_class = case.scores[:0], case.query_class[:0]
-    assert case.run(Definition()).shape == (0, 25)
+    assert case.run(Definition()).shape == (0, 27)
     none = GalleryClasses.of(torch.zeros(0, dtype=torch.int32), 0)
     row = batched_map(
         torch.zeros(1, 0),

@@ -42,7 +42,7 @@ def batched_map(
         definition: definition of the metrics.
 
     Returns:
-        float64 [Q, 5 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
+        float64 [Q, 7 + 4 * len(ks)], columns as in ``reference.definitions``; NaN but for the
         number of relevant items where that is 0.
 
     Raises:
@@ -127,7 +127,7 @@ def ranking_metrics(
         definition: definition of the metrics.
 
     Returns:
-        float64 [Q, 5 + 4 * len(ks)], as :func:`batched_map`.
+        float64 [Q, 7 + 4 * len(ks)], as :func:`batched_map`.
 
     Raises:
         ValueError, TypeError: as :func:`batched_map`.
