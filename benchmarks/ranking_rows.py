@@ -69,6 +69,8 @@ class RankingRow:
         """The targets that the row does not reach, in words."""
         values = {
             "plain": self.plain,
+            "expansion": self.expansion,
+            "expansion gain": None if self.expansion is None else self.expansion - self.plain,
             "re-ranked": self.reranked,
             "gain": self.gain,
             "worst class": self.worst_class,
@@ -119,9 +121,20 @@ def row_of(
 
 
 def chosen_on(seen: Embedded, *, photos: int) -> RerankSetting:
-    """What `rerank.kind: auto` chooses on embedded seen classes, for so many photos."""
+    """What `rerank.kind: auto` chooses on embedded seen classes, for so many photos.
+
+    As in a run of a model that was trained on them, it looks at ``HELD_OUT`` of them, evenly
+    spread.
+    """
+    labels = torch.unique(seen.gallery_labels)
+    labels = labels[torch.linspace(0, len(labels) - 1, HELD_OUT).round().long()]
+    queries, gallery = (torch.isin(of, labels) for of in (seen.query_labels, seen.gallery_labels))
     choice = choose_rerank(
-        seen.queries, seen.gallery, seen.query_labels, seen.gallery_labels, photos=photos
+        seen.queries[queries],
+        seen.gallery[gallery],
+        seen.query_labels[queries],
+        seen.gallery_labels[gallery],
+        photos=photos,
     )
     return RerankSetting(choice.options, choice)
 
@@ -168,7 +181,7 @@ def frozen_rows(seeds: Sequence[int]) -> Iterator[RankingRow]:
             test,
             chosen_on(seen, photos=len(test.gallery)),
             clock=clock,
-            targets=(("re-ranked", least[name]), ("worst class", -0.02), ("seconds", 30.0)),
+            targets=(("expansion", least[name]), ("worst class", -0.02), ("seconds", 30.0)),
         )
 
 
@@ -187,7 +200,7 @@ def split_rows(seeds: Sequence[int]) -> Iterator[RankingRow]:
                 test,
                 chosen_on(seen, photos=len(test.gallery)),
                 clock=clock,
-                targets=(("gain", 0.08), ("worst class", -0.02)),
+                targets=(("expansion gain", 0.08), ("worst class", -0.02)),
             )
 
 
