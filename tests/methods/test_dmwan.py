@@ -331,6 +331,19 @@ def test_mirroring_sums_an_image_and_its_mirror_image():
     torch.testing.assert_close(both, F.normalize(one + other, dim=1))
 
 
+def test_the_mirror_image_may_be_larger():
+    network = model(mirror=True, mirror_scale=1.25).eval()
+    images = torch.randn(2, 3, 64, 64)
+    larger = torch.nn.functional.interpolate(
+        images.flip(3), (80, 80), mode="bilinear", align_corners=False, antialias=True
+    )
+    with torch.no_grad():
+        both = network.embed(images, "photo")
+        one, other = (F.normalize(network.encoder(x).global_, dim=1) for x in (images, larger))
+    torch.testing.assert_close(both, F.normalize(one + other, dim=1))
+    assert "mirror_scale=1.25" in repr(network)
+
+
 def test_distillation_compares_photos_with_the_untrained_encoder():
     network = model(terms__distill=1.0).eval()
     given = batch()
@@ -347,7 +360,7 @@ def test_distillation_compares_photos_with_the_untrained_encoder():
 
 
 def test_distillation_leaves_the_encoders_state_alone():
-    network = model(terms__distill=1.0).train()
+    network = model(terms__distill=1.0, encoder__freeze_batch_norm=False).train()
     running = network.encoder.network.bn1.running_mean
     losses_of(network, batch())
     seen = running.clone()
@@ -394,6 +407,12 @@ def test_a_few_steps_lower_the_loss():
         ({"terms__align": -1.0}, "DMWAN: terms.align must not be negative, got -1.0"),
         ({"loss__memory": -1}, "DMWAN: loss.memory must not be negative, got -1"),
         ({"loss__memory": 70_000}, "CrossBatchMemory: size must be in [1, 65536], got 70000"),
+        ({"mirror_scale": 0.2}, "UnitEmbedding: mirror_scale must be in 0.25..4, got 0.2"),
+        (
+            {"encoder__name": "timm:test_vit", "encoder__image_size": 32, "mirror_scale": 1.5},
+            "DMWAN: mirror_scale must be 1 for an encoder that takes images of 32 pixels alone, "
+            "got 1.5",
+        ),
         ({"impl": "fast"}, "impl must be one of fused, reference, got 'fast'"),
         (
             {"loss__negative": "all"},

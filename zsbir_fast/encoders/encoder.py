@@ -81,6 +81,26 @@ class Encoder(nn.Module):
         """
         raise RuntimeError("Encoder.logits: the encoder must be built with head=True")
 
+    def takes(self, size: int) -> bool:
+        """Whether images of another size pass through; some networks are made for one alone.
+
+        Args:
+            size: side of the square images in pixels.
+
+        Returns:
+            Whether they do.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                self(next(self.parameters()).new_zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError):  # what networks raise differs
+            return False
+        finally:
+            self.train(training)
+        return True
+
     def train(self, mode: bool = True) -> Encoder:
         """Set training or evaluation mode; frozen batch norm stays in evaluation mode.
 

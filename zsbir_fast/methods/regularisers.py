@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsbir_fast._arguments import as_share
+from zsbir_fast._arguments import as_number, as_share
+from zsbir_fast._words import shown
 from zsbir_fast.data.image_spec import Modality, check_modality
 from zsbir_fast.encoders.encoder import Encoder, Features
 
@@ -132,16 +133,28 @@ class UnitEmbedding(nn.Module):
         centre: subtract the modality's mean embedding of the seen classes (a running mean over the
             training batches) and normalise again.
         mirror: sum the embeddings of an image and of its mirror image, which doubles the time.
+        mirror_scale: the mirror image is made larger by this factor.
+
+    Raises:
+        ValueError: ``mirror_scale`` is not in 0.25..4.
     """
 
-    def __init__(self, width: int, *, centre: bool, mirror: bool) -> None:
+    def __init__(
+        self, width: int, *, centre: bool, mirror: bool, mirror_scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.mirror = mirror
+        self.mirror_scale = as_number("UnitEmbedding", "mirror_scale", mirror_scale)
+        if not 0.25 <= self.mirror_scale <= 4:
+            raise ValueError(
+                f"UnitEmbedding: mirror_scale must be in 0.25..4, got {shown(mirror_scale)}"
+            )
         self.means = DomainMeans(width) if centre else None
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``."""
-        return f"centre={self.means is not None}, mirror={self.mirror}"
+        scale = f", mirror_scale={self.mirror_scale:g}" if self.mirror_scale != 1 else ""
+        return f"centre={self.means is not None}, mirror={self.mirror}{scale}"
 
     def forward(
         self, features: Callable[[Tensor], Tensor], images: Tensor, modality: Modality
@@ -162,9 +175,16 @@ class UnitEmbedding(nn.Module):
         check_modality("embed", modality)
         embeddings = F.normalize(features(images).float(), dim=1)
         if self.mirror:
-            mirrored = F.normalize(features(images.flip(3)).float(), dim=1)
+            mirrored = F.normalize(features(self._mirror_image(images)).float(), dim=1)
             embeddings = F.normalize(embeddings + mirrored, dim=1)
         return embeddings if self.means is None else self.means.centre(embeddings, modality)
+
+    def _mirror_image(self, images: Tensor) -> Tensor:
+        mirrored = images.flip(3)
+        if self.mirror_scale == 1:
+            return mirrored
+        size = [max(1, round(side * self.mirror_scale)) for side in images.shape[2:]]
+        return F.interpolate(mirrored, size, mode="bilinear", align_corners=False, antialias=True)
 
     def learn(self, sketches: Tensor, photos: Tensor) -> None:
         """Take in training features, [n, D] and [m, D], if embeddings are centred."""

@@ -53,6 +53,8 @@ class DMWAN(Method):
             (a running mean over the training batches) and normalise again.
         mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
             doubles the time.
+        mirror_scale: ours; make the mirror image larger by this factor, so that two scales are
+            seen. 1 for encoders that take images of one size alone.
         text: class text that was made before, for the same classes; replaces
             ``weighting.text_source``.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, the same to rounding.
@@ -61,7 +63,8 @@ class DMWAN(Method):
         classes: names of the seen classes.
 
     Raises:
-        ValueError: an unknown choice, a negative factor, or text of another number of classes.
+        ValueError: an unknown choice, a negative factor, a scale that the encoder cannot take, or
+            text of another number of classes.
 
     Source: Su et al., "Dynamic Multi-level Weighted Alignment Network for Zero-shot Sketch-based
     Image Retrieval", arXiv 2511.00925.
@@ -80,6 +83,7 @@ class DMWAN(Method):
         terms: TermOptions = TermOptions(),
         centre: bool = False,
         mirror: bool = False,
+        mirror_scale: float = 1.0,
         text: ClassText | None = None,
         impl: Impl = "fused",
     ) -> None:
@@ -105,12 +109,24 @@ class DMWAN(Method):
             else None
         )
         self.frozen = FrozenCopy(self.encoder) if terms.distill else None
-        self.embedding = UnitEmbedding(width, centre=centre, mirror=mirror)
+        self.embedding = UnitEmbedding(
+            width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
+        )
+        self._require_scale(mirror_scale)
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``; the encoder says its own."""
         groups = (self.weighting, self.loss, self.terms)
         return "\n".join([f"{len(self.classes)} classes", *map(repr, groups)])
+
+    def _require_scale(self, factor: float) -> None:
+        """Refuse another size of images where the encoder takes one alone."""
+        size = round(self.encoder.image_size * factor)
+        if factor != 1 and not self.encoder.takes(size):
+            raise ValueError(
+                "DMWAN: mirror_scale must be 1 for an encoder that takes images of "
+                f"{self.encoder.image_size} pixels alone, got {factor}"
+            )
 
     def image_spec(self) -> ImageSpec:
         """Give the size and the normalisation that the encoder expects."""
