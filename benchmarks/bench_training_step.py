@@ -39,7 +39,7 @@ class Case:
     pixels: int
     P: int
     K: int
-    shipped: bool = False  # the model's other arguments: of the shipped config, or the defaults
+    shipped: bool = False  # the other arguments: of the shipped config, or the defaults
     dtype: Literal["float32", "bfloat16"] = "float32"
     devices: tuple[str, ...] = BOTH
 
@@ -81,7 +81,7 @@ def build(case: Case, impl: str) -> Any:
     if case.shipped:
         config = resources.files("zsbir_fast.runs") / "configs" / CONFIG
         arguments = import_module("yaml").safe_load(config.read_text())["model"]
-    arguments["encoder"]["image_size"] = case.pixels
+    arguments["encoder"] |= {"name": case.encoder, "image_size": case.pixels}
     arguments["impl"] = impl
     torch.manual_seed(0)
     classes = zf.load_benchmark().seen[: case.P]

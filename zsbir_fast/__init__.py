@@ -81,6 +81,11 @@ _PUBLIC = {
         "DiffusionRanker": "zsbir_fast.ranking.diffusion",
         "rerank": "zsbir_fast.ranking.rerank",
         "ClusterRanker": "zsbir_fast.ranking.clusters",
+        "Codebooks": "zsbir_fast.ranking.codebooks",
+        "choose_clusters": "zsbir_fast.ranking.cluster_count",
+        "ITQ": "zsbir_fast.ranking.codes",
+        "CodeRanker": "zsbir_fast.ranking.codes",
+        "hamming_distances": "zsbir_fast.ranking.hamming",
         "ClusterOptions": "zsbir_fast.ranking.cluster_options",
         "choose_rerank": "zsbir_fast.ranking.choose",
         "RerankChoice": "zsbir_fast.ranking.choose",
@@ -158,11 +163,16 @@ if TYPE_CHECKING:
     from zsbir_fast.ops.token_weighting import token_weighting as token_weighting
     from zsbir_fast.ranking.choose import RerankChoice as RerankChoice
     from zsbir_fast.ranking.choose import choose_rerank as choose_rerank
+    from zsbir_fast.ranking.cluster_count import choose_clusters as choose_clusters
     from zsbir_fast.ranking.cluster_options import ClusterOptions as ClusterOptions
     from zsbir_fast.ranking.clusters import ClusterRanker as ClusterRanker
+    from zsbir_fast.ranking.codebooks import Codebooks as Codebooks
+    from zsbir_fast.ranking.codes import ITQ as ITQ
+    from zsbir_fast.ranking.codes import CodeRanker as CodeRanker
     from zsbir_fast.ranking.diffusion import DiffusionRanker as DiffusionRanker
     from zsbir_fast.ranking.expansion import ExpandedRanker as ExpandedRanker
     from zsbir_fast.ranking.graph import NeighbourGraph as NeighbourGraph
+    from zsbir_fast.ranking.hamming import hamming_distances as hamming_distances
     from zsbir_fast.ranking.iterative import IterativeRanker as IterativeRanker
     from zsbir_fast.ranking.ranker import EmbeddingRanker as EmbeddingRanker
     from zsbir_fast.ranking.ranker import Neighbours as Neighbours

@@ -31,6 +31,15 @@ def test_the_benchmark_is_small_enough_to_ship():
     assert not {f.suffix for f in files} - {".png", ".jpg", ".txt", ".csv", ".md"}
 
 
+def test_all_that_is_bundled_keeps_the_wheel_small():
+    sizes = {
+        name: sum(f.stat().st_size for f in bundled.path(name).rglob("*") if f.is_file())
+        for name in bundled.NAMES
+    }
+    assert sizes["weights"] < 8.3e6
+    assert sum(sizes.values()) < 26e6
+
+
 def test_the_lists_name_every_bundled_image_once():
     root = bundled.path("qd_caltech")
     listed: list[str] = []

@@ -29,7 +29,7 @@ def test_a_model_shows_its_options():
     assert lines[2].startswith("WeightingOptions(kind='pairwise', text_source='glove', width=256, ")
     assert lines[3].startswith("QuadrupletOptions(preset='domain_balanced', positive='hardest'")
     assert lines[4].startswith("TermOptions(quadruplet=1.0, cls=0.5, ")
-    assert "width=512, image_size=64" in lines
+    assert "width=512, image_size=64, freeze_batch_norm=True" in lines
 
 
 def test_every_option_of_the_loss_is_an_option_of_the_method():

@@ -88,7 +88,7 @@ def test_a_graph_that_was_made_before(data):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"rounds": 0}, "IterativeRanker: rounds must be at least 1, got 0"),
+        ({"rounds": 0}, r"IterativeRanker: rounds must be in \[1, 1000\], got 0"),
         ({"gallery_k": 4}, r"gallery_k must be in \[1, 3\], got 4"),
         ({"query_k": 5}, r"query_k must be in \[1, 4\], got 5"),
         ({"beta": 0.0}, r"beta must be positive and finite, got 0\.0"),

@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
         of_what=_of_what(title, embedded),
         results={
             "chance": chance_level(*labels, ks=ks),
-            row: embedded.evaluate(protocol=arguments.protocol, ks=ks, progress=True),
+            **embedded.rows(row, protocol=arguments.protocol, ks=ks, progress=True),
         },
         embedded=embedded,
         reranked=embedded.rerank(rerank, protocol=arguments.protocol, ks=ks),
@@ -140,8 +140,7 @@ def main(argv: Sequence[str]) -> None:
     result = outcome.result
     sizes = f"{title}: {len(embedded.queries)} queries, {len(embedded.gallery)} gallery items"
     lines = [sizes, table_text(result_table("", _shown(outcome))), result.definition]
-    if outcome.reranked is not None:
-        lines.append(f"re-ranked: {outcome.reranked.text}")
+    lines += outcome.rankings
     if embedded.leak.names:
         lines.append(embedded.leak.note)
     facts: dict[str, Any] = {}
@@ -230,7 +229,7 @@ def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str, 
     options.require_possible(ranker, photos=len(benchmark.test_photos))
     if arguments.compare:
         _require_embeddings(ranker)
-    embedding = {
+    embedding: dict[str, Any] = {
         "batch_size": arguments.data.eval_batch_size,
         "workers": arguments.data.workers,
         "device": arguments.device,

@@ -196,9 +196,8 @@ def _summary(out: Path, run: TrainedRun) -> str:
     from zsbir_fast.runs.results import result_table, table_text
 
     table = table_text(result_table("", run.outcome.table))
-    reranked = run.outcome.reranked
-    again = "" if reranked is None else f"re-ranked: {reranked.text}\n"
+    rankings = "".join(f"{line}\n" for line in run.outcome.rankings)
     return (
-        f"\n{table}\n\n{run.result.definition}\n{again}\n"
+        f"\n{table}\n\n{run.result.definition}\n{rankings}\n"
         f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"
     )

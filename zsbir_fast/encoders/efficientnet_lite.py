@@ -18,7 +18,7 @@ def efficientnet_lite0(*, classes: int = 0) -> nn.Module:
         classes: outputs of its ``classifier``; 0: it has none.
 
     Returns:
-        timm's ``tf_efficientnet_lite0``, with TensorFlow's SAME padding.
+        The ``tf_efficientnet_lite0`` of timm, with TensorFlow's SAME padding.
 
     Source: Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, 2020;
     Tan and Le, "EfficientNet", arXiv 1905.11946, without squeeze-and-excitation and with relu6.

@@ -43,6 +43,8 @@ class ClusterRanker(Ranker):
         inside: order of photos with the same clusters: ``"tie"``, or ascending ``"distance"``,
             which leaves the order of the clusters alone; without ``fuse``.
         seed: of the starts of the clusters.
+        starts: starts of the clusters, of which the best is kept: 1 as in the public code; 10
+            make the result depend less on the seed.
 
     Raises:
         TypeError: an option is of another type.
@@ -61,6 +63,7 @@ class ClusterRanker(Ranker):
         fuse: float = 0.0,
         inside: Inside = "tie",
         seed: int = 123,
+        starts: int = 1,
     ) -> None:
         function = type(self).__name__
         check_choice(function, "model", model, Model)
@@ -75,6 +78,7 @@ class ClusterRanker(Ranker):
         self.fuse = as_share(function, "fuse", fuse)
         self.inside = inside
         self.seed = as_integer(function, "seed", seed, least=0, most=2**32 - 1)
+        self.starts = as_integer(function, "starts", starts, least=1)
         if self.fuse and inside == "distance":
             raise ValueError(
                 f"{function}: fuse must be 0 with inside='distance', which orders the photos of a "
@@ -97,6 +101,8 @@ class ClusterRanker(Ranker):
             parts.append("by distance inside a cluster")
         else:
             parts.append("photos of a cluster tie")
+        if self.starts > 1:
+            parts.append(f"best of {self.starts} starts")
         return f"clusters by {model} ({', '.join(parts)}, seed {self.seed})"
 
     def __repr__(self) -> str:
@@ -145,6 +151,7 @@ class ClusterRanker(Ranker):
                 blocks=self.blocks,
                 covariance=self.covariance,
                 seed=self.seed,
+                starts=self.starts,
             )
             self._last = fingerprint, found
         return self._last[1].to(gallery.device)

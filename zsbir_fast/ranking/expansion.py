@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from zsbir_fast._arguments import as_integer
 from zsbir_fast.ranking.graph import NeighbourGraph, nearest_of_block
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
-from zsbir_fast.ranking.reranker import Reranker, as_power, check_embeddings
+from zsbir_fast.ranking.reranker import Reranker, as_power, check_embeddings, unit_rows
 
 _BLOCK_BYTES = 64 << 20
 
@@ -46,7 +46,7 @@ def augment_gallery(
     k = as_integer(name, "k", k, least=1, most=graph.k)
     power = as_power(name, power)
     graph.require_gallery(name, gallery)
-    return _augmented(F.normalize(gallery, dim=1), graph, k, power)
+    return _augmented(unit_rows(gallery), graph, k, power)
 
 
 class ExpandedRanker(Reranker):
@@ -102,7 +102,7 @@ class ExpandedRanker(Reranker):
 
         def score(queries: Tensor) -> Tensor:
             check_embeddings(self._function, "queries", queries)
-            unit = F.normalize(queries.float(), dim=1)
+            unit = unit_rows(queries)
             found = plain(unit)
             if not self.expand:
                 return found

@@ -21,7 +21,7 @@ _BLOCK_BYTES = 64 << 20
 _GROUP = 64  # columns that one maximum stands for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NeighbourGraph:
     """The k photos nearest to every photo of a gallery by cosine, itself among them.
 
@@ -37,6 +37,10 @@ class NeighbourGraph:
     rows: Tensor
     cosines: Tensor
     fingerprint: str
+
+    def __repr__(self) -> str:
+        """Show the sizes."""
+        return f"NeighbourGraph({len(self)} photos, k={self.k})"
 
     def __len__(self) -> int:
         """Return the number of photos G."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_number
 from zsbir_fast.ranking.graph import NeighbourGraph, without_self
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
-from zsbir_fast.ranking.reranker import Reranker, check_embeddings
+from zsbir_fast.ranking.reranker import Reranker, check_embeddings, unit_rows
 
 
 class IterativeRanker(Reranker):
@@ -26,7 +25,7 @@ class IterativeRanker(Reranker):
     stay at their places: a photo that rose has the distance of its new place.
 
     Args:
-        rounds: rounds.
+        rounds: rounds, at most 1000.
         gallery_k: neighbours of a photo that it lifts.
         query_k: photos of a ranking that lift others.
         beta: factor of the weights.
@@ -48,7 +47,7 @@ class IterativeRanker(Reranker):
     ) -> None:
         super().__init__(graph)
         function = self._function
-        self.rounds = as_integer(function, "rounds", rounds, least=1)
+        self.rounds = as_integer(function, "rounds", rounds, least=1, most=1000)
         self.gallery_k = as_integer(function, "gallery_k", gallery_k, least=1)
         self.query_k = as_integer(function, "query_k", query_k, least=1)
         self.beta = as_number(function, "beta", beta)
@@ -80,7 +79,7 @@ class IterativeRanker(Reranker):
 
         def score(queries: Tensor) -> Tensor:
             check_embeddings(self._function, "queries", queries)
-            found = -distances(F.normalize(queries.float(), dim=1))
+            found = -distances(unit_rows(queries))
             places, order = torch.sort(found, dim=1, descending=True, stable=True)
             for _ in range(self.rounds):
                 first = order[:, : self.query_k]

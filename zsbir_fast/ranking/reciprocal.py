@@ -27,7 +27,7 @@ from torch import Tensor
 from zsbir_fast._arguments import as_integer, as_share
 from zsbir_fast.ranking.graph import NeighbourGraph, is_mutual, nearest_of_block
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
-from zsbir_fast.ranking.reranker import Reranker, check_embeddings
+from zsbir_fast.ranking.reranker import Reranker, check_embeddings, unit_rows
 from zsbir_fast.ranking.sparse_rows import SparseRows, runs
 
 _BLOCK_BYTES = 64 << 20
@@ -99,7 +99,7 @@ class ReciprocalRanker(Reranker):
 
         def score(queries: Tensor) -> Tensor:
             check_embeddings(self._function, "queries", queries)
-            cosines = plain(queries.float())
+            cosines = plain(unit_rows(queries))
             values, found = nearest_of_block(cosines, min(len(photos), self.graph_size))
             near = found[:, : self.k1]
             mutual = values[:, : self.k1] > closeness[near]

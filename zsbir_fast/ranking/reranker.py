@@ -6,13 +6,15 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_number
 from zsbir_fast._words import options_of
-from zsbir_fast.metrics.checks import check_finite, check_matrix
+from zsbir_fast.metrics.checks import check_finite, check_matrix, work_dtype
 from zsbir_fast.metrics.result import RetrievalResult
+from zsbir_fast.metrics.scores import query_side
 from zsbir_fast.ranking.graph import NeighbourGraph
 from zsbir_fast.ranking.ranker import Ranker
 
@@ -95,7 +97,7 @@ class Reranker(Ranker):
                 )
         elif self.graph_size:
             graph = NeighbourGraph.of(gallery, self.graph_size)
-        return F.normalize(gallery.float(), dim=1), graph
+        return unit_rows(gallery), graph
 
 
 def check_embeddings(function: str, name: str, rows: Tensor) -> None:
@@ -113,6 +115,19 @@ def check_embeddings(function: str, name: str, rows: Tensor) -> None:
     if name == "queries" and isinstance(rows, Tensor) and rows.ndim == 2 and len(rows) == 0:
         return
     check_finite(function, name, check_matrix(function, name, rows, shape="[n, D]"))
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Give the directions of embeddings, however long they are; rows of zeros stay.
+
+    Args:
+        rows: real [n, D].
+
+    Returns:
+        float32 [n, D], L2-normalised.
+    """
+    wide = query_side(rows, "cosine", work_dtype(rows.dtype))  # squares within the range
+    return F.normalize(wide, dim=1, eps=torch.finfo(wide.dtype).tiny).float()
 
 
 def as_power(function: str, power: float) -> float:

@@ -11,7 +11,11 @@ from zsbir_fast.runs.curves import Points
 from zsbir_fast.runs.explain import ExplainedPairs
 from zsbir_fast.runs.unseen import Embedded, Reranked
 
-_TABLE_NAMES = {"raw": "raw features", "centred": "centred features"}
+_TABLE_NAMES = {
+    "raw": "raw features",
+    "centred": "centred features",
+    "cosine": "trained, by cosine",
+}
 
 
 def table_name(row: str) -> str:
@@ -28,7 +32,8 @@ class Outcome:
         lead: a sentence under it.
         of_what: name of the search, for the heading of the table.
         results: row -> result, in the order of the table: ``"chance"``, ``"raw"``, ``"centred"``,
-            ``"trained"`` or ``"features"``. The pictures show the last one.
+            ``"cosine"`` (embeddings that the next row ranks in another way), ``"trained"`` or
+            ``"features"``. The pictures show the last one.
         embedded: the embeddings of that row.
         reranked: what re-ranking made of it, and by what; None without re-ranking.
         baseline: row that the bars per class are compared with; none if empty.
@@ -70,3 +75,13 @@ class Outcome:
         """The results, with the row ``"re-ranked"`` at the end if there is one."""
         again = {} if self.reranked is None else {"re-ranked": self.reranked.result}
         return {**self.results, **again}
+
+    @property
+    def rankings(self) -> list[str]:
+        """Say, line by line, what ranks the rows that are not ranked by cosine alone."""
+        lines = []
+        if "cosine" in self.results:
+            lines.append(f"{self.row}: ranked by {self.embedded.ranker.name}")
+        if self.reranked is not None:
+            lines.append(f"re-ranked: {self.reranked.text}")
+        return lines

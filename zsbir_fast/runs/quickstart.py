@@ -124,8 +124,8 @@ def _run(
     seconds = time.perf_counter() - start
     metrics = write_outcome(folder, outcome, seconds=round(seconds, 1))
     table = table_text(result_table("", outcome.table))
-    again = "" if outcome.reranked is None else f"re-ranked: {outcome.reranked.text}\n"
-    say(f"\n{table}\n\n{outcome.result.definition}\n{again}{PRETRAINING_NOTE}\n")
+    rankings = "".join(f"{line}\n" for line in outcome.rankings)
+    say(f"\n{table}\n\n{outcome.result.definition}\n{rankings}{PRETRAINING_NOTE}\n")
     say(f"Done in {seconds:.0f} s. Open {(folder / 'report.html').resolve()}")
     return metrics
 

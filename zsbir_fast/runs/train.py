@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.methods.arguments import typed_arguments
@@ -148,7 +149,7 @@ def outcome_of(
     """
     benchmark, fitted = trained.benchmark, trained.fitted
     shows_progress = settings.run.progress and fitted.is_first
-    embedding = {
+    embedding: dict[str, Any] = {
         "batch_size": settings.data.eval_batch_size,
         "workers": settings.data.workers,
         "device": fitted.device,
@@ -161,7 +162,7 @@ def outcome_of(
         title=title,
         lead=lead,
         of_what=f"Zero-shot retrieval on {benchmark.name}",
-        results={**baselines, "trained": embedded.evaluate(progress=shows_progress)},
+        results={**baselines, **embedded.rows("trained", progress=shows_progress)},
         embedded=embedded,
         reranked=embedded.rerank(rerank),
         baseline="raw" if "raw" in baselines else "",

@@ -15,7 +15,7 @@ from zsbir_fast.data.names import listing, same_names
 from zsbir_fast.methods.contract import Method
 from zsbir_fast.metrics.protocols import Protocol
 from zsbir_fast.metrics.result import RetrievalResult
-from zsbir_fast.ranking.ranker import Ranker
+from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker
 from zsbir_fast.retrieval.embed import embed_images
 from zsbir_fast.runs.baselines import usual_ks
 from zsbir_fast.runs.leaks import NO_LEAK, Leak, check_unseen
@@ -99,6 +99,32 @@ class Embedded:
             ks=usual_ks(len(self.gallery)) if ks is None else ks,
             progress=progress,
         )
+
+    def rows(
+        self,
+        row: str,
+        *,
+        protocol: str | Protocol = "standard",
+        ks: Iterable[int] | None = None,
+        progress: bool = False,
+    ) -> dict[str, RetrievalResult]:
+        """Evaluate the ranking, and beside a ranking of another kind the plain one.
+
+        Args:
+            row: name of the row of the ranking, see ``Outcome``.
+            protocol: as for :meth:`evaluate`.
+            ks: as for :meth:`evaluate`.
+            progress: show progress.
+
+        Returns:
+            That row, after the row ``"cosine"`` where embeddings are ranked by something else than
+            their own distance.
+        """
+        options: dict[str, Any] = {"protocol": protocol, "ks": ks, "progress": progress}
+        plain = {}
+        if not isinstance(self.ranker, EmbeddingRanker):
+            plain["cosine"] = replace(self, ranker=EmbeddingRanker("cosine")).evaluate(**options)
+        return {**plain, row: self.evaluate(**options)}
 
     def rerank(
         self,

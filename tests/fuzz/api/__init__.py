@@ -8,7 +8,7 @@ from case import Case
 from inputs import Draw
 
 import zsbir_fast
-from api import losses, miner, mining, modules, ranking, weighting, words
+from api import losses, miner, mining, modules, ranking, reranking, weighting, words
 
 #: Entrance -> how often, relative to the others, and what draws its cases.
 ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
@@ -20,6 +20,7 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "spoilt_evaluator": (1, ranking.spoilt_evaluator),
     "torchmetrics_metric": (1, ranking.torchmetrics_metric),
     "compare_definitions": (1, ranking.compare_definitions),
+    "rerank": (2, reranking.rerank),
     "mine_quadruplets": (4, mining.mine_quadruplets),
     "quadruplet_loss": (3, mining.quadruplet_loss),
     "hard_triplet_miner": (2, miner.hard_triplet_miner),

@@ -107,6 +107,8 @@ def build_encoder(draw: Draw) -> Case:
         {"name": draw.one(("timm:hf-hub:a/b", "open_clip:hf-hub:a/b", "open_clip:no-such-model"))},
         {"weights": draw.one(("no-tag", "none.safetensors", "a\0b", "x" * 5000, 3))},
         {"image_size": draw.one((0, -1, 10**9, 10**30, "x", 2.5))},
+        {draw.one(("head", "freeze_batch_norm")): draw.one((None, 0, 1, "yes", 2.5))},
+        {"head": True, "name": draw.one(("timm:convnextv2_atto.fcmae", "open_clip:ViT-B-32"))},
     ]
     arguments = {**good, **draw.one(wrong)}
     says = described(**arguments)
