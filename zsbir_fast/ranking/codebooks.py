@@ -59,7 +59,7 @@ class Codebooks:
         Returns:
             float32 [M, G].
         """
-        blocks = photos.split(self.codewords.shape[2], dim=1)
+        blocks = torch.split(photos, self.codewords.shape[2], dim=1)
         return torch.stack(
             [
                 torch.linalg.vector_norm(block - words[codes.long()], dim=1)
