@@ -92,4 +92,4 @@ def _criterion(rows: NDArray[Any], clusters: int, stream: np.random.RandomState)
     likelihood = float((filled * np.log(filled / count)).sum())
     likelihood -= count * width / 2 * math.log(2 * math.pi * variance)
     likelihood -= width * (count - clusters) / 2
-    return likelihood - clusters * (width + 1) / 2 * math.log(count)
+    return float(likelihood - clusters * (width + 1) / 2 * math.log(count))

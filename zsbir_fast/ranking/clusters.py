@@ -212,7 +212,9 @@ def _sums(codewords: Tensor, codes: Tensor) -> Scorer:
         found = queries.new_empty(len(queries), len(bags))
         if not len(queries):
             return found
-        for m, (side, block) in enumerate(zip(sides, queries.split(width, 1), strict=True)):
+        for m, (side, block) in enumerate(
+            zip(sides, torch.split(queries, width, dim=1), strict=True)
+        ):
             part = side.scores(block, block.new_empty(len(block), clusters))
             part += row_squares(block)[:, None].to(part.dtype)
             table[m * clusters : (m + 1) * clusters] = part.clamp_min_(0).T
