@@ -169,6 +169,9 @@ def test_documented_reranking_runs(tmp_path, monkeypatch, capsys):
     (comment,) = [line.partition("# ")[2] for line in code.splitlines() if "ranker.name" in line]
     assert capsys.readouterr().out.strip() == comment
     assert len(zf.NeighbourGraph.load("graph.safetensors")) == 210
+    (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "zf.rerank(" in b]
+    exec(compile(code, "metrics.md", "exec"), names | labels)
+    assert "; ranked by cosine, re-ranked (k-reciprocal, 20 neighbours," in capsys.readouterr().out
 
 
 def test_documented_rankers_run():

@@ -14,6 +14,11 @@ def ranking(queries: Tensor, gallery: Tensor, labels: list[int]) -> float:
     evaluator.add_gallery(gallery, labels)
     both: zf.RetrievalResult = evaluator.evaluate(queries, labels)
     print(zf.compare_definitions(queries, gallery, labels, labels))
+    by = zf.ReciprocalRanker(k1=8, graph=zf.NeighbourGraph.of(gallery, 9))
+    again = zf.evaluate_retrieval(queries, gallery, labels, labels, rerank=by)
+    nearest: zf.Neighbours = zf.rerank(queries, gallery, 5, by="diffusion", graph_k=10)
+    choice: zf.RerankChoice = zf.choose_rerank(queries, gallery, labels, labels)
+    print(again.reranked_by, nearest.rows, choice.options.kind)
     return result.map + both.precision_at[100]
 
 
