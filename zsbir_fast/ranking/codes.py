@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, check_choice, check_flag
 from zsbir_fast._files import reading, write_atomically
@@ -25,6 +24,7 @@ from zsbir_fast.metrics.checks import check_finite, check_matrix, row_blocks
 from zsbir_fast.metrics.scores import GallerySide
 from zsbir_fast.ranking.hamming import hamming_distances
 from zsbir_fast.ranking.ranker import Ranker, Scorer
+from zsbir_fast.ranking.reranker import unit_rows
 
 LearnOn = Literal["both", "sketches", "photos"]
 Modality = Literal["sketch", "photo"]
@@ -193,7 +193,7 @@ class ITQ:
         side = GallerySide.of(directions, "dot", torch.float32)
         signs = []
         for _, block in row_blocks(rows):
-            centred = F.normalize(block.float(), dim=1) - mean
+            centred = unit_rows(block) - mean
             signs.append(side.scores(centred, centred.new_empty(len(block), self.bits)) > 0)
         packed = np.packbits(torch.cat(signs).cpu().numpy(), axis=1)
         return torch.from_numpy(packed).to(rows.device)
@@ -313,7 +313,7 @@ def _checked(function: str, name: str, rows: Tensor) -> Tensor:
 def _normalised(rows: Tensor) -> Iterator[NDArray[Any]]:
     """Blocks of L2-normalised rows in float64, so that no copy of all is ever made."""
     for _, block in row_blocks(rows):
-        yield F.normalize(block.float(), dim=1).double().cpu().numpy()
+        yield unit_rows(block).double().cpu().numpy()
 
 
 def _mean(rows: Tensor) -> NDArray[Any]:
