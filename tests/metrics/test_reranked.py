@@ -41,6 +41,17 @@ def test_the_result_is_that_of_the_scores(data, by, protocol):
 
 
 @pytest.mark.parametrize("by", RANKERS)
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float64])
+def test_embeddings_of_other_types(data, by, dtype):
+    """What is exact in float32 ranks alike in every type."""
+    whole = [(x * 16).round().clamp(-100, 100) for x in data[:2]]
+    expected = zf.evaluate_retrieval(*whole, *data[2:], ks=5, rerank=RANKERS[by])
+    arrays = [x.numpy().astype(dtype) for x in whole]
+    result = zf.evaluate_retrieval(*arrays, *data[2:], ks=5, rerank=RANKERS[by])
+    assert result.map == pytest.approx(expected.map, abs=1e-3)
+
+
+@pytest.mark.parametrize("by", RANKERS)
 def test_shards_are_ranked_as_one_gallery(data, by, tmp_path):
     queries, gallery, query_labels, gallery_labels = data
     np.save(tmp_path / "part.npy", gallery[40:].numpy())

@@ -229,7 +229,7 @@ def _from_model(arguments: Any, options: RerankOptions) -> tuple[Embedded, str, 
     options.require_possible(ranker, photos=len(benchmark.test_photos))
     if arguments.compare:
         _require_embeddings(ranker)
-    embedding = {
+    embedding: dict[str, Any] = {
         "batch_size": arguments.data.eval_batch_size,
         "workers": arguments.data.workers,
         "device": arguments.device,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zsbir_fast.data.benchmarks import Benchmark
 from zsbir_fast.methods.arguments import typed_arguments
@@ -148,7 +149,7 @@ def outcome_of(
     """
     benchmark, fitted = trained.benchmark, trained.fitted
     shows_progress = settings.run.progress and fitted.is_first
-    embedding = {
+    embedding: dict[str, Any] = {
         "batch_size": settings.data.eval_batch_size,
         "workers": settings.data.workers,
         "device": fitted.device,
