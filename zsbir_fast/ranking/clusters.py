@@ -167,8 +167,8 @@ class ClusterRanker(Ranker):
             ``inside="distance"`` float64, where the whole part is the place of the clusters.
 
         Raises:
-            ValueError: as :meth:`codebooks`, and from the function for queries that are not finite or
-                have another width.
+            ValueError: as :meth:`codebooks`; from the function, if queries are not finite or have
+                another width.
 
         Cost: for a query the products with M K centres of width D / M, and M additions for a
         photo; with ``fuse`` or ``inside="distance"`` also the product with every photo.
