@@ -102,7 +102,7 @@ def fit_codebooks(
     """
     stream = np.random.RandomState(seed)
     codewords, codes = [], []
-    for block in photos.split(photos.shape[1] // blocks, dim=1):
+    for block in torch.split(photos, photos.shape[1] // blocks, dim=1):
         rows = np.array(block.cpu().numpy(), dtype=np.float64, order="C")
         if model == "kmeans":
             centres = _kmeans(function, rows, clusters, starts, stream)
