@@ -42,7 +42,8 @@ NOTES = (
     "named below the table. *Gain* and *worst class* belong to it: the change of the mean, and "
     "that of the class that gains least (over all seeds, in the line of the mean). Seconds are of "
     "one row on this machine, from images to result; in the third table the features were computed "
-    "before. The networks saw ImageNet, which holds photos of some unseen classes."
+    "before; (!) says that other processes took more than 0.2 cores meanwhile. The networks saw "
+    "ImageNet, which holds photos of some unseen classes."
 )
 
 
@@ -81,7 +82,7 @@ def cells(row: RankingRow) -> tuple[str, ...]:
     seed = "" if row.seed is None else str(row.seed)
     expansion = "" if row.expansion is None else f"{row.expansion:.3f}"
     numbers = (f"{row.plain:.3f}", expansion, f"{row.reranked:.3f}", f"{row.gain:+.3f}")
-    return (row.what, seed, *numbers, worst, f"{row.seconds:.0f}")
+    return (row.what, seed, *numbers, worst, f"{row.seconds:.0f}{' (!)' * bool(row.remark)}")
 
 
 def table(rows: Sequence[RankingRow]) -> str:
@@ -107,6 +108,7 @@ def _mean(rows: Sequence[RankingRow]) -> RankingRow:
         expansion=statistics.fmean(expansion) if expansion else None,
         reranked=statistics.fmean(row.reranked for row in rows),
         worst_class=min(worst) if worst else None,
+        other_load=statistics.fmean(row.other_load for row in rows),
         seconds=statistics.fmean(row.seconds for row in rows),
     )
 
