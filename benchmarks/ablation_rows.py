@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zsbir_fast as zf
 from benchmarks.ranking_rows import RankingRow
 from zsbir_fast.cli.parsing import find_config
+from zsbir_fast.runs.rerank_choice import RerankSetting
 from zsbir_fast.runs.settings import read_settings
 from zsbir_fast.runs.train import train
 from zsbir_fast.runs.unseen import Embedded, embed_unseen
@@ -92,11 +94,27 @@ def _row(
 ) -> RankingRow:
     settings = read_settings(find_config(f"{method}-qd_caltech"))
     options = zf.ClusterOptions(**{**settings.model["ranking"], **changes})
-    plain = replace(test, ranker=zf.EmbeddingRanker()).evaluate()
+    by_cosine = replace(test, ranker=zf.EmbeddingRanker())
+    plain = by_cosine.evaluate()
+    expansion = by_cosine.rerank(RerankSetting(zf.RerankOptions(kind="expansion")))
+    assert expansion is not None
     ranker = options.ranker()
     again = replace(test, ranker=ranker).evaluate()
     before, after = plain.per_class, again.per_class
     worst = min(after[label]["map"] - before[label]["map"] for label in before)
     return RankingRow(
-        method, what, seed, plain.map, again.map, ranker.name, worst, seconds, targets
+        method,
+        what,
+        seed,
+        plain.map,
+        expansion.result.map,
+        again.map,
+        ranker.name,
+        worst,
+        seconds,
+        targets,
     )
+
+
+ABLATIONS = {method: partial(ablation_rows, method) for method in VARIANTS}
+"""Name of a group -> what makes its rows, given the seeds."""

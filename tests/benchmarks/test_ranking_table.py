@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import zsbir_fast as zf
 from benchmarks import ranking_rows, ranking_table
 from benchmarks.ranking_rows import FrozenFeatures, RankingRow, row_of
 from benchmarks.ranking_table import Record, main, page, parse_args, table
+from zsbir_fast.ranking.rerank import RerankOptions
+from zsbir_fast.runs.rerank_choice import RerankSetting
 
 FACTS = {
     "versions": {"torch": "2.14"},
@@ -26,7 +29,9 @@ FACTS = {
 
 
 def row(group="quickstart", seed=0, plain=0.5, reranked=0.59, worst=-0.01, seconds=100.0, **more):
-    return RankingRow(group, "a model", seed, plain, reranked, "a rule", worst, seconds, **more)
+    return RankingRow(
+        group, "a model", seed, plain, plain + 0.1, reranked, "a rule", worst, seconds, **more
+    )
 
 
 def test_a_row_measures_both_rankings_and_the_class_that_gains_least():
@@ -43,7 +48,9 @@ def test_a_row_measures_both_rankings_and_the_class_that_gains_least():
         (torch.from_numpy(photos), torch.from_numpy(photo_labels)),
         ("a", "b", "c", "d"),
     )
-    found = row_of("frozen", "it", None, test, seconds=lambda: 3.0, targets=(("gain", 9.0),))
+    setting = RerankSetting(RerankOptions(kind="expansion", augment=5, expand=0))
+    targets = (("gain", 9.0),)
+    found = row_of("frozen", "it", None, test, setting, clock=lambda: (3.0, 0.1), targets=targets)
 
     def average_precisions(queries, gallery):
         scores = queries @ gallery.T
@@ -66,9 +73,11 @@ def test_a_row_measures_both_rankings_and_the_class_that_gains_least():
     cosines = q @ augmented.T
     relative = cosines / cosines.max(1, keepdims=True)
     expanded = unit(q + mean_of_nearest(relative, augmented, 20))
-    before, after = average_precisions(q, g), average_precisions(expanded, augmented)
+    before, default = average_precisions(q, g), average_precisions(expanded, augmented)
+    after = average_precisions(q, unit(mean_of_nearest(g @ g.T, g, 5)))
     changes = [(after - before)[sketch_labels == c].mean() for c in range(4)]
     assert found.plain == pytest.approx(before.mean(), abs=1e-6)
+    assert found.expansion == pytest.approx(default.mean(), abs=1e-5)
     assert found.reranked == pytest.approx(after.mean(), abs=1e-5)
     assert found.worst_class == pytest.approx(min(changes), abs=1e-5)
     assert found.seconds == 3.0
@@ -76,8 +85,6 @@ def test_a_row_measures_both_rankings_and_the_class_that_gains_least():
 
 
 def test_held_out_classes_are_centred_by_the_others(monkeypatch):
-    import zsbir_fast as zf
-
     benchmark = zf.load_benchmark()
     sets = {
         name: getattr(benchmark, name)
@@ -89,7 +96,7 @@ def test_held_out_classes_are_centred_by_the_others(monkeypatch):
     features.parts = {
         name: torch.from_numpy(rng.normal(size=(len(images), 3))) for name, images in sets.items()
     }
-    test = features.held_out(2)
+    test, seen = features.held_out(2)
     _, held = benchmark.hold_out(classes=10, seed=2)
     assert (len(test.queries), len(test.gallery)) == (
         len(held.test_sketches),
@@ -102,7 +109,12 @@ def test_held_out_classes_are_centred_by_the_others(monkeypatch):
     centred = whole[own] - whole[~np.array(own)].mean(0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     np.testing.assert_allclose(test.gallery.numpy(), centred, atol=1e-6)
-    assert len(features.unseen().gallery) == len(benchmark.test_photos)
+    assert {seen.names[label] for label in seen.query_labels.tolist()} == set(held.seen)
+    assert len(seen.gallery) + len(test.gallery) == len(benchmark.train_photos)
+    test, seen = features.unseen()
+    assert len(test.gallery) == len(benchmark.test_photos)
+    assert len(seen.gallery) == len(benchmark.train_photos)
+    np.testing.assert_allclose(seen.gallery.norm(dim=1), 1, atol=1e-6)
 
 
 def test_targets_are_least_values_and_most_seconds():
@@ -117,12 +129,18 @@ def test_targets_are_least_values_and_most_seconds():
     ]
 
 
+def test_seconds_under_the_load_of_others_say_so():
+    late = row(targets=(("seconds", 99.0),), other_load=1.23)
+    assert late.missed == ["seconds 100.000, not 99 (other processes took 1.2 cores)"]
+    assert table([late]).endswith("| 100 (!) |")
+
+
 def test_the_table_ends_several_seeds_with_their_mean():
     lines = table([row(), row(seed=1, plain=0.52, reranked=0.65, worst=0.02, seconds=110.0)])
     assert lines.splitlines()[2:] == [
-        "| a model | 0 | 0.500 | 0.590 | +0.090 | -0.010 | 100 |",
-        "| a model | 1 | 0.520 | 0.650 | +0.130 | +0.020 | 110 |",
-        "| a model | mean | 0.510 | 0.620 | +0.110 | -0.010 | 105 |",
+        "| a model | 0 | 0.500 | 0.600 | 0.590 | +0.090 | -0.010 | 100 |",
+        "| a model | 1 | 0.520 | 0.620 | 0.650 | +0.130 | +0.020 | 110 |",
+        "| a model | mean | 0.510 | 0.610 | 0.620 | +0.110 | -0.010 | 105 |",
     ]
     assert "mean" not in table([row(seed=None)])
 
@@ -162,7 +180,7 @@ def test_missed_targets_are_told():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--only", "frozen,none"], "--only must be of quickstart, frozen, splits, got 'none'"),
+        (["--only", "frozen,none"], "--only must be of quickstart, frozen, splits, "),
         (["--seeds", "1,x"], "--seeds must be whole numbers with commas, got '1,x'"),
     ],
 )
@@ -173,20 +191,14 @@ def test_wrong_arguments_are_named(argv, message, capsys):
 
 
 def test_quickstart_rows_take_the_numbers_of_the_command(monkeypatch):
-    found = {
-        "seconds": 12.0,
-        "trained": {"map": 0.5},
-        "re-ranked": {"map": 0.6},
-        "reranked_by": "x",
-    }
     asked = []
-    monkeypatch.setattr(
-        ranking_rows, "quickstart", lambda out, seed, **more: asked.append(seed) or found
-    )
+    monkeypatch.setattr(ranking_rows, "Clock", lambda: lambda: (12.0, 0.5))
+    monkeypatch.setattr(ranking_rows, "quickstart", lambda out, seed, **more: asked.append(seed))
     identity = SimpleNamespace(arguments={"encoder": {"name": "e"}}, chosen_by=())
     monkeypatch.setattr(ranking_rows.zf, "load_model", lambda path: (None, identity))
-    monkeypatch.setattr(ranking_rows, "embed_unseen", lambda *a, **k: None)
-    monkeypatch.setattr(ranking_rows, "row_of", lambda *a, **k: (*a[:3], k["seconds"]()))
+    monkeypatch.setattr(ranking_rows, "embed_unseen", lambda *a, **k: SimpleNamespace(ranker=1))
+    monkeypatch.setattr(ranking_rows, "settle_rerank", lambda *a: None)
+    monkeypatch.setattr(ranking_rows, "row_of", lambda *a, **k: (*a[:3], k["clock"]()))
     rows = list(ranking_rows.quickstart_rows([5, 6]))
     assert asked == [5, 6]
-    assert rows[1] == ("quickstart", "`zsbir quickstart`, e", 6, 12.0)
+    assert rows[1] == ("quickstart", "`zsbir quickstart`, e", 6, (12.0, 0.5))

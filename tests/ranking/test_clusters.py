@@ -146,7 +146,7 @@ def test_names_say_all_settings(data):
     )
     assert repr(mixed) == (
         "ClusterRanker(model='gmm', clusters=7, blocks=2, covariance='diag', fuse=0.2, "
-        "inside='tie', seed=4)"
+        "inside='tie', seed=4, starts=1)"
     )
     by = ClusterRanker(clusters=None, inside="distance")
     assert "K chosen without labels, M 1, by distance inside a cluster" in by.name
@@ -197,13 +197,17 @@ def test_bad_input_has_one_clear_error(data):
             ClusterRanker(**options).scorer(photos)
     with pytest.raises(ValueError, match="ClusterRanker: queries must be finite, got nan in row 3"):
         ClusterRanker().scorer(gallery)(nan)
+    with pytest.raises(ValueError, match=r"queries must be \[q, 16\] like the gallery, got"):
+        ClusterRanker().scorer(gallery)(gallery[:, :9])
+    with pytest.raises(ValueError, match=r"ClusterRanker: gallery must be \[n, D\], got"):
+        ClusterRanker().scorer(gallery[0])
     for model in ("kmeans", "gmm"):
         with pytest.raises(
             ValueError,
             match=r"ClusterRanker: clusters must be few enough .* got 4, of which 3 have photos",
         ):
             ClusterRanker(model=model, clusters=4).scorer(torch.eye(3).repeat(5, 1))
-    with pytest.raises(ValueError, match=r"choose_clusters: gallery must be \[G, D\] .* \[0, 4\]"):
+    with pytest.raises(ValueError, match=r"choose_clusters: gallery must not be empty, got"):
         choose_clusters(torch.empty(0, 4))
 
 
@@ -237,6 +241,36 @@ def test_a_singular_covariance(data):
 def test_options_that_cannot_be(options, error, text):
     with pytest.raises(error, match=f"ClusterRanker: {text}"):
         ClusterRanker(**options)
+
+
+def test_the_best_of_several_starts_is_kept(data):
+    gallery, options = data[1], {"clusters": 9, "seed": 1}
+    rows = unit(gallery)
+
+    def squares(starts):
+        books = ClusterRanker(**options, starts=starts).codebooks(gallery)
+        return float(
+            (
+                (torch.nn.functional.normalize(gallery) - books.codewords[0][books.codes[0]]) ** 2
+            ).sum()
+        )
+
+    sums, stream = [], np.random.RandomState(1)
+    for _ in range(6):
+        words, _ = kmeans2(rows, 9, iter=20, minit="points", seed=stream)
+        sums.append((cdist(rows, words).min(1) ** 2).sum())
+    assert min(sums) < sums[0] - 0.1
+    assert squares(1) == pytest.approx(sums[0], rel=1e-5)
+    assert squares(6) == pytest.approx(min(sums), rel=1e-5)
+    by = ClusterRanker(**options, starts=6, model="gmm", covariance="diag")
+    mixture = GaussianMixture(
+        9, covariance_type="diag", n_init=6, random_state=np.random.RandomState(1)
+    )
+    words = torch.from_numpy(mixture.fit(rows).means_).float()
+    torch.testing.assert_close(by.codebooks(gallery).codewords[0], words, rtol=0, atol=1e-6)
+    assert "best of 6 starts, seed 1" in by.name
+    with pytest.raises(ValueError, match="ClusterRanker: starts must be at least 1, got 0"):
+        ClusterRanker(starts=0)
 
 
 def test_codes_are_of_the_nearest_codeword(data):

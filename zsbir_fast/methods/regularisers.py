@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,9 @@ class UnitEmbedding(nn.Module):
             mirrored = F.normalize(features(images.flip(3)).float(), dim=1)
             embeddings = F.normalize(embeddings + mirrored, dim=1)
         return embeddings if self.means is None else self.means.centre(embeddings, modality)
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
     def learn(self, sketches: Tensor, photos: Tensor) -> None:
         """Take in training features, [n, D] and [m, D], if embeddings are centred."""

@@ -20,6 +20,7 @@ class ClusterOptions:
         fuse: share of the distance between query and photo in the score.
         inside: ``"tie"``: photos of a cluster tie; ``"distance"``: they are ordered by distance.
         seed: of the starts of the clusters.
+        starts: starts of the clusters, of which the best is kept.
 
     Raises:
         TypeError, ValueError: as :class:`zsbir_fast.ClusterRanker`.
@@ -32,6 +33,7 @@ class ClusterOptions:
     fuse: float = 0.0
     inside: Inside = "tie"
     seed: int = 123
+    starts: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what the ranker refuses, before a model is built."""

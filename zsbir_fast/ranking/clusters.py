@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_share, check_choice
 from zsbir_fast._words import options_of
-from zsbir_fast.metrics.checks import check_finite
 from zsbir_fast.metrics.scores import GallerySide
 from zsbir_fast.ops.row_products import row_squares
 from zsbir_fast.ranking.cluster_count import choose_clusters
 from zsbir_fast.ranking.codebooks import Codebooks, Covariance, Inside, Model, fit_codebooks
 from zsbir_fast.ranking.graph import gallery_fingerprint
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+from zsbir_fast.ranking.reranker import check_embeddings, unit_rows
 
 _TILE = 4096
 _WITHIN_A_PLACE = 0.25  # distances of unit vectors are at most 2, and places 1 apart
@@ -43,6 +43,8 @@ class ClusterRanker(Ranker):
         inside: order of photos with the same clusters: ``"tie"``, or ascending ``"distance"``,
             which leaves the order of the clusters alone; without ``fuse``.
         seed: of the starts of the clusters.
+        starts: starts of the clusters, of which the best is kept: 1 as in the public code; 10
+            make the result depend less on the seed.
 
     Raises:
         TypeError: an option is of another type.
@@ -61,6 +63,7 @@ class ClusterRanker(Ranker):
         fuse: float = 0.0,
         inside: Inside = "tie",
         seed: int = 123,
+        starts: int = 1,
     ) -> None:
         function = type(self).__name__
         check_choice(function, "model", model, Model)
@@ -75,6 +78,7 @@ class ClusterRanker(Ranker):
         self.fuse = as_share(function, "fuse", fuse)
         self.inside = inside
         self.seed = as_integer(function, "seed", seed, least=0, most=2**32 - 1)
+        self.starts = as_integer(function, "starts", starts, least=1)
         if self.fuse and inside == "distance":
             raise ValueError(
                 f"{function}: fuse must be 0 with inside='distance', which orders the photos of a "
@@ -97,6 +101,8 @@ class ClusterRanker(Ranker):
             parts.append("by distance inside a cluster")
         else:
             parts.append("photos of a cluster tie")
+        if self.starts > 1:
+            parts.append(f"best of {self.starts} starts")
         return f"clusters by {model} ({', '.join(parts)}, seed {self.seed})"
 
     def __repr__(self) -> str:
@@ -127,8 +133,8 @@ class ClusterRanker(Ranker):
                 clusters stay empty as photos are equal, or a covariance is singular.
         """
         function = type(self).__name__
+        check_embeddings(function, "gallery", gallery)
         self.require_size(len(gallery))
-        check_finite(function, "gallery", gallery)
         if gallery.shape[1] % self.blocks:
             raise ValueError(
                 f"{function}: blocks must divide the width of the features, {gallery.shape[1]}, "
@@ -136,7 +142,7 @@ class ClusterRanker(Ranker):
             )
         fingerprint = gallery_fingerprint(gallery)
         if self._last is None or self._last[0] != fingerprint:
-            photos = F.normalize(gallery.float(), dim=1)
+            photos = unit_rows(gallery)
             found = fit_codebooks(
                 function,
                 photos,
@@ -145,6 +151,7 @@ class ClusterRanker(Ranker):
                 blocks=self.blocks,
                 covariance=self.covariance,
                 seed=self.seed,
+                starts=self.starts,
             )
             self._last = fingerprint, found
         return self._last[1].to(gallery.device)
@@ -160,21 +167,28 @@ class ClusterRanker(Ranker):
             ``inside="distance"`` float64, where the whole part is the place of the clusters.
 
         Raises:
-            ValueError: as :meth:`codebooks`, and from the function for queries that are not finite.
+            ValueError: as :meth:`codebooks`; from the function, if queries are not finite or have
+                another width.
 
         Cost: for a query the products with M K centres of width D / M, and M additions for a
         photo; with ``fuse`` or ``inside="distance"`` also the product with every photo.
         """
+        function = type(self).__name__
         books = self.codebooks(gallery)
         in_places = self.inside == "distance"
         clusters = _in_places(books) if in_places else _sums(books.codewords, books.codes)
         distances: Scorer | None = None
         if in_places or self.fuse:
-            distances = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
+            distances = EmbeddingRanker("euclidean").scorer(unit_rows(gallery))
 
         def score(queries: Tensor) -> Tensor:
-            check_finite(type(self).__name__, "queries", queries)
-            rows = F.normalize(queries.float(), dim=1)
+            check_embeddings(function, "queries", queries)
+            if queries.shape[1] != gallery.shape[1]:
+                raise ValueError(
+                    f"{function}: queries must be [q, {gallery.shape[1]}] like the gallery, got "
+                    f"{list(queries.shape)}"
+                )
+            rows = unit_rows(queries)
             found = clusters(rows)
             if distances is None:
                 return found
@@ -205,7 +219,9 @@ def _sums(codewords: Tensor, codes: Tensor) -> Scorer:
         found = queries.new_empty(len(queries), len(bags))
         if not len(queries):
             return found
-        for m, (side, block) in enumerate(zip(sides, queries.split(width, 1), strict=True)):
+        for m, (side, block) in enumerate(
+            zip(sides, torch.split(queries, width, dim=1), strict=True)
+        ):
             part = side.scores(block, block.new_empty(len(block), clusters))
             part += row_squares(block)[:, None].to(part.dtype)
             table[m * clusters : (m + 1) * clusters] = part.clamp_min_(0).T

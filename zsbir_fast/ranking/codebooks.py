@@ -59,7 +59,7 @@ class Codebooks:
         Returns:
             float32 [M, G].
         """
-        blocks = photos.split(self.codewords.shape[2], dim=1)
+        blocks = torch.split(photos, self.codewords.shape[2], dim=1)
         return torch.stack(
             [
                 torch.linalg.vector_norm(block - words[codes.long()], dim=1)
@@ -77,6 +77,7 @@ def fit_codebooks(
     blocks: int,
     covariance: Covariance,
     seed: int,
+    starts: int = 1,
     regularisation: float = _REGULARISATION,
 ) -> Codebooks:
     """Cluster every block of the features of a gallery.
@@ -89,6 +90,8 @@ def fit_codebooks(
         blocks: M, a divisor of D.
         covariance: that of the mixture.
         seed: of the starts, one stream of numbers for all blocks, as in the published code.
+        starts: starts of a block, of which the best is kept: that with the least sum of squared
+            distances, or with the largest likelihood.
         regularisation: added to the diagonal of every covariance.
 
     Returns:
@@ -99,12 +102,12 @@ def fit_codebooks(
     """
     stream = np.random.RandomState(seed)
     codewords, codes = [], []
-    for block in photos.split(photos.shape[1] // blocks, dim=1):
+    for block in torch.split(photos, photos.shape[1] // blocks, dim=1):
         rows = np.array(block.cpu().numpy(), dtype=np.float64, order="C")
         if model == "kmeans":
-            centres = _kmeans(function, rows, clusters, stream)
+            centres = _kmeans(function, rows, clusters, starts, stream)
         else:
-            centres = _mixture(function, rows, clusters, covariance, regularisation, stream)
+            centres = _mixture(function, rows, clusters, covariance, regularisation, starts, stream)
         codewords.append(torch.from_numpy(centres.astype(np.float32)).to(photos.device))
         codes.append(nearest_codewords(block, codewords[-1]))
     return Codebooks(torch.stack(codewords), torch.stack(codes))
@@ -129,17 +132,21 @@ def nearest_codewords(block: Tensor, codewords: Tensor) -> Tensor:
 
 
 def _kmeans(
-    function: str, rows: NDArray[Any], clusters: int, stream: np.random.RandomState
+    function: str, rows: NDArray[Any], clusters: int, starts: int, stream: np.random.RandomState
 ) -> NDArray[Any]:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    start = rows[stream.choice(len(rows), size=clusters, replace=False)]
-    means = KMeans(clusters, init=start, n_init=1, max_iter=_KMEANS_ROUNDS, tol=0, copy_x=False)
+    best: Any = None
     # The sums of several threads come in any order: with one thread the bits are the same.
     with threadpool_limits(1, user_api="openmp"), _no_empty_cluster(function, clusters):
-        means.fit(rows)
-    return np.asarray(means.cluster_centers_)
+        for _ in range(starts):
+            start = rows[stream.choice(len(rows), size=clusters, replace=False)]
+            means = KMeans(clusters, init=start, n_init=1, max_iter=_KMEANS_ROUNDS, tol=0)
+            means.fit(rows)
+            if best is None or means.inertia_ < best.inertia_:
+                best = means
+    return np.asarray(best.cluster_centers_)
 
 
 def _mixture(
@@ -148,6 +155,7 @@ def _mixture(
     clusters: int,
     covariance: Covariance,
     regularisation: float,
+    starts: int,
     stream: np.random.RandomState,
 ) -> NDArray[Any]:
     from sklearn.mixture import GaussianMixture
@@ -161,6 +169,7 @@ def _mixture(
         reg_covar=regularisation,
         tol=_MIXTURE_TOLERANCE,
         max_iter=_MIXTURE_ROUNDS,
+        n_init=starts,
         random_state=stream,
     )
     with threadpool_limits(1, user_api="openmp"), _no_empty_cluster(function, clusters):

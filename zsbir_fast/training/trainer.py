@@ -154,6 +154,8 @@ def _calm() -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            # Frozen batch norm is meant to be so.
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")
             yield
     finally:
         talker.setLevel(level)
