@@ -131,12 +131,12 @@ def main() -> None:
     parser.add_argument("--wordnet", required=True, help="folder of nltk's data")
     folder = parser.parse_args().wordnet
     import nltk
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     nltk.data.path.append(folder)
     from nltk.corpus import wordnet
 
-    identities = ImageNetInfo().label_names()
+    identities: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
     imagenet = {i: wordnet.synset_from_pos_and_offset(i[0], int(i[1:])) for i in identities}
     senses = {plain_name(name): sense for name, sense in SENSES.items()}
     table = {}

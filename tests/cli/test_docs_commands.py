@@ -174,6 +174,23 @@ def test_documented_reranking_runs(tmp_path, monkeypatch, capsys):
     assert "; ranked by cosine, re-ranked (k-reciprocal, 20 neighbours," in capsys.readouterr().out
 
 
+def test_documented_clusters_and_codes_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    sketches, photos = (torch.randn(n, 64, generator=generator) for n in (8, 210))
+    names = {"zf": zf, "sketches": sketches, "photos": photos}
+    names |= {"sketch_labels": torch.arange(8) % 3, "photo_labels": torch.arange(210) % 3}
+    names |= {"seen_sketches": sketches + 1, "seen_photos": photos + 1}
+    blocks = _blocks(REPO / "docs" / "metrics.md", "python")
+    for sign in ("zf.ClusterRanker(", "zf.ITQ.fit("):
+        (code,) = [block for block in blocks if sign in block]
+        exec(compile(code, "metrics.md", "exec"), names)
+        assert len(names["result"].ap) == 8
+    assert "chosen without labels, M 1, photos of a cluster tie" in capsys.readouterr().out
+    assert names["books"].codes.shape == (1, 210)
+    assert zf.ITQ.load("codes.safetensors").bits == names["codes"].bits == 64
+
+
 def test_documented_rankers_run():
     """Scores of a function rank as the whole matrix does."""
     (code,) = [b for b in _blocks(REPO / "docs" / "metrics.md", "python") if "ScoreRanker" in b]

@@ -69,7 +69,8 @@ class ModalityCondition(nn.Module):
         if self._is_photo is None:
             return None
         tag = self._is_photo.to(output.dtype)[:, None, None, None]
-        return output + tag * self.vectors[index][:, None, None]
+        told: Tensor = output + tag * self.vectors[index][:, None, None]
+        return told
 
 
 def _first_layers(network: nn.Module) -> Iterator[nn.Conv2d]:

@@ -51,7 +51,8 @@ def build_timm(model: str, weights: str | None, image_size: int | None, head: bo
             f"{', '.join(_timm_tags(model)) or 'no tag at all'} for timm:{model}, got {shown(tag)}"
         )
     named = model if tag is None else f"{model.partition('.')[0]}.{tag}"
-    if head and timm.get_pretrained_cfg(named).num_classes != IMAGENET_CLASSES:
+    known = timm.get_pretrained_cfg(named)
+    if head and (known is None or known.num_classes != IMAGENET_CLASSES):
         raise no_head(f"timm:{named}")
     options: dict[str, Any] = {} if image_size is None else _timm_size(model, image_size)
     if weights is not None and not local:
@@ -111,7 +112,8 @@ def _require_head(encoder: Encoder, name: str) -> None:
     with torch.no_grad():
         try:
             found = encoder.logits(encoder(image).global_)
-            same = torch.allclose(found, encoder.network(image), rtol=1e-3, atol=1e-4)
+            expected = encoder.network(image)  # type: ignore[operator]
+            same = torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
         except (RuntimeError, ValueError, TypeError):  # of shapes that the head cannot take
             same = False
     if not same:

@@ -115,6 +115,8 @@ class DistilledMethod(Method):
             similarities lacks a class or knows another number of ImageNet classes.
     """
 
+    prior: Tensor | None
+
     def __init__(
         self,
         classes: Sequence[str],

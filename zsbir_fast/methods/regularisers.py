@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,9 @@ class UnitEmbedding(nn.Module):
             mirrored = F.normalize(features(self._mirror_image(images)).float(), dim=1)
             embeddings = F.normalize(embeddings + mirrored, dim=1)
         return embeddings if self.means is None else self.means.centre(embeddings, modality)
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
     def _mirror_image(self, images: Tensor) -> Tensor:
         mirrored = images.flip(3)

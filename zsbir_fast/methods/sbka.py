@@ -88,7 +88,9 @@ class SBKA(DistilledMethod):
                 f"SBKA: teacher and teacher_lr must not be negative, got {teacher} and {teacher_lr}"
             )
         self.detach_targets = detach_targets
-        self.teacher_head = copy.deepcopy(self.encoder.head)
+        head = self.encoder.head
+        assert head is not None  # it was built with its head
+        self.teacher_head = copy.deepcopy(head)
         nn.init.trunc_normal_(self.classifier.weight, std=2e-5)
         nn.init.zeros_(self.classifier.bias)
 

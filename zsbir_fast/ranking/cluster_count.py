@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer
-from zsbir_fast.metrics.checks import check_finite
+from zsbir_fast.ranking.reranker import check_embeddings, unit_rows
 
 _SAMPLE = 2000
 _STARTS = 3
@@ -44,14 +43,10 @@ def choose_clusters(gallery: Tensor, *, most: int = 256, seed: int = 123) -> int
     function = "choose_clusters"
     most = as_integer(function, "most", most, least=1)
     seed = as_integer(function, "seed", seed, least=0, most=2**32 - 1)
-    if gallery.ndim != 2 or 0 in gallery.shape:
-        raise ValueError(
-            f"{function}: gallery must be [G, D] and not empty, got {list(gallery.shape)}"
-        )
-    check_finite(function, "gallery", gallery)
+    check_embeddings(function, "gallery", gallery)
     stream = np.random.RandomState(seed)
     sample = np.sort(stream.permutation(len(gallery))[:_SAMPLE])
-    unit = F.normalize(gallery.cpu()[torch.from_numpy(sample)].float(), dim=1).numpy()
+    unit = unit_rows(gallery.cpu()[torch.from_numpy(sample)]).numpy()
     best, chosen, worse = -math.inf, 1, 0
     for clusters in _grid(min(most, len(unit) // 2)):
         value = _criterion(unit, clusters, stream)
@@ -92,4 +87,4 @@ def _criterion(rows: NDArray[Any], clusters: int, stream: np.random.RandomState)
     likelihood = float((filled * np.log(filled / count)).sum())
     likelihood -= count * width / 2 * math.log(2 * math.pi * variance)
     likelihood -= width * (count - clusters) / 2
-    return likelihood - clusters * (width + 1) / 2 * math.log(count)
+    return float(likelihood - clusters * (width + 1) / 2 * math.log(count))

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, as_share, check_choice
 from zsbir_fast._words import options_of
-from zsbir_fast.metrics.checks import check_finite
 from zsbir_fast.metrics.scores import GallerySide
 from zsbir_fast.ops.row_products import row_squares
 from zsbir_fast.ranking.cluster_count import choose_clusters
 from zsbir_fast.ranking.codebooks import Codebooks, Covariance, Inside, Model, fit_codebooks
 from zsbir_fast.ranking.graph import gallery_fingerprint
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, Scorer
+from zsbir_fast.ranking.reranker import check_embeddings, unit_rows
 
 _TILE = 4096
 _WITHIN_A_PLACE = 0.25  # distances of unit vectors are at most 2, and places 1 apart
@@ -133,8 +133,8 @@ class ClusterRanker(Ranker):
                 clusters stay empty as photos are equal, or a covariance is singular.
         """
         function = type(self).__name__
+        check_embeddings(function, "gallery", gallery)
         self.require_size(len(gallery))
-        check_finite(function, "gallery", gallery)
         if gallery.shape[1] % self.blocks:
             raise ValueError(
                 f"{function}: blocks must divide the width of the features, {gallery.shape[1]}, "
@@ -142,7 +142,7 @@ class ClusterRanker(Ranker):
             )
         fingerprint = gallery_fingerprint(gallery)
         if self._last is None or self._last[0] != fingerprint:
-            photos = F.normalize(gallery.float(), dim=1)
+            photos = unit_rows(gallery)
             found = fit_codebooks(
                 function,
                 photos,
@@ -167,21 +167,28 @@ class ClusterRanker(Ranker):
             ``inside="distance"`` float64, where the whole part is the place of the clusters.
 
         Raises:
-            ValueError: as :meth:`codebooks`, and from the function for queries that are not finite.
+            ValueError: as :meth:`codebooks`; from the function, if queries are not finite or have
+                another width.
 
         Cost: for a query the products with M K centres of width D / M, and M additions for a
         photo; with ``fuse`` or ``inside="distance"`` also the product with every photo.
         """
+        function = type(self).__name__
         books = self.codebooks(gallery)
         in_places = self.inside == "distance"
         clusters = _in_places(books) if in_places else _sums(books.codewords, books.codes)
         distances: Scorer | None = None
         if in_places or self.fuse:
-            distances = EmbeddingRanker("euclidean").scorer(F.normalize(gallery.float(), dim=1))
+            distances = EmbeddingRanker("euclidean").scorer(unit_rows(gallery))
 
         def score(queries: Tensor) -> Tensor:
-            check_finite(type(self).__name__, "queries", queries)
-            rows = F.normalize(queries.float(), dim=1)
+            check_embeddings(function, "queries", queries)
+            if queries.shape[1] != gallery.shape[1]:
+                raise ValueError(
+                    f"{function}: queries must be [q, {gallery.shape[1]}] like the gallery, got "
+                    f"{list(queries.shape)}"
+                )
+            rows = unit_rows(queries)
             found = clusters(rows)
             if distances is None:
                 return found
@@ -212,7 +219,9 @@ def _sums(codewords: Tensor, codes: Tensor) -> Scorer:
         found = queries.new_empty(len(queries), len(bags))
         if not len(queries):
             return found
-        for m, (side, block) in enumerate(zip(sides, queries.split(width, 1), strict=True)):
+        for m, (side, block) in enumerate(
+            zip(sides, torch.split(queries, width, dim=1), strict=True)
+        ):
             part = side.scores(block, block.new_empty(len(block), clusters))
             part += row_squares(block)[:, None].to(part.dtype)
             table[m * clusters : (m + 1) * clusters] = part.clamp_min_(0).T

@@ -59,7 +59,7 @@ class Codebooks:
         Returns:
             float32 [M, G].
         """
-        blocks = photos.split(self.codewords.shape[2], dim=1)
+        blocks = torch.split(photos, self.codewords.shape[2], dim=1)
         return torch.stack(
             [
                 torch.linalg.vector_norm(block - words[codes.long()], dim=1)
@@ -102,7 +102,7 @@ def fit_codebooks(
     """
     stream = np.random.RandomState(seed)
     codewords, codes = [], []
-    for block in photos.split(photos.shape[1] // blocks, dim=1):
+    for block in torch.split(photos, photos.shape[1] // blocks, dim=1):
         rows = np.array(block.cpu().numpy(), dtype=np.float64, order="C")
         if model == "kmeans":
             centres = _kmeans(function, rows, clusters, starts, stream)

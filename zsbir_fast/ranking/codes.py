@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from zsbir_fast._arguments import as_integer, check_choice, check_flag
 from zsbir_fast._files import reading, write_atomically
@@ -25,6 +24,7 @@ from zsbir_fast.metrics.checks import check_finite, check_matrix, row_blocks
 from zsbir_fast.metrics.scores import GallerySide
 from zsbir_fast.ranking.hamming import hamming_distances
 from zsbir_fast.ranking.ranker import Ranker, Scorer
+from zsbir_fast.ranking.reranker import unit_rows
 
 LearnOn = Literal["both", "sketches", "photos"]
 Modality = Literal["sketch", "photo"]
@@ -131,8 +131,12 @@ class ITQ:
             [(rows - means[i]) @ basis for i in learnt for rows in _normalised(sides[i])]
         )
         rotation = _rotation(projected, rounds, np.random.default_rng(seed))
-        tensors = [torch.from_numpy(x.astype(np.float32)) for x in (*means, basis, rotation)]
-        return ITQ(*tensors, learn_on, own_means, transductive)
+        arrays = (*means, basis, rotation)
+        tensors = {
+            name: torch.from_numpy(array.astype(np.float32))
+            for name, array in zip(_TENSORS, arrays, strict=True)
+        }
+        return ITQ(**tensors, learn_on=learn_on, own_means=own_means, transductive=transductive)
 
     @staticmethod
     def published(queries: Tensor, gallery: Tensor, *, seed: int = 0) -> ITQ:
@@ -189,7 +193,7 @@ class ITQ:
         side = GallerySide.of(directions, "dot", torch.float32)
         signs = []
         for _, block in row_blocks(rows):
-            centred = F.normalize(block.float(), dim=1) - mean
+            centred = unit_rows(block) - mean
             signs.append(side.scores(centred, centred.new_empty(len(block), self.bits)) > 0)
         packed = np.packbits(torch.cat(signs).cpu().numpy(), axis=1)
         return torch.from_numpy(packed).to(rows.device)
@@ -229,22 +233,26 @@ class ITQ:
             Path(path).stat()
         try:
             with safe_open(str(path), framework="pt") as file:
-                tensors = [file.get_tensor(name) for name in _TENSORS]
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
                 metadata = file.metadata() or {}
-            width, bits = tensors[2].shape
+            width, bits = tensors["basis"].shape
             expected = [[width], [width], [width, bits], [bits, bits]]
-            if [list(x.shape) for x in tensors] != expected or any(
-                x.dtype != torch.float32 or not bool(torch.isfinite(x).all()) for x in tensors
+            if [list(x.shape) for x in tensors.values()] != expected or any(
+                x.dtype != torch.float32 or not bool(torch.isfinite(x).all())
+                for x in tensors.values()
             ):
                 raise ValueError("its tensors do not fit each other")
             check_choice("ITQ.load", "learn_on", metadata["learn_on"], LearnOn)
-            flags = [bool(int(metadata[key])) for key in ("own_means", "transductive")]
+            learn_on: Any = metadata["learn_on"]
+            own_means, transductive = (
+                bool(int(metadata[key])) for key in ("own_means", "transductive")
+            )
         except Exception as error:  # damaged files raise many kinds
             raise ValueError(
                 f"ITQ.load: path must be a file of codes written by zsbir, got {path} "
                 f"({reason(error)})"
             ) from error
-        return ITQ(*tensors, metadata["learn_on"], *flags)  # type: ignore[arg-type]
+        return ITQ(**tensors, learn_on=learn_on, own_means=own_means, transductive=transductive)
 
 
 class CodeRanker(Ranker):
@@ -305,7 +313,7 @@ def _checked(function: str, name: str, rows: Tensor) -> Tensor:
 def _normalised(rows: Tensor) -> Iterator[NDArray[Any]]:
     """Blocks of L2-normalised rows in float64, so that no copy of all is ever made."""
     for _, block in row_blocks(rows):
-        yield F.normalize(block.float(), dim=1).double().cpu().numpy()
+        yield unit_rows(block).double().cpu().numpy()
 
 
 def _mean(rows: Tensor) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from zsbir_fast._arguments import as_integer
 from zsbir_fast._files import reading, write_atomically
 from zsbir_fast._progress import with_progress
 from zsbir_fast._words import reason
-from zsbir_fast.metrics.checks import check_finite, check_matrix
-from zsbir_fast.ranking.ranker import EmbeddingRanker
+from zsbir_fast.metrics.checks import check_finite, check_matrix, work_dtype
+from zsbir_fast.metrics.scores import GallerySide, query_side
+from zsbir_fast.ranking.ranker import cosines_of
 
 _BLOCK_BYTES = 64 << 20
 _GROUP = 64  # columns that one maximum stands for
@@ -255,11 +255,17 @@ def nearest_photos(
     Returns:
         Cosines float32 and rows int64, both [Q, k], nearest first; of equals the first rows.
     """
-    score: Callable[[Tensor], Tensor] = EmbeddingRanker("cosine").scorer(gallery)
-    parts = torch.split(queries, max(1, _BLOCK_BYTES // max(1, 4 * len(gallery))))
+    dtype = work_dtype(queries.dtype, gallery.dtype)
+    side = GallerySide.of(gallery, "cosine", dtype)
+    parts = torch.split(queries, max(1, _BLOCK_BYTES // (dtype.itemsize * len(gallery))))
+    # One block for all: memory that is asked for anew is filled with zeros by the system first.
+    scores = torch.empty(len(parts[0]), len(gallery), dtype=dtype, device=gallery.device)
     what = "nearest photos of the photos"
     shown = with_progress(parts, len(parts), what, unit="blocks") if progress else parts
-    found = [nearest_of_block(score(part), k) for part in shown]
+    found = []
+    for part in shown:
+        rows = query_side(part, "cosine", dtype)
+        found.append(nearest_of_block(cosines_of(side, rows, scores[: len(part)]), k))
     values, columns = zip(*found, strict=True)
     return torch.cat(values).float(), torch.cat(columns)
 

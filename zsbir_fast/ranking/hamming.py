@@ -71,7 +71,7 @@ def _by_table(words: NDArray[Any]) -> NDArray[Any]:
 @cache
 def _of_16_bits() -> NDArray[Any]:
     numbers = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return np.unpackbits(numbers, axis=1).sum(1).astype(np.uint8)
+    return np.asarray(np.unpackbits(numbers, axis=1).sum(1), dtype=np.uint8)
 
 
 def _by_products(queries: Tensor, gallery: Tensor) -> Tensor:

@@ -138,6 +138,22 @@ class Ranker(ABC):
             yield score(part)
 
 
+def cosines_of(side: GallerySide, queries: Tensor, out: Tensor) -> Tensor:
+    """Give cosines, where the scores of a gallery have the length of the query in them.
+
+    Args:
+        side: the gallery under ``"cosine"``.
+        queries: [q, D], from ``query_side``.
+        out: [q, G]; overwritten.
+
+    Returns:
+        ``out``.
+    """
+    found = side.scores(queries, out)
+    found /= torch.linalg.vector_norm(queries, dim=1, keepdim=True).clamp_min(1e-30)
+    return found
+
+
 class EmbeddingRanker(Ranker):
     """Ranks by the distance of embeddings: the usual way, and the fastest.
 
@@ -165,10 +181,10 @@ class EmbeddingRanker(Ranker):
 
         def score(queries: Tensor) -> Tensor:
             rows = query_side(queries, self.metric, dtype)
-            found = side.scores(rows, rows.new_empty(len(rows), len(gallery)))
-            if self.metric == "cosine":  # until here the length of the query is in it
-                lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-                found /= lengths.clamp_min(1e-30)
+            out = rows.new_empty(len(rows), len(gallery))
+            if self.metric == "cosine":
+                return cosines_of(side, rows, out)
+            found = side.scores(rows, out)
             if self.metric == "euclidean":  # until here the square of that length is missing
                 found += row_squares(rows)[:, None].to(dtype)
                 found.clamp_min_(0).sqrt_()

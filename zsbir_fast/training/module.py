@@ -181,7 +181,7 @@ class MethodModule(pl.LightningModule):
             # One message for all; reshape, for gradients in channels-last order have no flat view.
             whole = torch.cat([gradient.reshape(-1) for gradient in gradients])
             torch.distributed.all_reduce(whole)
-            averages = (whole / world_size).split([gradient.numel() for gradient in gradients])
+            averages = torch.split(whole / world_size, [part.numel() for part in gradients])
             for parameter, gradient, average in zip(held, gradients, averages, strict=True):
                 parameter.grad = gradient.copy_(average.view_as(gradient))
 
