@@ -388,7 +388,7 @@ def test_a_checkpoint_holds_one_encoder_and_restores_the_embeddings(tmp_path):
 
 
 def test_a_few_steps_lower_the_loss():
-    network = model(terms__cls=1.0)
+    network = model(terms__cls=1.0, encoder__freeze_batch_norm=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     history = []
     for _ in range(12):
@@ -409,7 +409,11 @@ def test_a_few_steps_lower_the_loss():
         ({"loss__memory": 70_000}, "CrossBatchMemory: size must be in [1, 65536], got 70000"),
         ({"mirror_scale": 0.2}, "UnitEmbedding: mirror_scale must be in 0.25..4, got 0.2"),
         (
-            {"encoder__name": "timm:test_vit", "encoder__image_size": 32, "mirror_scale": 1.5},
+            {
+                "encoder__name": "timm:vit_tiny_patch16_224",
+                "encoder__image_size": 32,
+                "mirror_scale": 1.5,
+            },
             "DMWAN: mirror_scale must be 1 for an encoder that takes images of 32 pixels alone, "
             "got 1.5",
         ),
