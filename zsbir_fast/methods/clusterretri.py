@@ -37,6 +37,7 @@ class ClusterRetri(DistilledMethod):
             normalise again.
         mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
             doubles the time.
+        mirror_scale: ours; the mirror image is made larger by this factor.
 
     Attributes:
         classes: names of the seen classes.
@@ -60,6 +61,7 @@ class ClusterRetri(DistilledMethod):
         condition: bool = False,
         centre: bool = False,
         mirror: bool = False,
+        mirror_scale: float = 1.0,
     ) -> None:
         super().__init__(
             classes,
@@ -70,6 +72,7 @@ class ClusterRetri(DistilledMethod):
             condition=condition,
             centre=centre,
             mirror=mirror,
+            mirror_scale=mirror_scale,
         )
 
     def optimizers(self, optim: OptimConfig) -> Sequence[Optimizer]:

@@ -109,6 +109,7 @@ class DistilledMethod(Method):
         condition: the squeeze-and-excitation blocks of the encoder know the modality.
         centre: ours, see :class:`zsbir_fast.DMWAN`.
         mirror: ours, see :class:`zsbir_fast.DMWAN`.
+        mirror_scale: ours, see :class:`zsbir_fast.DMWAN`.
 
     Raises:
         ValueError: an option is out of range, the encoder has no ImageNet head, or the table of
@@ -128,6 +129,7 @@ class DistilledMethod(Method):
         condition: bool,
         centre: bool,
         mirror: bool,
+        mirror_scale: float,
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
@@ -143,7 +145,10 @@ class DistilledMethod(Method):
         self.projection = nn.Identity() if width is None else nn.Linear(inner, width)
         self.classifier = nn.Linear(self.width, len(self.classes))
         self.frozen = FrozenCopy(self.encoder)
-        self.embedding = UnitEmbedding(self.width, centre=centre, mirror=mirror)
+        self.embedding = UnitEmbedding(
+            self.width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
+        )
+        self.embedding.require_scale(type(self).__name__, self.encoder)
         self.register_buffer("prior", self._prior(), persistent=False)
         self._noise = StepNoise()
 

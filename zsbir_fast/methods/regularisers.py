@@ -182,6 +182,23 @@ class UnitEmbedding(nn.Module):
     if TYPE_CHECKING:  # nn.Module would say Any
         __call__ = forward
 
+    def require_scale(self, method: str, encoder: Encoder) -> None:
+        """Refuse a mirror image of another size where the encoder takes one size alone.
+
+        Args:
+            method: named in the error.
+            encoder: what embeds the images.
+
+        Raises:
+            ValueError: it takes images of one size alone.
+        """
+        size = round(encoder.image_size * self.mirror_scale)
+        if self.mirror_scale != 1 and not encoder.takes(size):
+            raise ValueError(
+                f"{method}: mirror_scale must be 1 for an encoder that takes images of "
+                f"{encoder.image_size} pixels alone, got {self.mirror_scale}"
+            )
+
     def _mirror_image(self, images: Tensor) -> Tensor:
         mirrored = images.flip(3)
         if self.mirror_scale == 1:

@@ -44,6 +44,7 @@ class SBKA(DistilledMethod):
             normalise again.
         mirror: ours; at inference sum the embeddings of an image and of its mirror image, which
             doubles the time.
+        mirror_scale: ours; the mirror image is made larger by this factor.
 
     Attributes:
         classes: names of the seen classes.
@@ -69,6 +70,7 @@ class SBKA(DistilledMethod):
         ranking: ClusterOptions = ClusterOptions(model="gmm", blocks=2, fuse=0.2),
         centre: bool = False,
         mirror: bool = False,
+        mirror_scale: float = 1.0,
     ) -> None:
         super().__init__(
             classes,
@@ -79,6 +81,7 @@ class SBKA(DistilledMethod):
             condition=False,
             centre=centre,
             mirror=mirror,
+            mirror_scale=mirror_scale,
         )
         self.one_way_epochs = as_integer("SBKA", "one_way_epochs", one_way_epochs, least=0)
         self.teacher = as_number("SBKA", "teacher", teacher)

@@ -112,21 +112,12 @@ class DMWAN(Method):
         self.embedding = UnitEmbedding(
             width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
         )
-        self._require_scale(mirror_scale)
+        self.embedding.require_scale("DMWAN", self.encoder)
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``; the encoder says its own."""
         groups = (self.weighting, self.loss, self.terms)
         return "\n".join([f"{len(self.classes)} classes", *map(repr, groups)])
-
-    def _require_scale(self, factor: float) -> None:
-        """Refuse another size of images where the encoder takes one alone."""
-        size = round(self.encoder.image_size * factor)
-        if factor != 1 and not self.encoder.takes(size):
-            raise ValueError(
-                "DMWAN: mirror_scale must be 1 for an encoder that takes images of "
-                f"{self.encoder.image_size} pixels alone, got {factor}"
-            )
 
     def image_spec(self) -> ImageSpec:
         """Give the size and the normalisation that the encoder expects."""
