@@ -113,7 +113,8 @@ def test_python(workplace, capsys):
     elsewhere = {"definitions", "zero_shot", "seen_classes", "re-ranked", "reranked_by"}
     elsewhere.add("rerank_choice")
     assert documented_keys() == {*metrics, *elsewhere}
-    assert list(names["run"].outcome.results) == ["chance", "raw", "centred", "trained"]
+    rows = ["chance", "raw", "centred", "cosine", "trained"]
+    assert list(names["run"].outcome.results) == rows
     assert capsys.readouterr().out.splitlines()[-1].startswith("teacher_student tensor([")
     assert names["gallery"].shape[1] == 16
 
