@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.ranking_table import Record, main, page, parse_args, table
 from zsbir_fast.ranking.rerank import RerankOptions
 from zsbir_fast.runs.rerank_choice import RerankSetting
 
+RESULTS = Path(ranking_table.__file__).parent / "results" / "rankings"
 FACTS = {
     "versions": {"torch": "2.14"},
     "cpu": "A CPU",
@@ -202,3 +204,8 @@ def test_quickstart_rows_take_the_numbers_of_the_command(monkeypatch):
     rows = list(ranking_rows.quickstart_rows([5, 6]))
     assert asked == [5, 6]
     assert rows[1] == ("quickstart", "`zsbir quickstart`, e", 6, (12.0, 0.5))
+
+
+def test_the_committed_page_is_that_of_its_record():
+    record = RESULTS / "bundled_cpu.json"
+    assert record.with_suffix(".md").read_text() == page(Record.read(record))

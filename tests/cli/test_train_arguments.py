@@ -9,11 +9,19 @@ from zsbir_fast.cli.train import parse_settings
 from zsbir_fast.runs.settings import check_settings, read_settings, write_settings
 
 NAMES = [
+    "clusterretri-qd_caltech.yaml",
+    "clusterretri-sketchy-25.yaml",
+    "clusterretri-tuberlin-30.yaml",
     "dmwan-qd_caltech.yaml",
     "dmwan-quickdraw-30.yaml",
     "dmwan-sketchy-21.yaml",
     "dmwan-sketchy-25.yaml",
     "dmwan-tuberlin-30.yaml",
+    "sbka-qd_caltech.yaml",
+    "sbka-quickdraw-30.yaml",
+    "sbka-sketchy-21.yaml",
+    "sbka-sketchy-25.yaml",
+    "sbka-tuberlin-30.yaml",
 ]
 
 
@@ -37,7 +45,7 @@ def test_shipped_config_parses_and_reads_alike(name):
     assert read.plain_model() == parsed.plain_model()
     types = [(type(v), type(vars(parsed.optim)[k])) for k, v in vars(read.optim).items()]
     assert all(a is b for a, b in types)  # a float in YAML must look like one
-    assert f"dmwan-{parsed.data.name}.yaml" == name
+    assert f"{parsed.method}-{parsed.data.name}.yaml" == name
 
 
 def test_options_override_the_config():
