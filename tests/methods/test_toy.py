@@ -86,7 +86,8 @@ def test_a_run_from_the_first_batch_to_search(offer, few_classes, tmp_path, one_
     first, second = (json.loads((run / "metrics.json").read_text()) for run in (whole, cut))
     assert first["trained"] == second["trained"]
     assert first["ranked_by"] == "bilinear scores"
-    assert [*first][:3] == ["definition", "chance", "trained"]  # it names no encoder to compare
+    # It names no encoder to compare with, and ranks in a way of its own.
+    assert [*first][:4] == ["definition", "chance", "cosine", "trained"]
     report = (whole / "report.html").read_text()
     assert "ranks all photos by bilinear scores" in report
     assert "ImageNet" not in report
@@ -145,7 +146,7 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
     text = capsys.readouterr().out
     assert "--model.loss.preset" in text
     assert "--model.teacher" not in text
-    assert "--method {dmwan,toy}" in text
+    assert "--method {dmwan,clusterretri,sbka,toy}" in text
 
 
 @pytest.mark.parametrize(
@@ -159,13 +160,13 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
         ),
         (
             ["--model.teacher", "edges"],
-            "--model.teacher must be an argument of the method dmwan, got one of toy",
+            "--model.teacher must be an argument of the method dmwan, got one of sbka, toy",
         ),
         (
             ["--model.encodr.name=x"],
             "must be an argument of the method dmwan, got none (did you mean 'encoder.name'?)",
         ),
-        (["--method=toi"], "method must be one of dmwan, toy, got 'toi' (did you mean 'toy'?)"),
+        (["--method=toi"], "method must be one of dmwan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)"),
     ],
 )
 def test_arguments_of_another_method(offer, capsys, argv, text):

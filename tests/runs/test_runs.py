@@ -134,7 +134,7 @@ def test_results_that_a_kill_left_out_are_written(finished_runs, finished):
         (2, "--optim.lr_head=0.5", "optim.lr_head must stay 0.001, as the run in {} was begun "
          "with, got 0.5; a new run needs another run.out"),
         (1, "--run.seed=1", "run.seed must stay 0, as the run in {}"),
-        (1, "--data.photos_per_class=3", "data.photos_per_class must stay 2, as the run in {}"),
+        (1, "--data.photos_per_class=4", "data.photos_per_class must stay 3, as the run in {}"),
         (1, "--optim.schedule=cosine", "optim.schedule must stay 'constant', as"),
     ],
 )  # fmt: skip
