@@ -81,8 +81,8 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
         trained = fit(settings, resume=resume, say=say)
         benchmark, fitted = trained.benchmark, trained.fitted
         lead = (
-            f"Trained for {fitted.steps} steps on {len(trained.model.classes)} seen classes; the unseen "
-            "ones were looked at once, after training."
+            f"Trained for {fitted.steps} steps on {len(trained.model.classes)} seen classes; the "
+            "unseen ones were looked at once, after training."
         )
         outcome = outcome_of(
             trained,
