@@ -1,9 +1,10 @@
 """How well rankings rank: the quickstart and frozen features, plain and re-ranked.
 
-``python -m benchmarks.ranking_table --out benchmarks/results/rankings/bundled_cpu
---docs benchmarks/results/rankings/bundled_cpu.md``   every row, to the records and a page
+With RECORD for ``benchmarks/results/rankings/bundled_cpu``:
+
+``python -m benchmarks.ranking_table --out RECORD --docs RECORD.md``   every row, and a page
 ``python -m benchmarks.ranking_table --only frozen,splits``   under two minutes, printed
-``python -m benchmarks.ranking_table --show benchmarks/results/rankings/bundled_cpu.json``   a former run
+``python -m benchmarks.ranking_table --show RECORD.json``   a former run
 
 A run with ``--only`` replaces the rows of its groups in the records, and keeps the others.
 """

@@ -166,7 +166,10 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
             ["--model.encodr.name=x"],
             "must be an argument of the method dmwan, got none (did you mean 'encoder.name'?)",
         ),
-        (["--method=toi"], "method must be one of dmwan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)"),
+        (
+            ["--method=toi"],
+            "method must be one of dmwan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)",
+        ),
     ],
 )
 def test_arguments_of_another_method(offer, capsys, argv, text):
