@@ -52,7 +52,7 @@ def quickstart_settings(out: Path, *, seed: int, epochs: int | None) -> Settings
     return replace(
         shipped,
         data=replace(shipped.data, validation_classes=0),
-        rerank=RerankOptions(kind="auto"),
+        rerank=RerankOptions(kind="expansion"),
         run=run,
     )
 
