@@ -121,10 +121,10 @@ def row_of(
 
 
 def chosen_on(seen: Embedded, *, photos: int) -> RerankSetting:
-    """What `rerank.kind: auto` chooses on embedded seen classes, for so many photos.
+    """Choose how to re-rank on embedded seen classes, as `rerank.kind: auto` does.
 
     As in a run of a model that was trained on them, it looks at ``HELD_OUT`` of them, evenly
-    spread.
+    spread. ``photos`` is the size of the gallery that will be re-ranked.
     """
     labels = torch.unique(seen.gallery_labels)
     labels = labels[torch.linspace(0, len(labels) - 1, HELD_OUT).round().long()]

@@ -76,13 +76,9 @@ class ModalityCondition(nn.Module):
 def _first_layers(network: nn.Module) -> Iterator[nn.Conv2d]:
     for block in network.modules():
         children = dict(block.named_children())
+        if not {"gate", "sigmoid"} & children.keys():
+            continue  # blocks of transformers have layers of these names, too, but no gate
         for first, second in zip(_FIRST, _SECOND, strict=True):
-            layer, convolutions = children.get(first), (children.get(first), children.get(second))
-            # Blocks of transformers are named so, too, but have no gate.
-            gated = "gate" in children or "sigmoid" in children
-            if (
-                isinstance(layer, nn.Conv2d)
-                and all(isinstance(each, nn.Conv2d) for each in convolutions)
-                and gated
-            ):
+            layer = children.get(first)
+            if isinstance(layer, nn.Conv2d) and isinstance(children.get(second), nn.Conv2d):
                 yield layer
