@@ -254,7 +254,7 @@ def test_reranked_beside_the_plain_row(run, tmp_path, capsys):
     argv = ["eval", "--model", str(run / "model"), "--out", str(tmp_path)]
     how = ["--rerank.kind=expansion", "--rerank.augment=2", "--rerank.expand=2"]
     assert main([*argv, *how]) == 0
-    by = "cosine, re-ranked (augmentation by 2 and expansion by 2, power 3)"
+    by = "cosine, re-ranked (augmentation by 2 and expansion by 2 with weight 0.5, power 3)"
     text = capsys.readouterr().out
     assert f"\nre-ranked: {by}\n" in text
     assert [line.split()[0] for line in text.splitlines() if "0." in line][:2] == [

@@ -13,7 +13,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def by_hand(queries, gallery, *, augment, expand, power):
+def by_hand(queries, gallery, *, augment, expand, weight, power):
     """An independent transcription, in float64 and with whole matrices."""
     q, g = unit(queries.double().numpy()), unit(gallery.double().numpy())
     if augment:
@@ -29,7 +29,8 @@ def by_hand(queries, gallery, *, augment, expand, power):
             nearest = np.argsort(-row, kind="stable")[:expand]
             relative = row[nearest] / row[nearest[0]]
             weights = np.where(row[nearest] > 0, abs(relative) ** power, 0)
-            q[i] += weights @ g[nearest]
+            mean = weights @ g[nearest]
+            q[i] += weight * mean / np.linalg.norm(mean)
         scores = unit(q) @ g.T
     return torch.from_numpy(scores).float()
 
@@ -43,12 +44,13 @@ def data(generator):
 
 
 @pytest.mark.parametrize(("augment", "expand"), [(0, 5), (5, 0), (4, 7), (61, 61), (1, 1)])
-@pytest.mark.parametrize("power", [0.0, 1.0, 3.0])
-def test_scores_are_those_of_a_transcription(data, augment, expand, power, monkeypatch):
+@pytest.mark.parametrize(("weight", "power"), [(0.5, 0.0), (2.0, 1.0), (0.1, 3.0)])
+def test_scores_are_those_of_a_transcription(data, augment, expand, weight, power, monkeypatch):
     monkeypatch.setattr(ranker, "_BLOCK_BYTES", 61 * 4 * 7)
     queries, gallery, *_ = data
-    by = ExpandedRanker(augment=augment, expand=expand, power=power)
-    expected = by_hand(queries, gallery, augment=augment, expand=expand, power=power)
+    options = {"augment": augment, "expand": expand, "weight": weight, "power": power}
+    by = ExpandedRanker(**options)
+    expected = by_hand(queries, gallery, **options)
     torch.testing.assert_close(by.scorer(gallery)(queries), expected, rtol=0, atol=1e-5)
     found = by.search(queries, gallery, 3)
     best = expected.sort(dim=1, descending=True).values[:, :3]
@@ -87,6 +89,8 @@ def test_one_photo_and_rows_of_zeros():
     ("options", "text"),
     [
         ({"augment": -1}, "ExpandedRanker: augment must be at least 0, got -1"),
+        ({"weight": 0}, "ExpandedRanker: weight must be finite and above 0, got 0.0"),
+        ({"weight": float("nan")}, "weight must be finite and above 0, got nan"),
         ({"augment": 0, "expand": 0}, "augment and expand must not both be 0, got 0 and 0"),
         ({"power": -1.0}, "power must be finite and not negative, got -1.0"),
         ({"power": float("nan")}, "power must be finite and not negative, got nan"),

@@ -88,7 +88,7 @@ def test_graphs_that_do_not_fit(data, by):
         (
             {"k1": 3},
             ValueError,
-            "options of expansion must be among augment, expand, power, got",
+            "options of expansion must be among augment, expand, weight, power, got",
         ),
         ({"gallery": torch.ones(5, 3)}, ValueError, "queries and gallery must have the same width"),
         ({"gallery": torch.ones(5)}, ValueError, r"gallery must be \[G, D\], got shape \[5\]"),

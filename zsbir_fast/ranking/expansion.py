@@ -7,7 +7,9 @@ finds. No label and no other query is used.
 Sources: Arandjelovic and Zisserman, "Three things everyone should know to improve object
 retrieval", CVPR 2012 (augmentation); Chum et al., "Total recall", ICCV 2007 (expansion); Radenovic
 et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018 (weights by a power
-of the cosine). Weights relative to the photo that is found first are our reading.
+of the cosine). Weights relative to the photo that is found first, and a mean whose length beside
+the query is chosen, are our reading: the papers add the sum of what is found, which outweighs the
+query and drives it away from its class where most of what it finds is wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsbir_fast._arguments import as_integer
+from zsbir_fast._arguments import as_integer, as_number
 from zsbir_fast.ranking.graph import NeighbourGraph, nearest_of_block
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Scorer
 from zsbir_fast.ranking.reranker import Reranker, as_power, check_embeddings, unit_rows
@@ -55,6 +57,8 @@ class ExpandedRanker(Reranker):
     Args:
         augment: photos in the mean that replaces a photo; 0: no augmentation.
         expand: photos that are added to a query; 0: no expansion.
+        weight: length of the mean that is added to a query of length 1. A small one is careful: of
+            classes whose queries find mostly other photos, it takes little.
         power: the weight of a photo is its cosine to this power.
         graph: neighbours of the gallery, if they were computed before.
 
@@ -65,8 +69,9 @@ class ExpandedRanker(Reranker):
     def __init__(
         self,
         *,
-        augment: int = 10,
+        augment: int = 20,
         expand: int = 20,
+        weight: float = 0.5,
         power: float = 3.0,
         graph: NeighbourGraph | None = None,
     ) -> None:
@@ -74,12 +79,14 @@ class ExpandedRanker(Reranker):
         function = self._function
         self.augment = as_integer(function, "augment", augment, least=0)
         self.expand = as_integer(function, "expand", expand, least=0)
+        self.weight = as_number(function, "weight", weight)
+        if not 0 < self.weight < float("inf"):
+            raise ValueError(f"{function}: weight must be finite and above 0, got {self.weight}")
         self.power = as_power(function, power)
         if not self.augment and not self.expand:
             raise ValueError(f"{function}: augment and expand must not both be 0, got 0 and 0")
-        parts = [f"augmentation by {augment}"] * bool(augment) + [f"expansion by {expand}"] * bool(
-            expand
-        )
+        parts = [f"augmentation by {augment}"] if augment else []
+        parts += [f"expansion by {expand} with weight {self.weight:g}"] if expand else []
         self.name = f"cosine, re-ranked ({' and '.join(parts)}, power {self.power:g})"
 
     @property
@@ -109,8 +116,8 @@ class ExpandedRanker(Reranker):
             cosines, rows = nearest_of_block(found, self.expand)
             # Cosines between modalities are small: the first photo counts as much as the query.
             relative = cosines / cosines[:, :1].clamp_min(torch.finfo(cosines.dtype).tiny)
-            added = _weighted_mean(photos, rows, relative, self.power)
-            return plain(F.normalize(unit + added, dim=1))
+            added = F.normalize(_weighted_mean(photos, rows, relative, self.power), dim=1)
+            return plain(F.normalize(unit + self.weight * added, dim=1))
 
         return score
 

@@ -24,7 +24,7 @@ Kind = Literal["none", "auto", "expansion", "icfrr", "k-reciprocal", "diffusion"
 
 # Rule -> its ranker, and the options that it takes.
 _RULES: dict[str, tuple[type[Reranker], tuple[str, ...]]] = {
-    "expansion": (ExpandedRanker, ("augment", "expand", "power")),
+    "expansion": (ExpandedRanker, ("augment", "expand", "weight", "power")),
     "icfrr": (IterativeRanker, ("rounds", "gallery_k", "query_k", "beta")),
     "k-reciprocal": (ReciprocalRanker, ("k1", "k2", "lam")),
     "diffusion": (DiffusionRanker, ("graph_k", "start_k", "alpha", "power")),
@@ -108,6 +108,7 @@ class RerankOptions:
             :class:`zsbir_fast.DiffusionRanker`.
         augment: of ``"expansion"``: photos in the mean that replaces a photo; 0: none.
         expand: of ``"expansion"``: photos that are added to a query; 0: none.
+        weight: of ``"expansion"``: length of the mean that is added to a query of length 1.
         power: of ``"expansion"`` and ``"diffusion"``: the weight of a photo is its cosine to this
             power.
         rounds: of ``"icfrr"``.
@@ -126,8 +127,9 @@ class RerankOptions:
     """
 
     kind: Kind = "none"
-    augment: int = 10
+    augment: int = 20
     expand: int = 20
+    weight: float = 0.5
     power: float = 3.0
     rounds: int = 5
     gallery_k: int = 50
