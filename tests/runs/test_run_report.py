@@ -170,7 +170,12 @@ def test_report_shows_both_rankings_and_the_clusters(tmp_path, embedded):
     outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, reranked)
     html = write_run_report(tmp_path / "a.html", outcome).read_text(encoding="utf-8")
     assert html.count("<b>plain</b>") == 9
-    assert html.count("<b>re-ranked (augmentation by 2 and expansion by 2 with weight 0.5, power 3)</b>") == 9
+    assert (
+        html.count(
+            "<b>re-ranked (augmentation by 2 and expansion by 2 with weight 0.5, power 3)</b>"
+        )
+        == 9
+    )
     assert "What the clusters hold" not in html
     nothing_helps = replace(reranked, by="cosine, not re-ranked", ranker=embedded.ranker)
     outcome = Outcome("t", "l", "Search", {"features": plain}, embedded, nothing_helps)
