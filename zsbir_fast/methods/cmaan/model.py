@@ -52,6 +52,9 @@ class CMAAN(Method):
         exchange: what images take in by cross-attention.
         relation: what the relation network compares.
         loss: the terms of the loss.
+        patch_pyramid: the patch embedding is that of ZSE-SBIR's code, the mean of the encoder's and
+            of four convolutions; for its published weights alone, see
+            :func:`zsbir_fast.load_zse_sbir`.
         rank_by: ``"embedding"``: cosine of the global features. ``"relation"``: the relation
             network's score of every pair; slower, and embeddings hold all patch tokens.
         centre: ours; at inference subtract the modality's mean embedding of the seen classes and
@@ -86,6 +89,7 @@ class CMAAN(Method):
         exchange: ExchangeOptions = ExchangeOptions(),
         relation: RelationOptions = RelationOptions(),
         loss: LossOptions = LossOptions(),
+        patch_pyramid: bool = False,
         rank_by: RankBy = "embedding",
         centre: bool = False,
         mirror: bool = False,
@@ -98,6 +102,8 @@ class CMAAN(Method):
         self.exchange_options, self.relation_options, self.loss = exchange, relation, loss
         self.rank_by = rank_by
         self.encoder = encoder.build()
+        if patch_pyramid:
+            add_patch_pyramid(self.encoder)
         width = self.encoder.width
         self.text = (
             ClassTokens(self.classes, text, width, class_text)
