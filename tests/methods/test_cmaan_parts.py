@@ -134,7 +134,7 @@ def test_blocks_that_cannot_be(options, text):
 
 def test_the_published_style_needs_sequences_of_one_length():
     block = ExchangeBlock(8, style="zse")
-    with pytest.raises(ValueError, match="as many others as tokens, .* got 4 and 5"):
+    with pytest.raises(ValueError, match=r"as many others as tokens, .* got 4 and 5"):
         block(torch.zeros(1, 5, 8), torch.zeros(1, 4, 8))
 
 
@@ -158,7 +158,10 @@ def test_images_exchange_with_each_other_as_both_were_before_a_layer(rng, layers
 def test_images_and_words_exchange(rng):
     exchange = randomised(Exchange(8, ExchangeOptions(heads=2, hidden=6), words=True))
     sketches, photos = rng.normal(size=(2, 3, 5, 8))
-    words, mask = rng.normal(size=(3, 4, 8)), np.array([[True] * 4, [True] * 4, [True] + [False] * 3])
+    words, mask = (
+        rng.normal(size=(3, 4, 8)),
+        np.array([[True] * 4, [True] * 4, [True] + [False] * 3]),
+    )
     text = Text(tensor(words), torch.from_numpy(mask))
     found = exchange(tensor(sketches), tensor(photos), text, text)
     streams = exchange.streams
@@ -173,9 +176,7 @@ def test_images_and_words_exchange(rng):
 
 @pytest.mark.parametrize("raw_view", [False, True])
 def test_tokens_are_reduced_as_by_hand(rng, raw_view):
-    reduction = randomised(
-        TokenReduction(3, 16, reduced=5, largest_grid=2, raw_view=raw_view)
-    )
+    reduction = randomised(TokenReduction(3, 16, reduced=5, largest_grid=2, raw_view=raw_view))
     assert reduction.count == 4
     tokens = rng.normal(size=(2, 16, 3))
     weight = reduction.convolution.weight.detach().numpy()
@@ -207,8 +208,7 @@ def test_relation_scores_are_those_of_a_transcription(rng, monkeypatch):
     sketches, photos = rng.normal(size=(3, 4, 6)), rng.normal(size=(7, 4, 6))
     sketches[1, 2] = 0  # a zero vector has the cosine 0
     unit = [
-        x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-300)
-        for x in (sketches, photos)
+        x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-300) for x in (sketches, photos)
     ]
     cosines = np.einsum("qnd,gmd->qgnm", *unit).reshape(3, 7, 16)
     x = np.maximum(linear(cosines, network.layers[0]), 0)

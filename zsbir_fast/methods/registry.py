@@ -12,6 +12,7 @@ from zsbir_fast.methods.contract import Method
 _SHIPPED = {
     "dmwan": "zsbir_fast.methods.dmwan.model:DMWAN",
     "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
+    "cmaan": "zsbir_fast.methods.cmaan.model:CMAAN",
     "sbka": "zsbir_fast.methods.sbka:SBKA",
 }
 ENTRY_POINTS = "zsbir_fast.methods"

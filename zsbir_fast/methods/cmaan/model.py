@@ -15,9 +15,10 @@ from zsbir_fast.encoders.encoder import Encoder
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses.classification import CosineClassifier
 from zsbir_fast.losses.gathering import share_rows
+from zsbir_fast.methods.cmaan.class_tokens import ClassTokens, TextOptions, stored_text
 from zsbir_fast.methods.cmaan.options import ExchangeOptions, LossOptions, RankBy, RelationOptions
 from zsbir_fast.methods.cmaan.pairs import Exchange, Exchanged, Text, sequence
-from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction
+from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction, token_count
 from zsbir_fast.methods.cmaan.terms import (
     Joined,
     Triplets,
@@ -25,9 +26,13 @@ from zsbir_fast.methods.cmaan.terms import (
     relation_rows,
     triplet_rows,
 )
+from zsbir_fast.methods.cmaan.zse import add_patch_pyramid
 from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.regularisers import StepNoise, UnitEmbedding
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, ScoreRanker
+
+if TYPE_CHECKING:
+    from zsbir_fast.text.class_text import ClassText
 
 _PAIRS = 64
 """Pairs that exchange at once in ranking; ViT-B/16 needs some 100 MiB for them."""
@@ -121,7 +126,11 @@ class CMAAN(Method):
                 largest_grid=relation.largest_grid,
                 raw_view=relation.raw_view,
             )
-        compared = self.text.length if self.reduction is None else self.reduction.count
+        if self.reduction is not None:
+            compared = self.reduction.count
+        else:
+            assert self.text is not None  # words are those of a text, as _check made sure
+            compared = self.text.length
         self.relation = RelationNetwork(compared, dropout=relation.dropout)
         self.classifier = (
             CosineClassifier(
@@ -256,16 +265,14 @@ class CMAAN(Method):
         after = Triplets(together.sketches, together.photos, apart.photos)
         rows = after if self.loss.tri_on == "post_ca" else before
         globals_ = Triplets(*(tokens[:, 0] for tokens in rows))
-        return triplet_rows(
-            globals_, there, margin=self.loss.margin, normalize=self.loss.normalize
-        )
+        return triplet_rows(globals_, there, margin=self.loss.margin, normalize=self.loss.normalize)
 
     def _relation_rows(
         self, before: Triplets, together: Exchanged, apart: Exchanged, there: Tensor
     ) -> Tensor:
         if self.reduction is None:
             scores = [
-                self.relation(*(_shown(words) for words in (pairs.sketch_words, pairs.photo_words)))
+                self.relation(_visible(pairs.sketch_words), _visible(pairs.photo_words))
                 for pairs in (together, apart)
             ]
         elif self.relation_options.side == "post_ca":
@@ -303,13 +310,19 @@ class CMAAN(Method):
         return torch.stack([self._pair_scores(x.to(like), photos) for x in sketches]).to(queries)
 
     def _pair_scores(self, sketch: Tensor, photos: Tensor) -> Tensor:
-        """Scores [G] of a sketch [1 + N, D] and each of the photos [G, 1 + N, D], which exchange."""
+        """Scores [G] of a sketch [1 + N, D] that exchanges with each photo of [G, 1 + N, D]."""
         scores = []
         for block in photos.split(_PAIRS):
             repeated = sketch.expand(len(block), -1, -1)
             pairs = self.exchange(repeated, block.to(sketch), None, None)
             scores.append(self.relation(self._reduced(pairs.sketches), self._reduced(pairs.photos)))
         return torch.cat(scores)
+
+
+def _visible(words: Text | None) -> Tensor:
+    """The words that are there, and zero vectors, whose cosine with everything is 0."""
+    assert words is not None
+    return words.tokens.masked_fill(~words.mask[:, :, None], 0)
 
 
 def _check(
@@ -321,6 +334,12 @@ def _check(
         raise ValueError(
             "CMAAN: relation.match must be patches where exchange.partner is "
             f"{exchange.partner!r}, which has no words; got 'words'"
+        )
+    after = {"post_ca"} & {loss.tri_on if loss.tri else "", relation.side if loss.rn else ""}
+    if exchange.partner != "none" and not after:
+        raise ValueError(
+            "CMAAN: exchange.partner must be none where no term of the loss looks at tokens after "
+            f"the exchange (loss.tri_on and relation.side), got {exchange.partner!r}"
         )
     if rank_by == "embedding":
         return

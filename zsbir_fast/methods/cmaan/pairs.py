@@ -110,10 +110,11 @@ class Exchange(nn.Module):
         *,
         second_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Pass two sequences through their streams; each layer sees both as they were before it."""
-        seconds = self.streams[second] if second in self.streams else [None] * len(self.streams[first])  # type: ignore[arg-type]  # fmt: skip
-        for of_first, of_second in zip(self.streams[first], seconds, strict=True):  # type: ignore[arg-type]
-            a, b = of_first(a, b, second_mask), b if of_second is None else of_second(b, a)
+        """Pass two sequences through their streams; a layer sees both as they were before it."""
+        others = self.streams[second] if second in self.streams else None
+        for number, layer in enumerate(self.streams[first]):  # type: ignore[arg-type]
+            taken = b if others is None else others[number](b, a)  # type: ignore[index]
+            a, b = layer(a, b, second_mask), taken
         return a, b
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zsbir_fast._arguments import as_integer, as_share
+from zsbir_fast.encoders.encoder import Encoder
 from zsbir_fast.reference.token_weighting import unit_rows
 
 _BLOCK_BYTES = 32 << 20
@@ -131,3 +132,17 @@ class RelationNetwork(nn.Module):
                 found[row, start : start + size] = self.layers(cosines).squeeze(1).sigmoid()
         return found
 
+
+def token_count(encoder: Encoder) -> int:
+    """Count the tokens that an encoder makes of an image, with a pass of zeros.
+
+    Args:
+        encoder: the encoder.
+    """
+    training = encoder.training
+    encoder.eval()
+    image = next(encoder.parameters()).new_zeros(1, 3, encoder.image_size, encoder.image_size)
+    with torch.no_grad():
+        tokens, _ = encoder(image)
+    encoder.train(training)
+    return tokens.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class PyramidPatches(nn.Module):
         self.patches = patches
         widths = (3, 64, 128, 256, width)
         layers: list[nn.Module] = []
-        for place, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (inner, outer) in enumerate(pairwise(widths)):
             side = 7 if place == 0 else 3
             layers += [nn.Conv2d(inner, outer, side, 2, side // 2, bias=False), nn.ReLU()]
         self.pyramid = nn.Sequential(*layers[:-1])
