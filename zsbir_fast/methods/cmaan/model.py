@@ -271,24 +271,24 @@ class CMAAN(Method):
         self, before: Triplets, together: Exchanged, apart: Exchanged, there: Tensor
     ) -> Tensor:
         if self.reduction is None:
-            scores = [
+            positive, negative = (
                 self.relation(_visible(pairs.sketch_words), _visible(pairs.photo_words))
                 for pairs in (together, apart)
-            ]
+            )
         elif self.relation_options.side == "post_ca":
-            scores = [
+            positive, negative = (
                 self.relation(self._reduced(pairs.sketches), self._reduced(pairs.photos))
                 for pairs in (together, apart)
-            ]
+            )
         else:
             sketches, *photos = map(self._reduced, before)
-            scores = [self.relation(sketches, of) for of in photos]
-        return relation_rows(*scores, there)
+            positive, negative = (self.relation(sketches, of) for of in photos)
+        return relation_rows(positive, negative, there)
 
     def _reduced(self, tokens: Tensor) -> Tensor:
         """The patch tokens [B, n, width] that are compared, of sequences [B, 1 + N, D]."""
         assert self.reduction is not None
-        return self.reduction(tokens[:, 1:])
+        return self.reduction(tokens[:, 1:])  # type: ignore[no-any-return]
 
     @property
     def _ranks_exchanged(self) -> bool:
@@ -302,17 +302,17 @@ class CMAAN(Method):
         assert self.reduction is not None
         like = next(self.parameters())
         if not self._ranks_exchanged:
-            shape = (self.reduction.count, -1)
-            rows = (x.to(like).unflatten(1, shape) for x in (queries, gallery))
+            count = self.reduction.count
+            rows = (x.to(like).reshape(len(x), count, -1) for x in (queries, gallery))
             return self.relation.scores(*rows).to(queries)
-        shape = (1 + self.reduction.side**2, -1)
-        sketches, photos = (x.unflatten(1, shape) for x in (queries, gallery))
+        count = 1 + self.reduction.side**2
+        sketches, photos = (x.reshape(len(x), count, -1) for x in (queries, gallery))
         return torch.stack([self._pair_scores(x.to(like), photos) for x in sketches]).to(queries)
 
     def _pair_scores(self, sketch: Tensor, photos: Tensor) -> Tensor:
         """Scores [G] of a sketch [1 + N, D] that exchanges with each photo of [G, 1 + N, D]."""
         scores = []
-        for block in photos.split(_PAIRS):
+        for block in torch.split(photos, _PAIRS):
             repeated = sketch.expand(len(block), -1, -1)
             pairs = self.exchange(repeated, block.to(sketch), None, None)
             scores.append(self.relation(self._reduced(pairs.sketches), self._reduced(pairs.photos)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,11 +112,13 @@ class Exchange(nn.Module):
         second_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Pass two sequences through their streams; a layer sees both as they were before it."""
-        others = self.streams[second] if second in self.streams else None
-        for number, layer in enumerate(self.streams[first]):  # type: ignore[arg-type]
-            taken = b if others is None else others[number](b, a)  # type: ignore[index]
+        for number, layer in enumerate(self._layers(first)):
+            taken = self._layers(second)[number](b, a) if second in self.streams else b
             a, b = layer(a, b, second_mask), taken
         return a, b
+
+    def _layers(self, stream: str) -> Sequence[nn.Module]:
+        return cast("Sequence[nn.Module]", self.streams[stream])
 
 
 def sequence(tokens: Tensor, global_: Tensor) -> Tensor:

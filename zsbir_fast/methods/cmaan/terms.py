@@ -76,8 +76,8 @@ def triplet_rows(rows: Triplets, has_negative: Tensor, *, margin: float, normali
     Returns:
         [B].
     """
-    features = [F.normalize(row, dim=1) for row in rows] if normalize else rows
-    losses = F.triplet_margin_loss(*features, margin=margin, reduction="none")
+    sketches, positives, negatives = (F.normalize(x, dim=1) if normalize else x for x in rows)
+    losses = F.triplet_margin_loss(sketches, positives, negatives, margin, reduction="none")
     return losses.masked_fill(~has_negative, 0)
 
 

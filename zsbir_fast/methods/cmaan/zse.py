@@ -73,7 +73,7 @@ class PyramidPatches(nn.Module):
         of_pyramid = self.pyramid(images).flatten(2).mT
         return (self.patches(images) + of_pyramid) / 2  # type: ignore[no-any-return]
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         """Have the attributes of timm's embedding, such as ``grid_size``, which timm reads."""
         try:
             return super().__getattr__(name)
