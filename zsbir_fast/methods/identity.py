@@ -159,11 +159,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _require_plain(name: str, value: Any, *, depth: int = 1) -> None:
-    """Take plain values, lists of them, and one level of objects of these."""
+def _require_plain(name: str, value: Any, *, depth: int = 2) -> None:
+    """Take plain values, lists of them, and two levels of objects of these."""
     if isinstance(value, Mapping) and depth:
         for key, held in value.items():
-            _require_plain(f"{name}.{key}", held, depth=0)
+            _require_plain(f"{name}.{key}", held, depth=depth - 1)
     elif not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
         raise ValueError(
             f"ModelIdentity: argument {shown(name)} must be a plain value or a list of such, got a "
