@@ -67,7 +67,7 @@ class ModalityEncoder(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the encoder's own text and what is trained, for ``repr``."""
-        return f"{self.of_photos.extra_repr()}, tuned={self.tuned!r}"
+        return f"{self.of_photos.extra_repr()}\ntrained: {self.tuned}"
 
     @property
     def of_photos(self) -> Encoder:
