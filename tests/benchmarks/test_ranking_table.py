@@ -71,10 +71,10 @@ def test_a_row_measures_both_rankings_and_the_class_that_gains_least():
         return np.einsum("nk,nkd->nd", weights, rows[near])
 
     q, g = unit(sketches.astype(np.float64)), unit(photos.astype(np.float64))
-    augmented = unit(mean_of_nearest(g @ g.T, g, 10))
+    augmented = unit(mean_of_nearest(g @ g.T, g, 20))
     cosines = q @ augmented.T
     relative = cosines / cosines.max(1, keepdims=True)
-    expanded = unit(q + mean_of_nearest(relative, augmented, 20))
+    expanded = unit(q + 0.5 * unit(mean_of_nearest(relative, augmented, 20)))
     before, default = average_precisions(q, g), average_precisions(expanded, augmented)
     after = average_precisions(q, unit(mean_of_nearest(g @ g.T, g, 5)))
     changes = [(after - before)[sketch_labels == c].mean() for c in range(4)]

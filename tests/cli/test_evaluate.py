@@ -332,7 +332,7 @@ def test_embeddings_from_files_have_no_seen_classes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("how", "text"),
     [
-        (["--rerank.kind=expansion"], "augment must be in [0, 4], got 10"),
+        (["--rerank.kind=expansion"], "augment must be in [0, 4], got 20"),
         (["--rerank.kind=k-reciprocal"], "k1 must be in [1, 3], got 20"),
         (["--rerank.kind=auto", "--metric=dot"], "kind must be none where embeddings are not"),
         (["--rerank.kind=icfrr"], "gallery_k must be in [1, 3], got 50"),
