@@ -33,7 +33,7 @@ from tools.semantic_table import class_names
 from zsbir_fast._files import write_atomically
 from zsbir_fast.text.descriptions import BUNDLED_SETS, bundled_descriptions
 from zsbir_fast.text.prompts import PHOTO, QUESTIONS, SKETCH
-from zsbir_fast.text.word_table import STOP_WORDS, split_words
+from zsbir_fast.text.word_table import STOP_WORDS, content_words
 
 TARGET = Path("zsbir_fast/data/bundled/word_vectors/glove6b100.npz")
 ROWS = 20_000
@@ -81,12 +81,12 @@ class Package:
 
 
 def words_of_ours() -> set[str]:
-    """List the words of the bundled descriptions, of all class names and of the prompts."""
+    """List the content words of the bundled descriptions, of all class names and of prompts."""
     texts = [*class_names(), PHOTO, SKETCH, *QUESTIONS.values()]
     for prompts in BUNDLED_SETS:
         for sentences in bundled_descriptions(prompts).values():
             texts += sentences
-    return {word for text in texts for word in split_words(text)}
+    return {word for text in texts for word in content_words(text)}
 
 
 def choose_words(frequent: list[str], own: set[str], wordnet: Any) -> list[str]:

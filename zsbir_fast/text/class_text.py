@@ -30,7 +30,8 @@ class ClassText:
     ``source="glove"``, which needs no download: the bundled 300-d vectors of whole class
     names, not of a full vocabulary. The first token of a class is the vector of its name; the
     others are vectors of *other class names* that occur in its description ("door", "wheel", for
-    a car), so the words of a sentence in between are lost. A name without a vector of its own
+    a car), so the words of a sentence in between are lost. Without ``descriptions``, a bundled list
+    says which names occur in those of other projects. A name without a vector of its own
     gets the mean of the vectors of words in it (``ceiling_fan``: "fan"), else the mean of those
     in its description, else a unit vector drawn from the hash of the name, which means nothing
     but is always the same; ``origins`` says which. All vectors have length 1.
@@ -55,8 +56,9 @@ class ClassText:
             ``"open_clip:ViT-B-32/openai"`` with a weight tag; without one, ``weights`` decides.
         weights: open_clip only: a tag or a local weight file; None gives random weights.
         prompt: open_clip only: template with ``{}`` for the class name.
-        descriptions: sentences by class name; None takes the bundled ones (open_clip: the prompt),
-            an empty mapping none (``"glove"`` only; the others need sentences of every class).
+        descriptions: sentences by class name. None: ``"glove"`` takes its list,
+            ``"glove:sentences"`` the bundled sentences, and open_clip the prompt. An empty mapping,
+            for ``"glove"`` only: names alone; the others need sentences of every class.
         prompts: sentences only: which of the bundled sentences, a name that
             ``bundled_descriptions`` in ``zsbir_fast.text.descriptions`` takes.
         whole: sentences only: what stands for the class as a whole, the ``"name"`` (open_clip: the
@@ -134,8 +136,7 @@ class ClassText:
         from zsbir_fast.text import sources
 
         if self.source == NAMES:
-            known = bundled_descriptions() if descriptions is None else descriptions
-            return sources.from_names(self.classes, known, max_tokens=most)
+            return sources.from_names(self.classes, descriptions, max_tokens=most)
         if self.source == SENTENCES:
             assert descriptions is not None
             return sources.from_words(

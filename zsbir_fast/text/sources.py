@@ -14,7 +14,7 @@ from zsbir_fast.data.names import by_plain_name, listing, plain_name
 from zsbir_fast.text.options import Whole
 from zsbir_fast.text.prompts import fill_prompt
 from zsbir_fast.text.word_table import content_words, name_words, sentence_tokens
-from zsbir_fast.text.word_vectors import name_tokens
+from zsbir_fast.text.word_vectors import name_tokens, names_in, related_names
 
 Sentences = Mapping[str, Sequence[str]]
 
@@ -30,11 +30,20 @@ class TextFeatures(NamedTuple):
     unknown: list[list[str]]
 
 
-def from_names(classes: Sequence[str], described: Sentences, *, max_tokens: int) -> TextFeatures:
+def from_names(
+    classes: Sequence[str], described: Sentences | None, *, max_tokens: int
+) -> TextFeatures:
     """Take the bundled vectors of class names: ``source="glove"``."""
-    sentences = by_plain_name("ClassText", "classes of descriptions", described.items())
+    if described is None:
+        related = related_names()
+    else:
+        known = by_plain_name("ClassText", "classes of descriptions", described.items())
+        related = {
+            plain_name(name): names_in(known.get(plain_name(name), ()), besides=name)
+            for name in classes
+        }
     found = [
-        name_tokens(name, sentences.get(plain_name(name), ()), max_tokens=max_tokens)
+        name_tokens(name, related.get(plain_name(name), ()), max_tokens=max_tokens)
         for name in classes
     ]
     tokens, mask = padded([item.tokens for item in found])
