@@ -176,12 +176,27 @@ def test_open_clip_takes_several_sentences_of_a_class(tiny_clip):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "bert"}, r"source must be 'glove', 'glove:sentences' or 'open_clip:<model>', got"),
+        (
+            {"source": "bert"},
+            r"source must be 'glove', 'glove:sentences' or 'open_clip:<model>', got",
+        ),
         ({"source": "glove:sentence"}, r"\(did you mean 'glove:sentences'\?\)"),
-        ({"source": "glove", "prompts": "parts"}, "prompts must be None where source 'glove' takes"),
-        ({"source": "glove", "whole": "name"}, "whole must be None where source 'glove' takes no s"),
-        ({"source": "open_clip:ViT-B-32", "whole": "name"}, "whole must be None where source 'open"),
-        ({"source": "glove:sentences", "whole": "names"}, "whole must be one of name, sentences, g"),
+        (
+            {"source": "glove", "prompts": "parts"},
+            "prompts must be None where source 'glove' takes",
+        ),
+        (
+            {"source": "glove", "whole": "name"},
+            "whole must be None where source 'glove' takes no s",
+        ),
+        (
+            {"source": "open_clip:ViT-B-32", "whole": "name"},
+            "whole must be None where source 'open",
+        ),
+        (
+            {"source": "glove:sentences", "whole": "names"},
+            "whole must be one of name, sentences, g",
+        ),
         ({"source": "glove:sentences", "prompts": "part"}, "prompts must be one of .*mean 'part"),
         (
             {"source": "glove:sentences", "prompts": "parts", "descriptions": {"cat": ("A.",)}},
