@@ -110,8 +110,8 @@ class Parser(jsonargparse.ArgumentParser):
             config: its content, from ``read_config``.
         """
         known = self.keys()
-        whole = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, 5)}
-        for key in _keys_of(config, depth=3):
+        whole = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, 6)}
+        for key in _keys_of(config, depth=4):
             if key not in whole:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; see {self.prog} --help"

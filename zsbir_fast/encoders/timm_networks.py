@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zsbir_fast._hub import cached_file, require_reachable
 from zsbir_fast._words import shown
@@ -87,6 +88,12 @@ def _wrap(network: Any, size: int, config: Mapping[str, Any]) -> Encoder:
     """Choose by the shape of its features how a network is used."""
     with torch.no_grad():
         probe = network.eval().forward_features(torch.zeros(1, 3, size, size))
+        if not isinstance(probe, Tensor) or probe.ndim not in (3, 4):
+            shape = list(probe.shape) if isinstance(probe, Tensor) else f"a {type(probe).__name__}"
+            raise ValueError(
+                "build_encoder: name must be a network that gives patch tokens [B, N, D] or a "
+                f"feature map, got a {type(network).__name__} of timm that gives {shape}"
+            )
         pooled = network.forward_head(probe, pre_logits=True) if probe.ndim == 4 else probe
     attributes: dict[str, Any] = {
         "image_size": size,

@@ -1,7 +1,7 @@
 """Constructor arguments of a method: as files hold them, and as its constructor takes them.
 
-A constructor argument may be a group of settings, a frozen dataclass whose instance is the default.
-Files and configs hold such a group as an object of plain values.
+A constructor argument may be a group of settings, a frozen dataclass whose instance is the default,
+and a setting of it may be such a group again. Files and configs hold a group as an object.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def typed_arguments(
     for key, value in arguments.items():
         default = defaults[key]
         if _is_group(default):
-            found[key] = type(default)(**_whole_group(name, key, default, value))
+            found[key] = _typed(default, _whole_group(name, key, default, value))
     return found
 
 
@@ -87,7 +87,7 @@ def argument_names(method: type[Method]) -> list[str]:
     for key, default in _defaults(method).items():
         names.append(key)
         if _is_group(default):
-            names += [f"{key}.{field.name}" for field in dataclasses.fields(default)]
+            names += _group_names(f"{key}.", default)
     return names
 
 
@@ -100,7 +100,8 @@ def flat_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in arguments.items():
         if isinstance(value, Mapping):
-            found.update({f"{key}.{inner}": held for inner, held in value.items()})
+            inner = flat_arguments(value)
+            found.update({f"{key}.{name}": held for name, held in inner.items()})
         else:
             found[key] = value
     return found
@@ -133,7 +134,7 @@ def _whole_group(name: str, key: str, default: Any, value: Any) -> dict[str, Any
         raise ValueError(
             f"argument {key!r} of method {name} must be an object of settings, got {shown(value)}"
         )
-    defaults = dataclasses.asdict(default)
+    defaults = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
     _require_known(name, f"{key}.", value, defaults)
     annotations = _annotations(type(default))
     for inner, held in value.items():
@@ -142,7 +143,33 @@ def _whole_group(name: str, key: str, default: Any, value: Any) -> dict[str, Any
                 f"argument '{key}.{inner}' of method {name} must be "
                 f"{described(annotations[inner])}, got {shown(held)}"
             )
-    return {**defaults, **value}
+    return {
+        inner: _whole_group(name, f"{key}.{inner}", held, value.get(inner, held))
+        if _is_group(held)
+        else value.get(inner, held)
+        for inner, held in defaults.items()
+    }
+
+
+def _typed(default: Any, values: Mapping[str, Any]) -> Any:
+    """Make a group of the kind of ``default`` from a whole object."""
+    inner = {key: getattr(default, key) for key in values}
+    return type(default)(
+        **{
+            key: _typed(inner[key], value) if _is_group(inner[key]) else value
+            for key, value in values.items()
+        }
+    )
+
+
+def _group_names(prefix: str, group: Any) -> list[str]:
+    names = []
+    for field in dataclasses.fields(group):
+        names.append(f"{prefix}{field.name}")
+        inner = getattr(group, field.name)
+        if _is_group(inner):
+            names += _group_names(f"{prefix}{field.name}.", inner)
+    return names
 
 
 def _annotations(group: type) -> dict[str, Any]:

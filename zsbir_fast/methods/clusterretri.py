@@ -102,4 +102,4 @@ class ClusterRetri(DistilledMethod):
         return Losses([self._student_loss(parts, at.step)], parts)
 
     def _head(self, features: Tensor) -> Tensor:
-        return self.frozen.logits(self.encoder, features)
+        return self.frozen.logits(self.encoder.of_photos, features)

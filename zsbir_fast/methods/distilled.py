@@ -101,8 +101,8 @@ class DistilledMethod(Method):
 
     Args:
         classes: names of the seen classes; labels index them.
-        encoder: the image encoder, with an ImageNet head. Its pre-trained weights are those of the
-            teacher, too.
+        encoder: the image encoder, with an ImageNet head, and what of it is trained. Its
+            pre-trained weights are those of the teacher, too.
         width: width of the layer that makes the features; None: the encoder's own features.
         knowledge: the terms of the loss.
         ranking: how the gallery is clustered for retrieval.
@@ -135,20 +135,20 @@ class DistilledMethod(Method):
         self.classes = tuple(classes)
         self.knowledge = knowledge
         self.ranking = ranking
-        self.encoder = encoder.build(head=True)
+        self.encoder = encoder.build_for_modalities(head=True)
         if condition:
-            self.encoder.condition = ModalityCondition(self.encoder)
+            self._add_condition()
         inner = self.encoder.width
         if width is not None and width < 1:
             raise ValueError(f"{type(self).__name__}: width must be at least 1, got {width}")
         self.width = inner if width is None else width
         self.projection = nn.Identity() if width is None else nn.Linear(inner, width)
         self.classifier = nn.Linear(self.width, len(self.classes))
-        self.frozen = FrozenCopy(self.encoder)
+        self.frozen = FrozenCopy(self.encoder.of_photos)  # the teacher sees photos alone
         self.embedding = UnitEmbedding(
             self.width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
         )
-        self.embedding.require_scale(type(self).__name__, self.encoder)
+        self.embedding.require_scale(type(self).__name__, self.encoder.of_photos)
         self.register_buffer("prior", self._prior(), persistent=False)
         self._noise = StepNoise()
 
@@ -177,7 +177,8 @@ class DistilledMethod(Method):
 
         Args:
             images: [B, 3, H, W] float, normalised with the encoder's mean and std.
-            modality: ``"sketch"`` or ``"photo"``; matters with ``centre`` only.
+            modality: ``"sketch"`` or ``"photo"``; matters with ``centre``, ``condition``, two
+                encoders, and parts of an encoder for each modality.
 
         Returns:
             [B, D] float32, L2-normalised.
@@ -212,9 +213,17 @@ class DistilledMethod(Method):
     def _pooled(self, images: Tensor, is_photo: Tensor) -> Tensor:
         condition = getattr(self.encoder, "condition", None)
         if condition is None:
-            return self.encoder(images).global_
+            return self.encoder.mixed(images, is_photo).global_
         with condition.told(is_photo):
-            return self.encoder(images).global_
+            return self.encoder.mixed(images, is_photo).global_
+
+    def _add_condition(self) -> None:
+        if self.encoder.tells_apart:
+            raise ValueError(
+                f"{type(self).__name__}: condition must be False for an encoder that has parts "
+                "for each modality or is not shared, got True"
+            )
+        self.encoder.condition = ModalityCondition(self.encoder)
 
     @abstractmethod
     def _head(self, features: Tensor) -> Tensor:
@@ -240,7 +249,7 @@ class DistilledMethod(Method):
             labels=labels,
             is_photo=is_photo,
             student=self.encoder.logits(of_photos.join(own)),
-            taught=of_photos.join(self.frozen(self.encoder, photos).global_),
+            taught=of_photos.join(self.frozen(self.encoder.of_photos, photos).global_),
             prior=None if self.prior is None else self.prior[labels[is_photo]],
         )
 

@@ -112,6 +112,13 @@ class ModelIdentity:
             benchmark=benchmark,
         )
 
+    def _whole(self) -> Mapping[str, Any]:
+        """The arguments, with the defaults of those that are newer than the file."""
+        try:
+            return plain_arguments(self.method, method_class(self.method), self.arguments)
+        except ValueError:  # they do not fit: the comparison names what differs
+            return self.arguments
+
     def require_same(self, stored: Mapping[str, Any] | None) -> None:
         """Refuse weights that belong to another model.
 
@@ -130,7 +137,7 @@ class ModelIdentity:
                 f"checkpoint must be of method {self.method!r}, "
                 f"got one of method {shown(other.method)}"
             )
-        ours, theirs = flat_arguments(self.arguments), flat_arguments(other.arguments)
+        ours, theirs = flat_arguments(self.arguments), flat_arguments(other._whole())
         for key in dict.fromkeys([*ours, *theirs]):
             if key in method_class(self.method).free_arguments:
                 continue
@@ -159,11 +166,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _require_plain(name: str, value: Any, *, depth: int = 1) -> None:
-    """Take plain values, lists of them, and one level of objects of these."""
+def _require_plain(name: str, value: Any, *, depth: int = 2) -> None:
+    """Take plain values, lists of them, and two levels of objects of these."""
     if isinstance(value, Mapping) and depth:
         for key, held in value.items():
-            _require_plain(f"{name}.{key}", held, depth=0)
+            _require_plain(f"{name}.{key}", held, depth=depth - 1)
     elif not all(map(_is_plain, value if isinstance(value, (list, tuple)) else (value,))):
         raise ValueError(
             f"ModelIdentity: argument {shown(name)} must be a plain value or a list of such, got a "

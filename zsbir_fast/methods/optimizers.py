@@ -51,7 +51,10 @@ def parameter_groups(
             part = "backbone" if id(parameter) in below else "head"
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     if not groups:
-        raise ValueError("parameter_groups: model must have a trainable parameter, got none")
+        raise ValueError(
+            "parameter_groups: model must have a trainable parameter, got none: nothing of the "
+            "encoder is trained, and nothing on top of it"
+        )
     rates = {"backbone": optim.lr_backbone, "head": optim.lr_head}
     return [
         {

@@ -13,10 +13,14 @@ from zsbir_fast._arguments import as_number, as_share
 from zsbir_fast._words import shown
 from zsbir_fast.data.image_spec import Modality, check_modality
 from zsbir_fast.encoders.encoder import Encoder, Features
+from zsbir_fast.encoders.modality_encoder import EncoderHead
+from zsbir_fast.encoders.tuning import untuned_state
 
 
 class FrozenCopy(nn.Module):
     """The encoder as it was when this was made; not trained, and not stored in checkpoints.
+
+    Prompts are left out: what is kept is the network before it was tuned.
 
     Args:
         encoder: the encoder, before any training.
@@ -25,9 +29,10 @@ class FrozenCopy(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         # Buffers move with the module; non-persistent ones stay out of checkpoints.
-        self.names = dict(enumerate(encoder.state_dict()))
+        state = untuned_state(encoder)
+        self.names = dict(enumerate(state))
         for index, name in self.names.items():
-            value = encoder.state_dict()[name].detach().clone()
+            value = state[name].detach().clone()
             self.register_buffer(f"tensor_{index}", value, persistent=False)
 
     @torch.no_grad()
@@ -63,19 +68,8 @@ class FrozenCopy(nn.Module):
         if head is not None:
             place = next(name for name, part in encoder.named_modules() if part is encoder.head)
             state |= {f"encoder.{place}.{name}": value for name, value in head.named_parameters()}
-        found: Tensor = torch.func.functional_call(_Logits(encoder), state, (features,))
+        found: Tensor = torch.func.functional_call(EncoderHead(encoder), state, (features,))
         return found
-
-
-class _Logits(nn.Module):
-    """The head of an encoder as a module, whose weights can be exchanged for a call."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.encoder.logits(features)
 
 
 class DomainMeans(nn.Module):

@@ -93,7 +93,7 @@ class SBKA(DistilledMethod):
         self.detach_targets = detach_targets
         head = self.encoder.head
         assert head is not None  # it was built with its head
-        self.teacher_head = copy.deepcopy(head)
+        self.teacher_head = copy.deepcopy(head).requires_grad_(True)
         nn.init.trunc_normal_(self.classifier.weight, std=2e-5)
         nn.init.zeros_(self.classifier.bias)
 
@@ -138,4 +138,4 @@ class SBKA(DistilledMethod):
         return Losses([loss if self.detach_targets else loss + teach, teach], parts)
 
     def _head(self, features: Tensor) -> Tensor:
-        return self.frozen.logits(self.encoder, features, head=self.teacher_head)
+        return self.frozen.logits(self.encoder.of_photos, features, head=self.teacher_head)

@@ -16,6 +16,7 @@ from zsbir_fast.methods.checkpoint_files import BEST, LAST, PREVIOUS, read_check
 from zsbir_fast.methods.contract import Method
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.saving import export_model
+from zsbir_fast.methods.trained_parameters import TrainedParameters
 from zsbir_fast.runs.resume import (
     Begun,
     course_of,
@@ -45,12 +46,14 @@ class TrainedModel:
         identity: its method, arguments and classes.
         benchmark: the whole benchmark, with the classes that were held out.
         fitted: how training went.
+        parameters: how many parameters were trained.
     """
 
     model: Method
     identity: ModelIdentity
     benchmark: Benchmark
     fitted: Fitted
+    parameters: TrainedParameters
 
 
 def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -> TrainedModel:
@@ -63,14 +66,16 @@ def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets a line where something unusual was found in the folder.
+        say: gets a line with the number of trained parameters, and one where something unusual was
+            found in the folder.
 
     Returns:
         The chosen model and how training went.
 
     Raises:
-        ValueError: a setting is out of range or differs from those the run was begun with, the
-            folder holds another run, or its checkpoints are damaged or of another model.
+        ValueError: a setting is out of range or differs from those the run was begun with, nothing
+            of the model is trainable, the folder holds another run, or its checkpoints are damaged
+            or of another model.
         FileNotFoundError: the data, or the checkpoint to resume, is missing.
         RunFinished: the run has done all steps and its results are written.
         RuntimeError: another process runs in the folder.
@@ -83,10 +88,10 @@ def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -
         begun = find_begun(settings.run.out, say=say) if resume else None
         if begun is None:
             _require_new(checkpoints)
-        return _fit(settings, begun)
+        return _fit(settings, begun, say)
 
 
-def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
+def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
     data, optim, run = settings.data, settings.optim, settings.run
     benchmark = load_benchmark(data.name, data.root, **data.places())
     seen, held_out = benchmark, None
@@ -105,6 +110,12 @@ def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
     keep_freed_memory()
     seed_everything(derive_seed(run.seed))
     model = build_model(identity)
+    parameters = TrainedParameters.of(model)
+    if not parameters.trained:
+        raise ValueError(
+            "train: model must have a trainable parameter, got none of its "
+            f"{parameters.every:,}: nothing of the encoder is trained, and nothing on top of it"
+        )
     settings.rerank.require_possible(model.ranker(), photos=len(benchmark.test_photos))
     module = MethodModule(model, optim, run, identity, course=course_of(settings))
     if begun is not None and begun.steps == run.total_steps:
@@ -118,6 +129,7 @@ def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
             workers=data.workers,
         )
         _prepare_folder(settings, begun)
+        say(str(parameters))
         fitted = run_trainer(
             module,
             datamodule,
@@ -130,7 +142,9 @@ def _fit(settings: Settings, begun: Begun | None) -> TrainedModel:
         model.float()  # as load_model gives it, and as images come
     if fitted.is_first:
         export_model(model, identity, Path(run.out) / "model")
-    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted)
+    return TrainedModel(
+        model.to(fitted.device).eval(), identity, benchmark, fitted, parameters
+    )
 
 
 def _validation(model: Method, held_out: Benchmark, settings: Settings) -> Validate:

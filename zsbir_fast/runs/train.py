@@ -60,7 +60,8 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets a line where something unusual was found in the folder.
+        say: gets a line with the number of trained parameters, and one where something unusual was
+            found in the folder.
 
     Returns:
         The model and its results.
@@ -82,7 +83,7 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
         benchmark, fitted = trained.benchmark, trained.fitted
         lead = (
             f"Trained for {fitted.steps} steps on {len(trained.model.classes)} seen classes; the "
-            "unseen ones were looked at once, after training."
+            f"unseen ones were looked at once, after training. It {trained.parameters}."
         )
         outcome = outcome_of(
             trained,
@@ -94,6 +95,8 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
         if fitted.is_first:
             facts = {
                 "steps": fitted.steps,
+                "parameters": trained.parameters.every,
+                "trained_parameters": trained.parameters.trained,
                 "best_step": fitted.best_step,
                 "seconds": round(time.perf_counter() - start, 1),
             }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class DMWAN(Method):
-    """Embeds sketches and photos with one shared encoder, trained by weighted quadruplets.
+    """Embeds sketches and photos with one encoder or two, trained by weighted quadruplets.
 
     In training every sketch-photo pair of a batch gets a weight from how well its patches fit the
     words of its class (local block) and the class text as a whole (global block); the weight
@@ -45,7 +45,7 @@ class DMWAN(Method):
 
     Args:
         classes: names of the seen classes; labels index them.
-        encoder: the shared image encoder.
+        encoder: the image encoder, what of it is trained, and whether both modalities share it.
         weighting: the weights of the pairs.
         loss: the weighted quadruplet loss.
         terms: factors and temperatures of the terms of the loss.
@@ -92,7 +92,7 @@ class DMWAN(Method):
         self.weighting = weighting
         self.loss = loss
         self.terms = terms
-        self.encoder = encoder.build()
+        self.encoder = encoder.build_for_modalities()
         width = self.encoder.width
         self.pair_weighting = _pair_weighting(self.classes, width, weighting, text, impl)
         options = {**vars(loss), "impl": impl}
@@ -108,11 +108,11 @@ class DMWAN(Method):
             if terms.cls
             else None
         )
-        self.frozen = FrozenCopy(self.encoder) if terms.distill else None
+        self.frozen = FrozenCopy(self.encoder.of_photos) if terms.distill else None
         self.embedding = UnitEmbedding(
             width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
         )
-        self.embedding.require_scale("DMWAN", self.encoder)
+        self.embedding.require_scale("DMWAN", self.encoder.of_photos)
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``; the encoder says its own."""
@@ -157,7 +157,8 @@ class DMWAN(Method):
 
         Args:
             images: [B, 3, H, W] float, normalised with the encoder's mean and std.
-            modality: ``"sketch"`` or ``"photo"``; matters with ``centre`` only.
+            modality: ``"sketch"`` or ``"photo"``; matters with ``centre``, two encoders, and parts
+                of an encoder for each modality.
 
         Returns:
             [B, D] float32, L2-normalised.
@@ -165,7 +166,7 @@ class DMWAN(Method):
         Raises:
             ValueError: another modality.
         """
-        return self.embedding(lambda x: self.encoder(x).global_, images, modality)
+        return self.embedding(lambda x: self.encoder(x, modality).global_, images, modality)
 
     def losses(self, batch: Mapping[str, Tensor], at: Progress) -> Losses:
         """Losses of a batch of pairs.
@@ -185,9 +186,8 @@ class DMWAN(Method):
             ``"align"``, ``"contrastive"``, ``"distill"`` (those with a factor above 0);
             and ``"weight_max"`` and ``"quality"``, the largest weight and the mean quality.
         """
-        # One pass for both modalities: the encoder is shared.
-        both = self.encoder(torch.cat([batch["sketches"], batch["photos"]]))
-        (sketch_tokens, photo_tokens), (sketches, photos) = (x.chunk(2) for x in both)
+        sketch, photo = self.encoder.both(batch["sketches"], batch["photos"])
+        sketches, photos = sketch.global_, photo.global_
         (share,) = share_rows("DMWAN.losses", sketches=sketches)
         labels = share.join(batch["labels"])
         joined = JoinedBatch(
@@ -197,8 +197,8 @@ class DMWAN(Method):
 
         bank = None if self.memory is None else self.memory.bank()
         quadruplets = self.quadruplet_loss.mine(*joined[:2], labels, bank=bank)
-        partners = self._partners(quadruplets, Features(photo_tokens, photos), joined, share)
-        pairs = self.pair_weighting(Features(sketch_tokens, sketches), partners, batch["labels"])
+        partners = self._partners(quadruplets, photo, joined, share)
+        pairs = self.pair_weighting(sketch, partners, batch["labels"])
         weights, quality = self._weights(pairs, share)
         parts = {
             "quadruplet": self.quadruplet_loss.joined_loss(
@@ -211,7 +211,7 @@ class DMWAN(Method):
         if self.terms.align:
             parts["align"] = self._alignment(pairs, labels, share)
         if self.frozen is not None:
-            before = self.frozen(self.encoder, batch["photos"]).global_
+            before = self.frozen(self.encoder.of_photos, batch["photos"]).global_
             parts["distill"] = share.join(1 - F.cosine_similarity(photos, before)).mean()
         loss = torch.stack([getattr(self.terms, name) * part for name, part in parts.items()]).sum()
         return Losses([loss], {**parts, "weight_max": weights.max(), "quality": quality})
@@ -230,7 +230,7 @@ class DMWAN(Method):
         Returns:
             Weights, scores, words and which patches answer them.
         """
-        sketch, photo = self.encoder(sketches), self.encoder(photos)
+        sketch, photo = self.encoder(sketches, "sketch"), self.encoder(photos, "photo")
         pairs = self.pair_weighting(sketch, photo, labels)
         weights, _ = self._weights(pairs, Share.alone(len(labels)))
         answers = self.pair_weighting.explain(sketch, photo, labels)
