@@ -11,7 +11,8 @@ from zsbir_fast.cli.parsing import Parser
 
 _EXAMPLES = """\
   zsbir describe sketchy-25 --model gpt-4o-mini --out sketchy.json
-  zsbir describe classes.txt --model gpt-4o-mini --prompts parts --max_tokens 200000 --out parts.json
+  zsbir describe classes.txt --model gpt-4o-mini --prompts parts --max_tokens 200000 \\
+      --out parts.json
   zsbir describe "hot-air balloon" zebra --model llama-3.1-8b --base_url http://localhost:8000/v1 \\
       --out two.json
 
