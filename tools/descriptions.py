@@ -22,7 +22,7 @@ from typing import Any
 
 from zsbir_fast._files import write_text
 from zsbir_fast.data import bundled
-from zsbir_fast.data.names import plain_name
+from zsbir_fast.data.names import listing, plain_name
 from zsbir_fast.text.descriptions import read_entries
 from zsbir_fast.text.prompts import QUESTIONS
 from zsbir_fast.text.quality import (
@@ -64,9 +64,8 @@ def written(paths: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
         found |= {plain_name(name): (name, answers) for name, answers in new.items()}
     wanted = {plain_name(name): name for name in benchmark_classes()}
     if set(found) != set(wanted):
-        raise ValueError(
-            f"written: classes must be those of the benchmarks, {set(found) ^ set(wanted)} are not"
-        )
+        wrong = listing(sorted(set(found) ^ set(wanted)))
+        raise ValueError(f"written: classes must be those of the benchmarks, {wrong} are not")
     entries = {}
     for plain, name in wanted.items():
         answers = found[plain][1]

@@ -1,4 +1,4 @@
-"""A stand-in for an OpenAI-compatible endpoint: it answers as told, and remembers what was asked."""
+"""A stand-in for an OpenAI-compatible endpoint that answers as told and remembers the requests."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ from zsbir_fast.cli.parsing import Parser
 
 _EXAMPLES = """\
   zsbir describe sketchy-25 --model gpt-4o-mini --out sketchy.json
-  zsbir describe classes.txt --model gpt-4o-mini --prompts parts --max_tokens 200000 --out parts.json
-  zsbir describe "hot-air balloon" zebra --model llama-3.1-8b --base_url http://localhost:8000/v1 \\
-      --out two.json
+  zsbir describe classes.txt --model gpt-4o-mini --prompts parts --max_tokens 9000 --out parts.json
+  zsbir describe zebra "hot dog" --model llama3 --base_url http://localhost:8000/v1 --out two.json
 
 CLASSES: a published split, a text file with a name in each line, or names. The key of the endpoint
 is read from the environment variable OPENAI_API_KEY. The same command goes on where it stopped."""

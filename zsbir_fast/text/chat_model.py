@@ -174,9 +174,9 @@ class Chat:
     def _spend_request(self) -> None:
         most, most_tokens = self._limits
         if most is not None and self.requests >= most:
-            raise BudgetReached(f"{most:,} requests")
+            raise BudgetReached(f"{most:,} {'request' if most == 1 else 'requests'}")
         if most_tokens is not None and self.tokens >= most_tokens:
-            raise BudgetReached(f"{most_tokens:,} tokens, of which {self.tokens:,} were used")
+            raise BudgetReached(f"{most_tokens:,} tokens ({self.tokens:,} are used)")
         self.requests += 1
 
     def _send(self, messages: list[Message]) -> str:

@@ -228,7 +228,7 @@ class _Interview:
         """Ask until there are enough good sentences; returns them, and the first fault else."""
         good = list(self._task.file.answer(name, question))
         lacking = self._task.sentences - len(good)
-        asked = f"{fill_prompt(QUESTIONS[question], name)} {_how_many(lacking)}"
+        asked = f"{_question(question, name)} {_how_many(lacking)}"
         messages: list[Message] = [
             {"role": "system", "content": self._system},
             {"role": "user", "content": asked},
@@ -277,6 +277,13 @@ def _sentences_of(text: str) -> list[str]:
     """One sentence a line was asked for; some models write them behind one another."""
     lines = [tidy_sentence(line) for line in text.splitlines()]
     return [s for line in lines for s in re.split(r"(?<=[a-z]{2}\.)\s+(?=[A-Z])", line) if s]
+
+
+def _question(question: str, name: str) -> str:
+    template = QUESTIONS[question]
+    if spoken_name(name)[0].lower() in "aeiou":
+        template = template.replace(" a {}", " an {}")
+    return fill_prompt(template, name)
 
 
 def _how_many(count: int) -> str:

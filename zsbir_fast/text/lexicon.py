@@ -21,17 +21,17 @@ _SHAPES = """
 angular arc arch arched ball bar barrel bell bent blob block blocky blunt boxy bulbous bulge
 bulging bulky bump bumpy circle circular coil coiled compact concave cone conical contour convex
 crease creased crescent crisscross cross crosshatched cube cubical curl curly curve curved curvy
-cylinder cylindrical dash diamond disc dish disk dome domed donut dot dotted egg ellipse
-elliptical elongated fan-shaped flared flat flattened folded fork forked forking fringed globe
-hatching heart helix hexagon hexagonal hollow hook hooked hooped hourglass hump humped hunched
-jagged knob knobbly knobby line lobe lobed loop looped lozenge notched oblong octagon octagonal
-outline oval ovoid parallel pear pentagon pleated pointed pointy polygon prism profile pyramid
-rectangle rectangular ridged ring ringed round rounded ruffled saucer scalloped semicircle
-semicircular serrated shape shaped sharp silhouette slanted slanting slit sloped sloping slotted
-spear sphere spherical spike spiked spiky spiral splayed spread square squared squarish squat
-squiggle squiggly star straight streamlined stretched stroke swirl swollen symmetric symmetrical
-taper tapered tapering teardrop tilted trapezoid triangle triangular tube tubular twist twisted
-u-shaped v-shaped wave wavy wedge wrinkle wrinkled zig-zag zigzag
+cylinder cylindrical dash diamond dip disc dish disk dome domed donut dot dotted egg ellipse
+elliptical elongated fan-shaped flare flared flaring flat flattened folded fork forked forking
+fringed globe hatching heart helix hexagon hexagonal hollow hook hooked hooped hourglass hump
+humped hunched jagged knob knobbly knobby limp line lobe lobed loop looped lozenge notched oblong
+octagon octagonal outline oval ovoid parallel pear pentagon pleated pointed points pointy polygon
+prism profile pyramid rectangle rectangular ridged ring ringed round rounded ruffled saucer
+scalloped semicircle semicircular serrated shape shaped sharp silhouette slanted slanting slit
+sloped sloping slotted spear sphere spherical spike spiked spiky spiral splayed spread square
+squared squarish squat squiggle squiggly star straight streamlined stretched stroke swirl swollen
+symmetric symmetrical taper tapered tapering teardrop tilted trapezoid triangle triangular tube
+tubular twist twisted u-shaped v-shaped wave wavy wedge wrinkle wrinkled zig-zag zigzag
 """
 _MATERIALS = """
 aluminium aluminum bark bone bony brass brick bristle bristly bronze canvas cardboard cement
@@ -149,8 +149,8 @@ def find_visual_words(sentence: str, *, besides: str = "") -> tuple[set[str], se
     strong, weak = set(), set()
     for word in set(_words(sentence)) - own:
         forms = _forms(word) - own
-        strong |= {min(forms & visual_words())} if forms & visual_words() else set()
-        weak |= {min(forms & place_words())} if forms & place_words() else set()
+        strong |= set(sorted(forms & visual_words(), key=len)[-1:])
+        weak |= set(sorted(forms & place_words(), key=len)[-1:])
     return strong, weak - strong
 
 
