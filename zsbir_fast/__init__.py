@@ -47,6 +47,11 @@ _PUBLIC = {
         "load_benchmark": "zsbir_fast.data.benchmarks",
         "load_split": "zsbir_fast.data.splits",
         "ClassText": "zsbir_fast.text.class_text",
+        "bundled_descriptions": "zsbir_fast.text.descriptions",
+        "load_descriptions": "zsbir_fast.text.descriptions",
+        "describe_with_model": "zsbir_fast.text.describe",
+        "ModelDescriptions": "zsbir_fast.text.describe",
+        "LanguageModel": "zsbir_fast.text.chat_model",
         "imagenet_similarity": "zsbir_fast.text.imagenet_similarity",
     },
     "Encoders and methods": {
@@ -186,7 +191,12 @@ if TYPE_CHECKING:
     from zsbir_fast.runs.settings import Settings as Settings
     from zsbir_fast.runs.train import TrainedRun as TrainedRun
     from zsbir_fast.runs.train import train as train
+    from zsbir_fast.text.chat_model import LanguageModel as LanguageModel
     from zsbir_fast.text.class_text import ClassText as ClassText
+    from zsbir_fast.text.describe import ModelDescriptions as ModelDescriptions
+    from zsbir_fast.text.describe import describe_with_model as describe_with_model
+    from zsbir_fast.text.descriptions import bundled_descriptions as bundled_descriptions
+    from zsbir_fast.text.descriptions import load_descriptions as load_descriptions
     from zsbir_fast.text.imagenet_similarity import imagenet_similarity as imagenet_similarity
     from zsbir_fast.training.run_config import RunConfig as RunConfig
 
