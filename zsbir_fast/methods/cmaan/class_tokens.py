@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from zsbir_fast._arguments import as_integer, as_share
 from zsbir_fast.methods.cmaan.pairs import Text
+from zsbir_fast.text.transformer import TextTransformer
 
 if TYPE_CHECKING:
     from zsbir_fast.text.class_text import ClassText
@@ -21,31 +21,23 @@ class TextOptions:
 
     Attributes:
         source: source of the class text, see :class:`zsbir_fast.ClassText`.
-        max_tokens: of a class.
-        layers: of the transformer; 0: words are projected alone.
+        prompts: which of the bundled sentences, see :class:`zsbir_fast.ClassText`; None: all.
+        max_tokens: of a class; None: as many as :class:`zsbir_fast.ClassText` takes.
+        layers: of the transformer.
         heads: of each layer.
         width: of the layers.
-        hidden: width of each feed-forward part.
-        dropout: in each.
-
-    Raises:
-        ValueError: a number is out of range.
+        hidden: width of each feed-forward part; None: four times ``width``.
+        dropout: in each layer.
     """
 
     source: str = "glove:sentences"
-    max_tokens: int = 32
+    prompts: str | None = None
+    max_tokens: int | None = 32
     layers: int = 1
     heads: int = 4
     width: int = 256
-    hidden: int = 512
+    hidden: int | None = 512
     dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        for option in ("max_tokens", "heads", "width", "hidden"):
-            as_integer("CMAAN", f"text.{option}", getattr(self, option), least=1)
-        as_integer("CMAAN", "text.layers", self.layers, least=0)
-        as_share("CMAAN", "text.dropout", self.dropout)
 
 
 class ClassTokens(nn.Module):
@@ -59,9 +51,11 @@ class ClassTokens(nn.Module):
 
     Attributes:
         length: tokens of the longest text.
+        words: the word behind each token, a list per class.
 
     Raises:
-        ValueError: text of another number of classes, or heads that do not divide the width.
+        ValueError: text of another number of classes, or options that
+            :class:`zsbir_fast.ClassText` or the transformer refuses.
 
     Source: CMAAN, arXiv 2407.00979 (a transformer reads the sentences of each class); its size is
     our reading.
@@ -81,40 +75,38 @@ class ClassTokens(nn.Module):
         if text is None:
             from zsbir_fast.text.class_text import ClassText
 
-            text = ClassText(classes, source=options.source, max_tokens=options.max_tokens)
+            text = ClassText(
+                classes,
+                source=options.source,
+                prompts=options.prompts,
+                max_tokens=options.max_tokens,
+            )
         if len(text.tokens) != len(classes):
             raise ValueError(
                 f"CMAAN: class_text must have tokens of {len(classes)} classes, got "
                 f"{len(text.tokens)}"
             )
-        if options.width % options.heads:
-            raise ValueError(
-                f"CMAAN: text.heads must divide text.width {options.width}, got {options.heads}"
-            )
         self.register_buffer("tokens", text.tokens)
         self.register_buffer("mask", text.mask)
         self.words = text.words
+        self.summary = text.summary
         self.length = text.tokens.shape[1]
-        self.projection = nn.Linear(text.tokens.shape[2], options.width)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                options.width,
-                options.heads,
-                options.hidden,
-                options.dropout,
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(options.layers)
+        self.transformer = TextTransformer(
+            text.tokens.shape[2],
+            width=options.width,
+            layers=options.layers,
+            heads=options.heads,
+            hidden=options.hidden,
+            dropout=options.dropout,
         )
         self.output = nn.Linear(options.width, width)
 
     def forward(self) -> Text:
-        """Give the tokens of all classes, [C, L, width]; 0 where there is none."""
-        x = self.projection(self.tokens)
-        for layer in self.layers:
-            x = layer(x, src_key_padding_mask=~self.mask)
-        return Text(self.output(x).masked_fill(~self.mask[:, :, None], 0), self.mask)
+        """Give the tokens of all classes, [C, L, width]; those that are not there mean nothing."""
+        return Text(self.output(self.transformer(self.tokens, self.mask).tokens), self.mask)
+
+    if TYPE_CHECKING:  # nn.Module would say Any
+        __call__ = forward
 
 
 def stored_text(classes: Sequence[str], stored: Mapping[str, Tensor], name: str) -> ClassText:

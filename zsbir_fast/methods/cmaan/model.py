@@ -52,7 +52,8 @@ class CMAAN(Method):
 
     Args:
         classes: names of the seen classes; labels index them.
-        encoder: the image encoder or encoders; its tokens must form a square grid.
+        encoder: two image encoders, or one for both modalities; their tokens must form a square
+            grid.
         text: the descriptions, and the transformer that reads them.
         exchange: what images take in by cross-attention.
         relation: what the relation network compares.
@@ -89,7 +90,7 @@ class CMAAN(Method):
         self,
         classes: Sequence[str],
         *,
-        encoder: EncoderOptions = EncoderOptions(),
+        encoder: EncoderOptions = EncoderOptions(shared=False),
         text: TextOptions = TextOptions(),
         exchange: ExchangeOptions = ExchangeOptions(),
         relation: RelationOptions = RelationOptions(),
@@ -106,9 +107,9 @@ class CMAAN(Method):
         self.classes = tuple(classes)
         self.exchange_options, self.relation_options, self.loss = exchange, relation, loss
         self.rank_by = rank_by
-        self.encoder = encoder.build()
+        self.encoder = encoder.build_for_modalities()
         if patch_pyramid:
-            add_patch_pyramid(self.encoder)
+            add_patch_pyramid(self.encoder.of_photos)
         width = self.encoder.width
         self.text = (
             ClassTokens(self.classes, text, width, class_text)
@@ -121,7 +122,7 @@ class CMAAN(Method):
         if not of_words:
             self.reduction = TokenReduction(
                 width,
-                token_count(self.encoder),
+                token_count(self.encoder.of_photos),
                 reduced=relation.width,
                 largest_grid=relation.largest_grid,
                 raw_view=relation.raw_view,
@@ -142,7 +143,7 @@ class CMAAN(Method):
         self.embedding = UnitEmbedding(
             width, centre=centre, mirror=mirror, mirror_scale=mirror_scale
         )
-        self.embedding.require_scale("CMAAN", self.encoder)
+        self.embedding.require_scale("CMAAN", self.encoder.of_photos)
         self._noise = StepNoise()
 
     def extra_repr(self) -> str:
@@ -155,7 +156,7 @@ class CMAAN(Method):
         return self.encoder.spec
 
     def backbone(self) -> nn.Module:
-        """Name the image encoder."""
+        """Name the image encoders."""
         return self.encoder
 
     def losses(self, batch: Mapping[str, Tensor], at: Progress) -> Losses:
@@ -173,8 +174,8 @@ class CMAAN(Method):
             The loss; its parts before their factors: ``"tri"``, ``"rn"`` and ``"cls"``, those with
             a factor above 0.
         """
-        both = self.encoder(torch.cat([batch["sketches"], batch["photos"]]))
-        sketches, photos = sequence(*both).chunk(2)
+        both = self.encoder.both(batch["sketches"], batch["photos"])
+        sketches, photos = (sequence(*features) for features in both)
         (share,) = share_rows("CMAAN.losses", sketches=sketches)
         joined = Joined(share, share.join(photos), share.join(batch["labels"]))
         noise = self._noise.draw(at.step, joined.photos.new_empty([len(joined.labels)] * 2))
@@ -210,9 +211,9 @@ class CMAAN(Method):
             ValueError: another modality.
         """
         if self.rank_by == "embedding":
-            return self.embedding(lambda x: self.encoder(x).global_, images, modality)
+            return self.embedding(lambda x: self.encoder(x, modality).global_, images, modality)
         check_modality("embed", modality)
-        tokens = sequence(*self.encoder(images))
+        tokens = sequence(*self.encoder(images, modality))
         if not self._ranks_exchanged:
             tokens = self._reduced(tokens)
         return tokens.flatten(1).float()
