@@ -8,7 +8,7 @@ import torch
 
 from zsbir_fast.losses.gathering import Share
 from zsbir_fast.methods.cmaan.exchange import ExchangeBlock, UnbiasedLayerNorm
-from zsbir_fast.methods.cmaan.options import ExchangeOptions, LossOptions, RelationOptions
+from zsbir_fast.methods.cmaan.options import CorrespondenceOptions, ExchangeOptions, RelationOptions
 from zsbir_fast.methods.cmaan.pairs import Exchange, Text
 from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction
 from zsbir_fast.methods.cmaan.terms import (
@@ -268,10 +268,14 @@ def test_negatives_are_of_other_classes():
         (RelationOptions, {"side": "x"}, "relation.side must be one of post_ca, pre_ca"),
         (RelationOptions, {"width": 0}, "relation.width must be at least 1, got 0"),
         (RelationOptions, {"match": "words", "side": "pre_ca"}, "must be post_ca where .* 'words'"),
-        (LossOptions, {"tri_on": "x"}, "loss.tri_on must be one of post_ca, pre_ca"),
-        (LossOptions, {"negative": "x"}, "loss.negative must be one of random, hardest"),
-        (LossOptions, {"rn": -1}, "loss.rn must not be negative, got -1"),
-        (LossOptions, {"tri": 0, "rn": 0}, "loss.tri, loss.rn and loss.cls must not all be 0"),
+        (CorrespondenceOptions, {"tri_on": "x"}, "loss.tri_on must be one of post_ca, pre_ca"),
+        (CorrespondenceOptions, {"negative": "x"}, "loss.negative must be one of random, hardest"),
+        (CorrespondenceOptions, {"rn": -1}, "loss.rn must not be negative, got -1"),
+        (
+            CorrespondenceOptions,
+            {"tri": 0, "rn": 0},
+            "loss.tri, loss.rn and loss.cls must not all be 0",
+        ),
     ],
 )
 def test_options_that_cannot_be(make, options, text):

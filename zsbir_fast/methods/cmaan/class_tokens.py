@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class ClassTextOptions:
     """The text of a class, and the transformer that reads it.
 
     Attributes:
@@ -67,7 +67,7 @@ class ClassTokens(nn.Module):
     def __init__(
         self,
         classes: Sequence[str],
-        options: TextOptions,
+        options: ClassTextOptions,
         width: int,
         text: ClassText | None,
     ) -> None:

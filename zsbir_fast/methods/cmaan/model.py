@@ -15,8 +15,13 @@ from zsbir_fast.encoders.encoder import Encoder
 from zsbir_fast.encoders.options import EncoderOptions
 from zsbir_fast.losses.classification import CosineClassifier
 from zsbir_fast.losses.gathering import share_rows
-from zsbir_fast.methods.cmaan.class_tokens import ClassTokens, TextOptions, stored_text
-from zsbir_fast.methods.cmaan.options import ExchangeOptions, LossOptions, RankBy, RelationOptions
+from zsbir_fast.methods.cmaan.class_tokens import ClassTextOptions, ClassTokens, stored_text
+from zsbir_fast.methods.cmaan.options import (
+    CorrespondenceOptions,
+    ExchangeOptions,
+    RankBy,
+    RelationOptions,
+)
 from zsbir_fast.methods.cmaan.pairs import Exchange, Exchanged, Text, sequence
 from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction, token_count
 from zsbir_fast.methods.cmaan.terms import (
@@ -91,10 +96,10 @@ class CMAAN(Method):
         classes: Sequence[str],
         *,
         encoder: EncoderOptions = EncoderOptions(shared=False),
-        text: TextOptions = TextOptions(),
+        text: ClassTextOptions = ClassTextOptions(),
         exchange: ExchangeOptions = ExchangeOptions(),
         relation: RelationOptions = RelationOptions(),
-        loss: LossOptions = LossOptions(),
+        loss: CorrespondenceOptions = CorrespondenceOptions(),
         patch_pyramid: bool = False,
         rank_by: RankBy = "embedding",
         centre: bool = False,
@@ -327,7 +332,7 @@ def _visible(words: Text | None) -> Tensor:
 
 
 def _check(
-    exchange: ExchangeOptions, relation: RelationOptions, loss: LossOptions, rank_by: str
+    exchange: ExchangeOptions, relation: RelationOptions, loss: CorrespondenceOptions, rank_by: str
 ) -> None:
     """Refuse options that exclude each other."""
     check_choice("CMAAN", "rank_by", rank_by, RankBy)

@@ -102,7 +102,7 @@ class RelationOptions:
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class CorrespondenceOptions:
     """The terms of the loss and their factors. A factor of 0 leaves a term out.
 
     Attributes:
