@@ -175,7 +175,7 @@ def descriptions(draw: Draw) -> Case:
     """A JSON file of sentences."""
     content, prompts = samples.DESCRIPTIONS, None
     if draw.chance(0.5):
-        content, prompts = samples.ANSWERS, draw.one((None, "shape", "drawing"))
+        content, prompts = samples.ANSWERS, draw.one((None, "shape", "parts"))
     path, how = _write(draw, "sentences.json", content)
     return _case(
         lambda: load_descriptions(path, prompts=prompts), path, how, ("load_descriptions",)
