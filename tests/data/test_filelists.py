@@ -177,5 +177,5 @@ def test_names_are_lines_or_a_class_list(tmp_path):
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=r"^read_names: .*names\.txt must be UTF-8 text, got: "):
         read_names(path)
-    with pytest.raises(FileNotFoundError, match="^read_names: no such list file: "):
+    with pytest.raises(FileNotFoundError, match=r"^read_names: no such list file: "):
         read_names(tmp_path / "none.txt")
