@@ -124,13 +124,14 @@ def test_the_frozen_copy_is_the_network_without_prompts(method, mode):
     assert (model.eval().encoder(IMAGES).global_ - expected).abs().max() > 1e-3
 
 
-def test_two_encoders_of_dmwan_are_two(tmp_path):
-    model, identity = make("dmwan", {"shared": False})
+def test_two_encoders_of_dmwan_are_two():
+    model, _ = make("dmwan", {"shared": False})
     one, _ = make("dmwan", {})
     parts = (sum(p.numel() for p in each.encoder.parameters()) for each in (model, one))
     assert next(parts) == 2 * next(parts)
     sketches, photos = (getattr(model.encoder, name) for name in ("sketch", "photo"))
-    assert all(torch.equal(a, b) for a, b in zip(sketches.parameters(), photos.parameters()))
+    start = zip(sketches.parameters(), photos.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in start)
     with torch.no_grad():
         for parameter in sketches.parameters():
             parameter += 0.1
@@ -207,7 +208,7 @@ def test_numbers_are_said_in_one_line():
 def test_a_condition_needs_one_encoder_for_both():
     for given in ({"shared": False}, {"tuning": TuningOptions("norm", per_modality=True)}):
         options = EncoderOptions("timm:seresnet18", weights=None, image_size=32, **given)
-        with pytest.raises(ValueError, match="^ClusterRetri: condition must be False for an enc"):
+        with pytest.raises(ValueError, match=r"^ClusterRetri: condition must be False for an enc"):
             zf.ClusterRetri(CLASSES, encoder=options, condition=True)
 
 

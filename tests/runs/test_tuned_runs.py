@@ -50,7 +50,7 @@ def test_a_tuned_run_says_what_it_trains_and_resumes_exactly(tmp_path, few_image
     assert main(["train", *ARGUMENTS, *LORA, "--run.epochs=2", f"--run.out={whole}"]) == 0
     # Rank 8 on qkv and proj of six blocks of width 64, twice; 8 * (64 + 192 + 64 + 64) each.
     told = "of the encoder 36,864 of 336,"
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().out
     assert told in printed
     assert "LoRA of rank 8 on 12 layers, one set for sketches and one for photos" in printed
     assert told in (whole / "report.html").read_text()
