@@ -46,14 +46,17 @@ class TrainedModel:
         identity: its method, arguments and classes.
         benchmark: the whole benchmark, with the classes that were held out.
         fitted: how training went.
-        parameters: how many parameters were trained.
     """
 
     model: Method
     identity: ModelIdentity
     benchmark: Benchmark
     fitted: Fitted
-    parameters: TrainedParameters
+
+    @property
+    def parameters(self) -> TrainedParameters:
+        """How many parameters of the model are trained."""
+        return TrainedParameters.of(self.model)
 
 
 def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -> TrainedModel:
@@ -66,8 +69,8 @@ def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets a line with the number of trained parameters, and one where something unusual was
-            found in the folder.
+        say: gets a line with the number of trained parameters, if progress is shown, and one where
+            something unusual was found in the folder.
 
     Returns:
         The chosen model and how training went.
@@ -129,7 +132,8 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
             workers=data.workers,
         )
         _prepare_folder(settings, begun)
-        say(str(parameters))
+        if run.progress:
+            say(str(parameters))
         fitted = run_trainer(
             module,
             datamodule,
@@ -142,7 +146,11 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
         model.float()  # as load_model gives it, and as images come
     if fitted.is_first:
         export_model(model, identity, Path(run.out) / "model")
+<<<<<<< HEAD
     return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted, parameters)
+=======
+    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted)
+>>>>>>> tun
 
 
 def _validation(model: Method, held_out: Benchmark, settings: Settings) -> Validate:
