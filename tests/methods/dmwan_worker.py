@@ -60,6 +60,7 @@ class Training(nn.Module):
 def class_text():
     g = torch.Generator().manual_seed(0)
     return SimpleNamespace(
+        summary="",
         tokens=torch.randn(4, 3, 10, generator=g),
         mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
         global_=torch.randn(4, 10, generator=g),

@@ -28,13 +28,15 @@ _SMALL = {
 }
 
 
-def _text(classes, *, source):
+def _text(classes, *, source, **options):
     assert source in ("glove", "open_clip:ViT-B-32/openai")
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
     mask = torch.ones(len(classes), 3, dtype=torch.bool)
     words = [[name] * 3 for name in classes]
-    return SimpleNamespace(tokens=tokens, mask=mask, global_=tokens.mean(1), words=words)
+    return SimpleNamespace(
+        tokens=tokens, mask=mask, global_=tokens.mean(1), words=words, summary="text"
+    )
 
 
 @pytest.mark.parametrize("name", shipped_configs())

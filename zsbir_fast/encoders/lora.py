@@ -38,7 +38,11 @@ class LayeredAttention(nn.Module):
                 "bias, and no bias of its own for keys and values"
             )
         width = whole.embed_dim
-        self.heads, self.batch_first, self.dropout = whole.num_heads, whole.batch_first, whole.dropout
+        self.heads, self.batch_first, self.dropout = (
+            whole.num_heads,
+            whole.batch_first,
+            whole.dropout,
+        )
         self.qkv = nn.Linear(width, 3 * width, device="meta")  # no random numbers are drawn
         self.proj = nn.Linear(width, width, device="meta")
         self.qkv.weight, self.qkv.bias = whole.in_proj_weight, whole.in_proj_bias
@@ -140,9 +144,7 @@ def merge_lora(encoder: Encoder) -> Encoder:
 def _targets(encoder: Encoder, ends: Sequence[str] | None) -> list[str]:
     wanted = ATTENTION if ends is None else tuple(ends)
     layers = [
-        name
-        for name, layer in encoder.named_modules()
-        if isinstance(layer, (nn.Linear, nn.Conv2d))
+        name for name, layer in encoder.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))
     ]
     found = [name for name in layers if f".{name}".endswith(tuple(f".{end}" for end in wanted))]
     if not found:

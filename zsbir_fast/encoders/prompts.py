@@ -54,9 +54,7 @@ class VisualPrompts(nn.Module):
         self.prefix = path.prefix
         bound = math.sqrt(6 / (3 * path.patch + path.width))
         layers = len(path.blocks) if deep else 1
-        self.tokens = nn.Parameter(
-            torch.empty(layers, count, path.width).uniform_(-bound, bound)
-        )
+        self.tokens = nn.Parameter(torch.empty(layers, count, path.width).uniform_(-bound, bound))
         path.blocks[0].register_forward_pre_hook(self._insert)
         for layer in range(1, layers):
             path.blocks[layer].register_forward_pre_hook(partial(self._replace, layer))
