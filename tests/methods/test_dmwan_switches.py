@@ -490,7 +490,7 @@ def test_weights_that_learn_need_no_warning(options):
         ({"anchor": 0.5}, "weighting.anchor must be 0.0 for weighting.kind='text', got 0.5"),
         (
             {"kind": "pairwise", "anchor": 0.5},
-            "weighting.anchor must be 0 where text and images differ in width, 300 and 512, as they",
+            "weighting.anchor must be 0 where text and images differ in width, 300 and 512, as",
         ),
         (
             {"kind": "pairwise", "terms": {"relation": 4.0}},
