@@ -30,13 +30,15 @@ _SMALL = {
 }
 
 
-def _text(classes, *, source):
+def _text(classes, *, source, **options):
     assert source == "glove" or source.startswith("open_clip:ViT-B-")
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
     mask = torch.ones(len(classes), 3, dtype=torch.bool)
     words = [[name] * 3 for name in classes]
-    return SimpleNamespace(tokens=tokens, mask=mask, global_=tokens.mean(1), words=words)
+    return SimpleNamespace(
+        tokens=tokens, mask=mask, global_=tokens.mean(1), words=words, summary="text"
+    )
 
 
 @pytest.mark.parametrize("name", shipped_configs())

@@ -9,7 +9,6 @@ import torch
 from zsbir_fast.data.splits import SPLIT_NAMES, load_split
 from zsbir_fast.text.class_text import ClassText
 from zsbir_fast.text.descriptions import bundled_descriptions
-from zsbir_fast.text.options import TextOptions
 from zsbir_fast.text.word_table import bundled_table
 
 DESCRIBED = {
@@ -127,18 +126,3 @@ def test_names_of_other_sources_say_what_they_are():
     assert given.summary == (
         "text of 1 classes from given: 2 / 2 / 2 tokens a class (least / median / most)"
     )
-
-
-def test_options_make_the_text():
-    options = TextOptions(prompts="shape", whole="sentences", max_tokens=3)
-    text = options.read(["piano"])
-    expected = ClassText(
-        ["piano"], source="glove:sentences", prompts="shape", whole="sentences", max_tokens=3
-    )
-    torch.testing.assert_close(text.tokens, expected.tokens)
-    torch.testing.assert_close(text.global_, expected.global_)
-    assert TextOptions(layers=0).transformer(100, 16) is None
-    transformer = TextOptions(layers=3, heads=2, hidden=8, dropout=0.5).transformer(100, 16)
-    assert len(transformer.layers.layers) == 3
-    assert transformer.layers.layers[0].linear1.out_features == 8
-    assert transformer.layers.layers[0].dropout.p == 0.5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,9 @@ from torch import Tensor
 from zsbir_fast._arguments import as_integer, check_choice
 from zsbir_fast._words import did_you_mean, shown
 from zsbir_fast.data.names import check_distinct, listing, spoken_name
+from zsbir_fast.text import sources
 from zsbir_fast.text.descriptions import Descriptions, bundled_descriptions
-from zsbir_fast.text.options import Whole
 from zsbir_fast.text.prompts import PHOTO
-
-if TYPE_CHECKING:
-    from zsbir_fast.text.sources import TextFeatures
 
 NAMES, SENTENCES = "glove", "glove:sentences"
 _FEW, _MANY = 8, 128  # tokens of a class at most: related names, words of sentences
@@ -107,7 +103,7 @@ class ClassText:
         prompt: str = PHOTO,
         descriptions: Descriptions | None = None,
         prompts: str | None = None,
-        whole: Whole | None = None,
+        whole: sources.Whole | None = None,
         max_tokens: int | None = None,
     ) -> None:
         check_distinct("ClassText", "classes", classes)
@@ -130,11 +126,9 @@ class ClassText:
         weights: str | None,
         prompt: str,
         descriptions: Descriptions | None,
-        whole: Whole | None,
+        whole: sources.Whole | None,
         most: int,
-    ) -> TextFeatures:
-        from zsbir_fast.text import sources
-
+    ) -> sources.TextFeatures:
         if self.source == NAMES:
             return sources.from_names(self.classes, descriptions, max_tokens=most)
         if self.source == SENTENCES:
@@ -281,7 +275,7 @@ def _check_combination(source: str, descriptions: object, prompts: object, whole
             f"{shown(source)}{did_you_mean(source, (NAMES, SENTENCES, 'open_clip'))}"
         )
     if whole is not None:
-        check_choice("ClassText", "whole", whole, Whole)
+        check_choice("ClassText", "whole", whole, sources.Whole)
     if prompts is not None and descriptions is not None:
         raise ValueError(
             f"ClassText: prompts must be None where descriptions are given, got {shown(prompts)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from zsbir_fast._words import shown
 from zsbir_fast.data.names import by_plain_name, listing, plain_name
-from zsbir_fast.text.options import Whole
 from zsbir_fast.text.prompts import fill_prompt
 from zsbir_fast.text.word_table import content_words, name_words, sentence_tokens
 from zsbir_fast.text.word_vectors import name_tokens, names_in, related_names
 
+Whole = Literal["name", "sentences"]
 Sentences = Mapping[str, Sequence[str]]
 
 

@@ -1,4 +1,4 @@
-"""Word vectors for the words of sentences: the bundled table, and what stands in for other words."""
+"""Vectors for the words of sentences: the bundled table, and stand-ins for other words."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ WIDTH = 100
 SHORTEST_PREFIX = 3
 """Letters that an unknown word must share with known ones to be taken for their relative."""
 
+_STOP_WORDS = """
+a about actually all almost also although am an and another any anything are as at be became
+because become becomes been being both but by called can could did do does doing done each
+either else even ever every for from get gets give given gives go goes got had has have having
+he her here hers him his how however i if in is it its itself just kind least less let like
+made make makes many may maybe me might mine more most much must my neither no nor not of off
+often on once only or other others our ours own per perhaps quite rather really said same say
+see seem seems seen shall she should since so some something sometimes somewhat somewhere sort
+such than that the their theirs them themselves then there these they this those though thus to
+together too type typical typically us use used usually very was we were what when where which
+while who whom whose why will with within without would you your yours
+"""
 #: Words that say nothing visible. Words of place ("above", "behind") and numbers are none of them:
 #: they say how parts are arranged.
-STOP_WORDS = frozenset(
-    """
-    a about actually all almost also although am an and another any anything are as at be became
-    because become becomes been being both but by called can could did do does doing done each
-    either else even ever every for from get gets give given gives go goes got had has have having
-    he her here hers him his how however i if in is it its itself just kind least less let like
-    made make makes many may maybe me might mine more most much must my neither no nor not of off
-    often on once only or other others our ours own per perhaps quite rather really said same say
-    see seem seems seen shall she should since so some something sometimes somewhat somewhere sort
-    such than that the their theirs them themselves then there these they this those though thus to
-    together too type typical typically us use used usually very was we were what when where which
-    while who whom whose why will with within without would you your yours
-    """.split()
-)
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 class SentenceTokens(NamedTuple):
