@@ -164,6 +164,10 @@ class CMAAN(Method):
         """Name the image encoders."""
         return self.encoder
 
+    def notes(self) -> Sequence[str]:
+        """Tell how many tokens the text of a class has."""
+        return [] if self.text is None else [self.text.summary]
+
     def losses(self, batch: Mapping[str, Tensor], at: Progress) -> Losses:
         """Losses of a batch of pairs, (7) to (13) of docs/methods.md.
 
