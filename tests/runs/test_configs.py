@@ -101,9 +101,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ("model: {terms: {clss: 1}}", r"no argument 'terms.clss' (did you mean 'cls'?), in {}"),
         (
             "method: dmwam",
-            "one of dmwan, clusterretri, sbka, got 'dmwam' (did you mean 'dmwan'?), in {}",
+            "one of dmwan, cmaan, clusterretri, sbka, got 'dmwam' (did you mean 'dmwan'?), in {}",
         ),
-        ("method: 3", "method must be one of dmwan, clusterretri, sbka, got 3, in {}"),
+        ("method: 3", "method must be one of dmwan, cmaan, clusterretri, sbka, got 3, in {}"),
         ("a: !!timestamp x", "path must be a YAML config, got"),
         ("? [a, b]\n: 1", "path must be a YAML config, got"),
         (

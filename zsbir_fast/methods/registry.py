@@ -11,8 +11,8 @@ from zsbir_fast.methods.contract import Method
 
 _SHIPPED = {
     "dmwan": "zsbir_fast.methods.dmwan.model:DMWAN",
-    "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
     "cmaan": "zsbir_fast.methods.cmaan.model:CMAAN",
+    "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
     "sbka": "zsbir_fast.methods.sbka:SBKA",
 }
 ENTRY_POINTS = "zsbir_fast.methods"
