@@ -147,7 +147,7 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
         model.float()  # as load_model gives it, and as images come
     if fitted.is_first:
         export_model(model, identity, Path(run.out) / "model")
-    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted, parameters)
+    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted)
 
 
 def _validation(model: Method, held_out: Benchmark, settings: Settings) -> Validate:
