@@ -94,7 +94,8 @@ def licensed() -> tuple[dict[str, dict[str, Any]], Counter[str]]:
             for sentence in map(tidy_sentence, entry["sentences"]):
                 if sentence:
                     sentences.setdefault(sentence, f"{entry['source']}: {entry['source_name']}")
-    faults = {(fault.name, fault.sentence): fault.reason for fault in find_faults(gathered)}
+    sentences_of = {name: tuple(sentences) for name, sentences in gathered.items()}
+    faults = {(fault.name, fault.sentence): fault.reason for fault in find_faults(sentences_of)}
     counts: Counter[str] = Counter(re.sub(r"\d+ words|'.*'", "...", r) for r in faults.values())
     entries = {}
     for name in benchmark_classes():

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import zsbir_fast as zf
+
+KEY = "sk-very-secret"
 # What a server does with a request: status, headers, body. It gets the request and its number.
 Behaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], bytes]]
 
@@ -99,3 +102,20 @@ def good_answer(body: dict[str, Any], number: int) -> tuple[int, dict[str, str],
             for i in range(5)
         )
     )
+
+
+def describe(server, path, classes=("zebra",), **options):
+    """Two sentences on the parts of each class, unless told otherwise."""
+    given = {"model": "m", "base_url": server.url, "timeout": 5.0, "retries": 2}
+    given |= {
+        key: options.pop(key)
+        for key in tuple(options)
+        if key in zf.LanguageModel.__dataclass_fields__
+    }
+    options = {"prompts": "parts", **options}
+    return zf.describe_with_model(list(classes), path, model=zf.LanguageModel(**given), **options)
+
+
+def in_turn(*replies):
+    """The first reply to the first request and so on; good answers after the last."""
+    return lambda body, n: replies[n] if n < len(replies) else good_answer(body, n)

@@ -10,30 +10,22 @@ from types import SimpleNamespace
 
 import pytest
 
-import zsbir_fast as zf
-from tests.text.chat_server import ChatServer, as_json, completion, failure, good_answer
+from tests.text.chat_server import (
+    KEY,
+    ChatServer,
+    as_json,
+    completion,
+    describe,
+    failure,
+    good_answer,
+    in_turn,
+)
 from zsbir_fast.text import chat_model
-from zsbir_fast.text.describe import describe_with_model
 from zsbir_fast.text.descriptions import load_descriptions
 
-KEY = "sk-very-secret"
 ZEBRA = "A zebra has a stocky body with black and white stripes and four thin legs."
 OTHER = "Its long striped neck carries a short upright mane above a dark muzzle."
 REFUSAL = "I'm sorry, but I can't help with that."
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(monkeypatch):
-    for name in ("OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(chat_model, "FIRST_WAIT", 0.0)
-
-
-@pytest.fixture
-def server():
-    with ChatServer(good_answer) as running:
-        yield running
 
 
 @pytest.fixture
@@ -43,22 +35,6 @@ def waits(monkeypatch):
     clock = SimpleNamespace(sleep=waited.append, time=time.time)
     monkeypatch.setattr(chat_model, "time", clock)
     return waited
-
-
-def describe(server, path, classes=("zebra",), **options):
-    """Two sentences on the parts of each class, unless told otherwise."""
-    given = {"model": "m", "base_url": server.url, "timeout": 5.0, "retries": 2}
-    given |= {key: options.pop(key) for key in tuple(options) if key in LANGUAGE_MODEL}
-    options = {"prompts": "parts", **options}
-    return describe_with_model(list(classes), path, model=zf.LanguageModel(**given), **options)
-
-
-LANGUAGE_MODEL = tuple(zf.LanguageModel.__dataclass_fields__)
-
-
-def in_turn(*replies):
-    """The first reply to the first request and so on; good answers after the last."""
-    return lambda body, n: replies[n] if n < len(replies) else good_answer(body, n)
 
 
 def test_classes_are_described(server, tmp_path):
@@ -277,7 +253,7 @@ def test_what_cannot_pass_is_not_tried_again(server, tmp_path, reply, told):
     assert len(server.requests) == 1
 
 
-def test_an_endpoint_that_is_down(tmp_path):
+def test_an_endpoint_that_is_down(surroundings, tmp_path):
     with ChatServer(good_answer) as server:
         pass
     with pytest.raises(RuntimeError, match=r"got after 3 tries: Connection error.*; 0 of 1 class"):

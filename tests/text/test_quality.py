@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zsbir_fast.data import bundled
 from zsbir_fast.data.names import plain_name
@@ -203,3 +205,23 @@ def test_words_of_the_lexicon():
 )
 def test_bare_names(name, bare):
     assert bare_name(name) == bare
+
+
+@given(
+    st.text(max_size=12),
+    st.one_of(
+        st.text(max_size=200),
+        st.lists(st.sampled_from(["Red", "legs", "a", "thin", "tail.", "owl", "-", "1."])).map(
+            " ".join
+        ),
+    ),
+)
+def test_any_text_has_a_verdict(name, text):
+    tidy = tidy_sentence(text)
+    verdict = find_fault(name, tidy)
+    if verdict is None:
+        assert tidy.isascii()
+        assert tidy[-1] == "."
+        assert 7 <= len(tidy.split()) <= 24
+        assert "owl" not in tidy
+    sentence_key(name, text)

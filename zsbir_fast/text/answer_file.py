@@ -46,6 +46,7 @@ class AnswerFile:
         self._spelt: dict[str, str] = {}
         self._owners: dict[str, str] = {}  # sentence in its plain form -> class
         self._saved = True
+        _check_place(self.path, function)
         if self.path.exists():
             for name, entry in read_entries(self.path, function=function).items():
                 self._take(name, entry, function)
@@ -100,6 +101,13 @@ class AnswerFile:
             ):
                 self.add(name, question, sentences)
         self._saved = True
+
+
+def _check_place(path: Path, function: str) -> None:
+    """Refuse a place that cannot be written to, before answers are paid for."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{function}: path must be in a folder that can be written to, got {path}")
 
 
 def _is_answer(value: Any) -> bool:

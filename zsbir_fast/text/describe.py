@@ -266,6 +266,9 @@ class _Interview:
 def _check(classes: object, model: object, others: object, progress: object) -> None:
     for argument, names in (("classes", classes), ("others", others)):
         check_distinct(_FUNCTION, argument, names)  # type: ignore[arg-type]
+        for name in names:  # type: ignore[attr-defined]
+            if not spoken_name(name):
+                raise ValueError(f"{_FUNCTION}: {argument} must have a name, got {shown(name)}")
     if not classes:
         raise ValueError(f"{_FUNCTION}: classes must be at least one, got none")
     if not isinstance(model, LanguageModel):

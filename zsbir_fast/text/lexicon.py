@@ -137,7 +137,7 @@ def find_visual_words(sentence: str, *, besides: str = "") -> tuple[set[str], se
     """Collect the words of a sentence that say something visible.
 
     Args:
-        sentence: English text.
+        sentence: text in English.
         besides: text whose words do not count, such as the name of the class.
 
     Returns:
