@@ -200,7 +200,8 @@ def test_files_stay_readable() -> None:
 
 def test_import_is_light() -> None:
     """`import zsbir_fast` must not pull in what only training, models or reports need."""
-    heavy = "lightning timm open_clip torchvision matplotlib jinja2 jsonargparse PIL torchmetrics"
+    heavy = "lightning timm open_clip peft transformers torchvision matplotlib jinja2 "
+    heavy += "jsonargparse PIL torchmetrics"
     code = (
         "import sys, zsbir_fast; zsbir_fast.evaluate_retrieval\n"
         f"print([m for m in {heavy.split()!r} if m in sys.modules])"

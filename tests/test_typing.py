@@ -21,7 +21,7 @@ PACKAGE = Path(zf.__file__).parent
 SETTINGS = """
 [mypy]
 strict = True
-[mypy-torchvision.*,lightning.*,timm.*,open_clip.*,matplotlib.*,jsonargparse.*,PIL.*,\
+[mypy-torchvision.*,lightning.*,timm.*,open_clip.*,peft.*,transformers.*,matplotlib.*,jsonargparse.*,PIL.*,\
 torchmetrics.*,sympy.*,torch._inductor.*,torch._dynamo.*,torch.fx.*,torch.distributed.*,\
 torch.ao.*,torch.onnx.*,torch.export.*,torch._subclasses.*,torch.testing.*,torch.profiler.*]
 follow_imports = skip

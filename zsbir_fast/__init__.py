@@ -57,6 +57,8 @@ _PUBLIC = {
     "Encoders and methods": {
         "build_encoder": "zsbir_fast.encoders.build",
         "EncoderOptions": "zsbir_fast.encoders.options",
+        "TuningOptions": "zsbir_fast.encoders.options",
+        "ModalityEncoder": "zsbir_fast.encoders.modality_encoder",
         "DMWAN": "zsbir_fast.methods.dmwan.model",
         "WeightingOptions": "zsbir_fast.methods.dmwan.options",
         "QuadrupletOptions": "zsbir_fast.methods.dmwan.options",
@@ -120,7 +122,9 @@ if TYPE_CHECKING:
     from zsbir_fast.data.image_spec import ImageSpec as ImageSpec
     from zsbir_fast.data.splits import load_split as load_split
     from zsbir_fast.encoders.build import build_encoder as build_encoder
+    from zsbir_fast.encoders.modality_encoder import ModalityEncoder as ModalityEncoder
     from zsbir_fast.encoders.options import EncoderOptions as EncoderOptions
+    from zsbir_fast.encoders.options import TuningOptions as TuningOptions
     from zsbir_fast.losses.cross_batch_memory import CrossBatchMemory as CrossBatchMemory
     from zsbir_fast.losses.distillation import noise_alignment_loss as noise_alignment_loss
     from zsbir_fast.losses.distillation import soft_cross_entropy as soft_cross_entropy

@@ -22,6 +22,7 @@ _PACKAGES = (
     "jsonargparse",
     "timm",
     "open_clip_torch",
+    "peft",
     "safetensors",
     "pillow",
     "jinja2",

@@ -15,6 +15,10 @@ NAMES = [
     "dmwan-qd_caltech.yaml",
     "dmwan-quickdraw-30.yaml",
     "dmwan-sketchy-21.yaml",
+    "dmwan-sketchy-25-clip-b16.yaml",
+    "dmwan-sketchy-25-clip-b32.yaml",
+    "dmwan-sketchy-25-dinov2.yaml",
+    "dmwan-sketchy-25-siglip.yaml",
     "dmwan-sketchy-25.yaml",
     "dmwan-tuberlin-30.yaml",
     "sbka-qd_caltech.yaml",
@@ -45,7 +49,8 @@ def test_shipped_config_parses_and_reads_alike(name):
     assert read.plain_model() == parsed.plain_model()
     types = [(type(v), type(vars(parsed.optim)[k])) for k, v in vars(read.optim).items()]
     assert all(a is b for a, b in types)  # a float in YAML must look like one
-    assert f"{parsed.method}-{parsed.data.name}.yaml" == name
+    assert name.removesuffix(".yaml").startswith(f"{parsed.method}-{parsed.data.name}")
+    assert parsed.run.out == f"runs/{name.removesuffix('.yaml')}"
 
 
 def test_options_override_the_config():

@@ -263,6 +263,19 @@ def test_a_file_with_code_is_refused(tmp_path):
             "weights must be a local file or one of openai, ",
         ),
         (
+            "open_clip:ViT-B-32",
+            {"weights": "openai"},
+            ValueError,
+            "name must be open_clip:ViT-B-32-quickgelu for the weights 'openai', whose activation "
+            "is QuickGELU, got open_clip:ViT-B-32",
+        ),
+        (
+            "open_clip:ViT-B-32-quickgelu",
+            {"weights": "laion2b_s34b_b79k"},
+            ValueError,
+            "weights must be a local file or one of openai, ",
+        ),
+        (
             "timm:vit_tiny_patch16_224",
             {"weights": "pretrained"},
             RuntimeError,

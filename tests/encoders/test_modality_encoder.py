@@ -161,7 +161,7 @@ def test_the_head_behind_photos_has_their_norms():
 
 def test_a_modality_must_be_said_where_it_matters():
     encoder = build(VIT, "norm", per_modality=True)
-    with pytest.raises(ValueError, match="^ModalityEncoder: modality must be one of sketch, photo"):
+    with pytest.raises(ValueError, match=r"^ModalityEncoder: modality must be one of sketch"):
         encoder(PHOTOS)
     with pytest.raises(ValueError, match=r"^ModalityEncoder\.plain: modality must be one of"):
         encoder.plain("drawing")

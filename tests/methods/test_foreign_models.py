@@ -124,7 +124,11 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ({"text": 1}, "method dmwan has no argument 'text'"),
         (
             {"weighting__beta": {"a": 1}},
-            r"'weighting\.beta' must be a plain value or .* got a dict",
+            r"argument 'weighting\.beta' of method dmwan must be one of 'uniform', .* got {'a': 1}",
+        ),
+        (
+            {"encoder__tuning": {"mode": {"a": 1}}},
+            r"'encoder\.tuning\.mode' must be a plain value or .* got a dict",
         ),
         (
             {"weighting__beta": [[1]]},

@@ -198,6 +198,6 @@ def _summary(out: Path, run: TrainedRun) -> str:
     table = table_text(result_table("", run.outcome.table))
     rankings = "".join(f"{line}\n" for line in run.outcome.rankings)
     return (
-        f"\n{table}\n\n{run.result.definition}\n{rankings}\n"
+        f"\n{table}\n\n{run.result.definition}\n{rankings}{run.parameters}\n\n"
         f"{out / 'report.html'}\n{out / 'model'}: for zsbir eval --model\n"
     )

@@ -119,6 +119,8 @@ def _build_open_clip(
             f"build_encoder: weights must be a local file or one of {', '.join(tags) or 'no tag'} "
             f"for open_clip:{model}, got {shown(weights)}"
         )
+    if weights is not None and not local:
+        _require_own_activation(model, weights)
     options: dict[str, Any] = {}
     source = None
     if weights is None or local:  # no need of a text tower, which some models fetch
@@ -154,6 +156,21 @@ def _build_open_clip(
         mean=tuple(network.image_mean or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(network.image_std or open_clip.OPENAI_DATASET_STD),
     )
+
+
+def _require_own_activation(model: str, tag: str) -> None:
+    """Refuse weights that were trained with another activation, which open_clip only warns of."""
+    import open_clip
+
+    config = open_clip.get_model_config(model) or {}
+    quick = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    if quick != bool(config.get("quick_gelu", False)):
+        suffix = "-quickgelu"
+        other = f"{model}{suffix}" if quick else model.removesuffix(suffix)
+        raise ValueError(
+            f"build_encoder: name must be open_clip:{other} for the weights {tag!r}, whose "
+            f"activation is {'QuickGELU' if quick else 'GELU'}, got open_clip:{model}"
+        )
 
 
 def _open_clip_pixels(model: str, tag: str) -> dict[str, Any]:

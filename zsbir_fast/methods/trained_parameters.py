@@ -44,7 +44,7 @@ class TrainedParameters:
     def __str__(self) -> str:
         """Say it in one line, e.g. ``"trains 12 of 100 parameters (12 %): LayerNorm only"``."""
         text = f"trains {_share(self.trained, self.every, 'parameters ')}"
-        if self.encoder and self.encoder != self.every:
+        if self.encoder and self.trained < self.every:
             text += f", of the encoder {_share(self.encoder_trained, self.encoder)}"
         return f"{text}: {self.what}" if self.what else text
 

@@ -46,14 +46,17 @@ class TrainedModel:
         identity: its method, arguments and classes.
         benchmark: the whole benchmark, with the classes that were held out.
         fitted: how training went.
-        parameters: how many parameters were trained.
     """
 
     model: Method
     identity: ModelIdentity
     benchmark: Benchmark
     fitted: Fitted
-    parameters: TrainedParameters
+
+    @property
+    def parameters(self) -> TrainedParameters:
+        """How many parameters of the model are trained."""
+        return TrainedParameters.of(self.model)
 
 
 def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -> TrainedModel:
@@ -66,8 +69,8 @@ def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets lines with what the method has to tell and the number of trained parameters, and
-            one where something unusual was found in the folder.
+        say: gets lines with what the method has to tell and the number of trained parameters, if
+            progress is shown, and one where something unusual was found in the folder.
 
     Returns:
         The chosen model and how training went.
@@ -129,8 +132,9 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
             workers=data.workers,
         )
         _prepare_folder(settings, begun)
-        for line in (*model.notes(), str(parameters)):
-            say(line)
+        if run.progress:
+            for line in (*model.notes(), str(parameters)):
+                say(line)
         fitted = run_trainer(
             module,
             datamodule,
@@ -143,7 +147,7 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
         model.float()  # as load_model gives it, and as images come
     if fitted.is_first:
         export_model(model, identity, Path(run.out) / "model")
-    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted, parameters)
+    return TrainedModel(model.to(fitted.device).eval(), identity, benchmark, fitted)
 
 
 def _validation(model: Method, held_out: Benchmark, settings: Settings) -> Validate:

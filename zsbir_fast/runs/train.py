@@ -13,6 +13,7 @@ from zsbir_fast.methods.arguments import typed_arguments
 from zsbir_fast.methods.contract import Method
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.registry import method_class
+from zsbir_fast.methods.trained_parameters import TrainedParameters
 from zsbir_fast.metrics.result import RetrievalResult
 from zsbir_fast.runs.baselines import baseline_results
 from zsbir_fast.runs.curves import read_curves
@@ -46,6 +47,11 @@ class TrainedRun:
     is_first: bool
 
     @property
+    def parameters(self) -> TrainedParameters:
+        """How many parameters of the model are trained."""
+        return TrainedParameters.of(self.model)
+
+    @property
     def result(self) -> RetrievalResult:
         """The result of the trained model on the unseen classes."""
         return self.outcome.result
@@ -60,8 +66,8 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets lines with what the method has to tell and the number of trained parameters, and
-            one where something unusual was found in the folder.
+        say: gets lines with what the method has to tell and the number of trained parameters, if
+            progress is shown, and one where something unusual was found in the folder.
 
     Returns:
         The model and its results.
