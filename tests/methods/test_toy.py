@@ -168,7 +168,7 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
         ),
         (
             ["--method=toi"],
-            "method must be one of dmwan, cmaan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)",
+            "must be one of dmwan, cmaan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)",
         ),
     ],
 )
