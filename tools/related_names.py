@@ -16,7 +16,7 @@ from zsbir_fast.data.names import plain_name
 from zsbir_fast.text.descriptions import load_descriptions
 from zsbir_fast.text.word_vectors import RELATED, names_in
 
-SOURCES = Path("tools/description_sources")
+SOURCES = Path(__file__).with_name("description_sources")
 FILES = ("qd_caltech47", "sketchy125_partial", "tuberlin250_partial", "quickdraw110_partial")
 
 
