@@ -71,6 +71,7 @@ _PUBLIC = {
         "load_zse_sbir": "zsbir_fast.methods.cmaan.zse",
         "ClusterRetri": "zsbir_fast.methods.clusterretri",
         "SBKA": "zsbir_fast.methods.sbka",
+        "FineTune": "zsbir_fast.methods.finetune",
         "KnowledgeOptions": "zsbir_fast.methods.distilled",
         "load_model": "zsbir_fast.methods.saving",
         "export_model": "zsbir_fast.methods.saving",
@@ -157,6 +158,7 @@ if TYPE_CHECKING:
     from zsbir_fast.methods.dmwan.options import QuadrupletOptions as QuadrupletOptions
     from zsbir_fast.methods.dmwan.options import TermOptions as TermOptions
     from zsbir_fast.methods.dmwan.options import WeightingOptions as WeightingOptions
+    from zsbir_fast.methods.finetune import FineTune as FineTune
     from zsbir_fast.methods.identity import ModelIdentity as ModelIdentity
     from zsbir_fast.methods.registry import register_method as register_method
     from zsbir_fast.methods.saving import export_model as export_model

@@ -83,7 +83,8 @@ def _describe(folder, *, drop=(), **changes):
         ({"encoder__name": "timm:local-dir:/tmp"}, "must be a model that timm knows"),
         ({"encoder__name": "open_clip:roberta-ViT-B-32"}, "model, got 152 missing"),
         ({**WITH_TEXT, "weighting__text_source": "open_clip:hf-hub:a/b"}, "must hold pair_w"),
-        ({**WITH_TEXT, "weighting__text_source": "open_clip:ViT-B-32/openai"}, "must hold pair_w"),
+        ({**WITH_TEXT, "weighting__text_source": "open_clip:ViT-B-32-quickgelu/openai"},
+         "must hold pair_w"),
         ({"encoder__name": "timm:resnet10t"}, "of this dmwan model, got 84 missing"),
         ({"encoder__weights": "pretrained"}, None),
         ({"encoder__weights": "https://example.org/x.pt"}, None),
@@ -136,12 +137,12 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ),
         ({"format": 9}, "ModelIdentity: format must be 2, got 9"),
         ({"method": None}, "ModelIdentity: method must be text, got None"),
-        ({"method": "x"}, "method must be one of dmwan, cmaan, clusterretri, sbka, got 'x'"),
+        ({"method": "x"}, "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'x'"),
         (
             {
                 "method": "this:s"
             },  # an import path is a name like any other, and nothing is imported
-            "method_class: method must be one of dmwan, cmaan, clusterretri, sbka, got 'this:s'",
+            "method_class: method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'this:s'",
         ),
         ({"arguments": [1]}, r"ModelIdentity: arguments must be an object, got \[1\]"),
         ({"classes": "cat"}, "ModelIdentity: classes must be a list of names, got 'cat'"),

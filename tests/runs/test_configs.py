@@ -12,20 +12,23 @@ import torch
 
 from zsbir_fast.cli.parsing import find_config, shipped_configs
 from zsbir_fast.data.splits import load_split
-from zsbir_fast.encoders.build import _require_own_activation
+from zsbir_fast._hub import require_own_activation
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.clusterretri import ClusterRetri
 from zsbir_fast.methods.cmaan.model import CMAAN
 from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.distilled import DistilledMethod
 from zsbir_fast.methods.dmwan.model import DMWAN
+from zsbir_fast.methods.finetune import FineTune
 from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.sbka import SBKA
 from zsbir_fast.runs.settings import check_settings, read_settings
 
-_CLASSES = {"dmwan": DMWAN, "cmaan": CMAAN, "clusterretri": ClusterRetri, "sbka": SBKA}
+_CLASSES = {"dmwan": DMWAN, "cmaan": CMAAN, "clusterretri": ClusterRetri, "sbka": SBKA, "finetune": FineTune}
 _SMALL = {
     "dmwan": "timm:vit_tiny_patch16_224",
+    "cmaan": "timm:vit_tiny_patch16_224",
+    "finetune": "timm:vit_tiny_patch16_224",
     "clusterretri": "timm:seresnet18",
     "sbka": "timm:convnextv2_atto",
 }
@@ -52,6 +55,11 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     assert (settings.data.validation_classes == 0) == trains_on_all
     assert settings.data.validation_classes < len(seen) / 4
     assert settings.data.classes_per_batch <= len(seen) - settings.data.validation_classes
+    for group in ("weighting", "text"):
+        held = settings.model.get(group, {})
+        source = held.get("text_source", held.get("source", ""))
+        if source.startswith("open_clip:"):
+            require_own_activation("test", "source", *source.removeprefix("open_clip:").split("/"))
     encoder = settings.model.get("encoder", {})
     small = {**encoder, "weights": None, "image_size": 64}
     if not name.endswith("-qd_caltech.yaml"):
@@ -60,7 +68,7 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
             assert timm.list_pretrained(f"{model_name}.{encoder['weights']}")
         else:
             assert encoder["weights"] in open_clip.list_pretrained_tags_by_model(model_name)
-            _require_own_activation(model_name, encoder["weights"])
+            require_own_activation("test", "name", model_name, encoder["weights"])
         small["name"] = _SMALL[settings.method]  # the same code, a fraction of the weights
     identity = ModelIdentity.of(settings.method, {**settings.model, "encoder": small}, seen)
     model = build_model(identity)
@@ -77,6 +85,7 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     batches = {
         DMWAN: pairs,
         CMAAN: pairs,
+        FineTune: pairs,
         DistilledMethod: {"images": images, "labels": labels, "is_photo": labels == 0},
     }
     batch = next(given for kind, given in batches.items() if isinstance(model, kind))
@@ -104,9 +113,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ("model: {terms: {clss: 1}}", r"no argument 'terms.clss' (did you mean 'cls'?), in {}"),
         (
             "method: dmwam",
-            "one of dmwan, cmaan, clusterretri, sbka, got 'dmwam' (did you mean 'dmwan'?), in {}",
+            "one of dmwan, cmaan, clusterretri, sbka, finetune, got 'dmwam' (did you mean 'dmwan'?), in {}",
         ),
-        ("method: 3", "method must be one of dmwan, cmaan, clusterretri, sbka, got 3, in {}"),
+        ("method: 3", "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 3, in {}"),
         ("a: !!timestamp x", "path must be a YAML config, got"),
         ("? [a, b]\n: 1", "path must be a YAML config, got"),
         (

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 from zsbir_fast.cli.app import main
 from zsbir_fast.cli.parsing import find_config
@@ -28,28 +27,7 @@ SMALL = [
 ]
 
 
-def _few(benchmark):
-    def every(images, step):
-        return images.subset(torch.arange(0, len(images), step))
-
-    return replace(
-        benchmark,
-        train_sketches=every(benchmark.train_sketches, 4),
-        train_photos=every(benchmark.train_photos, 8),
-        test_sketches=every(benchmark.test_sketches, 8),
-        test_photos=every(benchmark.test_photos, 8),
-    )
-
-
-@pytest.fixture
-def few_images(monkeypatch):
-    for module in (fit, quickstart):
-        monkeypatch.setattr(
-            module, "load_benchmark", lambda *args, **kw: _few(load_benchmark(*args, **kw))
-        )
-
-
-def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
+def test_train_and_evaluate(tmp_path, few, few_images, monkeypatch, capsys):
     out = tmp_path / "run"
     assert main(["train", *SMALL, f"--run.out={out}"]) == 0
     assert "Definition" not in capsys.readouterr().err
@@ -67,7 +45,7 @@ def test_train_and_evaluate(tmp_path, few_images, monkeypatch, capsys):
     # the same model through `zsbir eval`, from the export and from the checkpoint
     monkeypatch.setattr(
         "zsbir_fast.data.benchmarks.load_benchmark",
-        lambda *args, _load=load_benchmark, **kw: _few(_load(*args, **kw)),
+        lambda *args, _load=load_benchmark, **kw: few(_load(*args, **kw)),
     )
     for model in (out / "model", out / "checkpoints" / "best.ckpt"):
         argv = ["eval", "--model", str(model), "--out", str(tmp_path / "eval"), "--compare"]

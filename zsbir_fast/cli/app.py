@@ -19,6 +19,7 @@ COMMANDS = {
         "train on the bundled real benchmark, write a report",
     ),
     "train": ("train", "train a model from a YAML config, resume a run"),
+    "zoo": ("zoo", "train several methods and encoders, and compare them in one table"),
     "eval": ("evaluate", "evaluate a trained model, or ready features"),
     "describe": ("describe", "describe classes with a language model, for the text of methods"),
     "bench": ("bench", "measure the installed kernels against plain PyTorch"),
@@ -31,6 +32,7 @@ examples:
   zsbir train --config dmwan-qd_caltech.yaml        train on the bundled benchmark
   zsbir train --config dmwan-sketchy-25.yaml --data.root /data/Sketchy
   zsbir eval --model runs/dmwan-sketchy-25/model --data.root /data/Sketchy
+  zsbir zoo dmwan-qd_caltech finetune-qd_caltech --seeds 0 1 2 --out runs/zoo
   zsbir eval --queries q.npz --gallery g.npz        evaluate embeddings of any origin
   zsbir describe qd_caltech --model gpt-4o-mini --out descriptions.json
   zsbir COMMAND --help                              options and examples of a command

@@ -14,6 +14,7 @@ _SHIPPED = {
     "cmaan": "zsbir_fast.methods.cmaan.model:CMAAN",
     "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
     "sbka": "zsbir_fast.methods.sbka:SBKA",
+    "finetune": "zsbir_fast.methods.finetune:FineTune",
 }
 ENTRY_POINTS = "zsbir_fast.methods"
 """Group of entry points by which an installed package offers methods of its own."""
