@@ -133,6 +133,23 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         other.transform = transform
         return other
 
+    def with_labels(self, labels: Sequence[int] | Tensor) -> ImageSet:
+        """Return the same images with other labels.
+
+        Args:
+            labels: class of every image, integers [n] that index ``classes``.
+
+        Returns:
+            A set that shares paths and cache with this one.
+
+        Raises:
+            ValueError: as for the constructor.
+        """
+        other = copy.copy(self)
+        other.labels = _as_labels(labels)
+        other._check()
+        return other
+
     def subset(self, indices: Sequence[int] | Tensor) -> ImageSet:
         """Return some of the images, with the same classes and labels.
 

@@ -25,6 +25,8 @@ class DataConfig:
         photo_folders: the same for photos, all of which are used.
         validation_classes: seen classes held out for validation; 0 trains on all of them and
             keeps no ``best`` checkpoint. Unseen classes are never used before the final test.
+        label_noise: share of the training photos that are given another seen class at random, to
+            study how much of a method survives wrong pairs; follows from ``run.seed``.
         classes_per_batch: classes in a batch.
         sketches_per_class: sketches of each class in a batch.
         photos_per_class: photos of each class in a batch.
@@ -42,6 +44,7 @@ class DataConfig:
     sketch_folders: list[str] | None = None
     photo_folders: list[str] | None = None
     validation_classes: int = 5
+    label_noise: float = 0.0
     classes_per_batch: int = 8
     sketches_per_class: int = 2
     photos_per_class: int = 2

@@ -11,6 +11,7 @@ import torch
 
 from zsbir_fast._files import remove_leftovers
 from zsbir_fast.data.benchmarks import Benchmark, load_benchmark
+from zsbir_fast.data.label_noise import with_label_noise
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.checkpoint_files import BEST, LAST, PREVIOUS, read_checkpoint
 from zsbir_fast.methods.contract import Method
@@ -124,6 +125,7 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
     if begun is not None and begun.steps == run.total_steps:
         fitted = _take_finished(module, begun, run)
     else:
+        seen = with_label_noise(seen, data.label_noise, seed=run.seed)
         datamodule = RunData(
             model.batches(seen, data),
             epoch_batches=run.steps_per_epoch * optim.accumulate,

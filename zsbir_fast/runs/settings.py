@@ -181,6 +181,10 @@ def check_settings(settings: Settings) -> None:
             raise ValueError(f"check_settings: {key} must be a finite number, got {shown(value)}")
         if value < least:
             raise ValueError(f"check_settings: {key} must be at least {least}, got {shown(value)}")
+    if not 0 <= data.label_noise <= 1:
+        raise ValueError(
+            f"check_settings: data.label_noise must be from 0 to 1, got {shown(data.label_noise)}"
+        )
     if not 0 < data.sketch_share < 1:
         raise ValueError(
             "check_settings: data.sketch_share must be between 0 and 1, got "
