@@ -47,6 +47,11 @@ _PUBLIC = {
         "load_benchmark": "zsbir_fast.data.benchmarks",
         "load_split": "zsbir_fast.data.splits",
         "ClassText": "zsbir_fast.text.class_text",
+        "bundled_descriptions": "zsbir_fast.text.descriptions",
+        "load_descriptions": "zsbir_fast.text.descriptions",
+        "describe_with_model": "zsbir_fast.text.describe",
+        "ModelDescriptions": "zsbir_fast.text.describe",
+        "LanguageModel": "zsbir_fast.text.chat_model",
         "imagenet_similarity": "zsbir_fast.text.imagenet_similarity",
     },
     "Encoders and methods": {
@@ -58,6 +63,12 @@ _PUBLIC = {
         "WeightingOptions": "zsbir_fast.methods.dmwan.options",
         "QuadrupletOptions": "zsbir_fast.methods.dmwan.options",
         "TermOptions": "zsbir_fast.methods.dmwan.options",
+        "CMAAN": "zsbir_fast.methods.cmaan.model",
+        "ClassTextOptions": "zsbir_fast.methods.cmaan.class_tokens",
+        "ExchangeOptions": "zsbir_fast.methods.cmaan.options",
+        "RelationOptions": "zsbir_fast.methods.cmaan.options",
+        "CorrespondenceOptions": "zsbir_fast.methods.cmaan.options",
+        "load_zse_sbir": "zsbir_fast.methods.cmaan.zse",
         "ClusterRetri": "zsbir_fast.methods.clusterretri",
         "SBKA": "zsbir_fast.methods.sbka",
         "KnowledgeOptions": "zsbir_fast.methods.distilled",
@@ -132,6 +143,12 @@ if TYPE_CHECKING:
     )
     from zsbir_fast.methods.batches import BatchPlan as BatchPlan
     from zsbir_fast.methods.clusterretri import ClusterRetri as ClusterRetri
+    from zsbir_fast.methods.cmaan.class_tokens import ClassTextOptions as ClassTextOptions
+    from zsbir_fast.methods.cmaan.model import CMAAN as CMAAN
+    from zsbir_fast.methods.cmaan.options import CorrespondenceOptions as CorrespondenceOptions
+    from zsbir_fast.methods.cmaan.options import ExchangeOptions as ExchangeOptions
+    from zsbir_fast.methods.cmaan.options import RelationOptions as RelationOptions
+    from zsbir_fast.methods.cmaan.zse import load_zse_sbir as load_zse_sbir
     from zsbir_fast.methods.contract import Losses as Losses
     from zsbir_fast.methods.contract import Method as Method
     from zsbir_fast.methods.contract import Progress as Progress
@@ -190,7 +207,12 @@ if TYPE_CHECKING:
     from zsbir_fast.runs.settings import Settings as Settings
     from zsbir_fast.runs.train import TrainedRun as TrainedRun
     from zsbir_fast.runs.train import train as train
+    from zsbir_fast.text.chat_model import LanguageModel as LanguageModel
     from zsbir_fast.text.class_text import ClassText as ClassText
+    from zsbir_fast.text.describe import ModelDescriptions as ModelDescriptions
+    from zsbir_fast.text.describe import describe_with_model as describe_with_model
+    from zsbir_fast.text.descriptions import bundled_descriptions as bundled_descriptions
+    from zsbir_fast.text.descriptions import load_descriptions as load_descriptions
     from zsbir_fast.text.imagenet_similarity import imagenet_similarity as imagenet_similarity
     from zsbir_fast.training.run_config import RunConfig as RunConfig
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -99,6 +100,16 @@ def workplace(tmp_path, monkeypatch, small):
     monkeypatch.setattr("zsbir_fast.data.benchmarks.load_benchmark", lambda *a, **k: benchmark)
     monkeypatch.setattr(bench, "_run", lambda room, arguments: room)
     monkeypatch.setattr(quickstart, "quickstart", lambda out, **options: {})
+    # The language model of `zsbir describe`: what it says keeps the rules and is never the same.
+    (tmp_path / "classes.txt").write_text("zebra\nowl\n")
+    said = itertools.count()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setattr(
+        "zsbir_fast.text.chat_model.Chat._send",
+        lambda chat, messages: "\n".join(
+            f"It has {next(said)} long thin red strips along its flat side." for _ in range(2)
+        ),
+    )
     return tmp_path
 
 

@@ -110,6 +110,21 @@ def test_distance_weighted_follows_the_global_seed():
     assert (first != other).any()
 
 
+def test_random_negatives_are_any_of_other_classes_and_follow_the_global_seed():
+    s, p, labels, _ = batch(32, 32)
+    module = WeightedQuadrupletLoss(negative="random", sketch_negative="random")
+    torch.manual_seed(0)
+    mined = [module.mine(s, p, labels) for _ in range(40)]
+    torch.manual_seed(0)
+    assert torch.equal(module.mine(s, p, labels).photo_negative, mined[0].photo_negative)
+    for name in ("photo_negative", "sketch_negative"):
+        drawn = torch.stack([getattr(each, name) for each in mined])
+        assert (labels[drawn] != labels[None]).all()
+        met = [len(set(column.tolist())) for column in drawn.T]
+        assert min(met) > 10  # of 40 draws, so not always the nearest one
+    assert (mined[0].photo_negative != mined[0].sketch_negative).any()  # drawn apart
+
+
 def test_presets_choose_the_negative_sketch():
     assert WeightedQuadrupletLoss().sketch_negative == "anchor"
     assert WeightedQuadrupletLoss(preset="cross_symmetric").sketch_negative == "positive"
@@ -149,7 +164,7 @@ def test_a_triplet_needs_no_negative_sketch():
     assert with_sketch(s, p, (one_class, two_classes)) == 0
 
 
-@pytest.mark.parametrize("negative", ["hardest", "semihard", "distance_weighted", "all"])
+@pytest.mark.parametrize("negative", ["hardest", "semihard", "distance_weighted", "random", "all"])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(
     ("sketches", "photos", "classes"),
@@ -203,7 +218,11 @@ def test_both_implementations_agree():
 OF_THE_OP = {  # arguments of the operators that are no option of the loss
     *("sketches", "photos", "sketch_labels", "photo_labels", "quadruplets", "weights"),
     *("paired", "uniforms", "sketch_references", "sketch_reference_labels", "positive_photos"),
-    *("margin", "distinct_negatives"),  # follow from the margins and from the hinges
+    *(
+        "margin",
+        "distinct_negatives",
+        "sketch_uniforms",
+    ),  # follow from the margins and from the hinges
 }
 
 
@@ -264,11 +283,17 @@ def test_another_name_of_an_option_is_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"negative": "hard"}, "negative must be one of hardest, semihard, distance_weighted, all"),
+        (
+            {"negative": "hard"},
+            "negative must be one of hardest, semihard, distance_weighted, random, all",
+        ),
         ({"preset": "both"}, "preset must be one of triplet, domain_balanced, .*'both'"),
         ({"positive": "any"}, "positive must be one of hardest, .* got 'any'"),
         ({"sketch_negative": "x"}, "sketch_negative must be one of anchor, .* got 'x'"),
-        ({"sketch_negative": "none"}, "sketch_negative must be 'anchor' or 'positive' for preset"),
+        (
+            {"sketch_negative": "none"},
+            "sketch_negative must be 'anchor', 'positive' or 'random' for p",
+        ),
         (
             {"sketch_negative": "none", "preset": "triplet", "coefficients": (1, 1, 0, 0, 0)},
             r"sketch_negative must be .* for coefficients=\(1, 1, 0, 0, 0\), got 'none'",

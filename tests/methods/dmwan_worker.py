@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
 
 PAIRS, STEPS = 12, 3
+TERMS = TermOptions(contrastive=0.3, distill=0.7)
 CUTS = {1: [0, 12], 2: [0, 6, 12], 4: [0, 2, 5, 8, 12]}
 VARIANTS = {
     "mined": {
@@ -36,6 +38,18 @@ VARIANTS = {
         "weighting": WeightingOptions(kind="pairwise"),
         "loss": QuadrupletOptions(margins=0.6, negative="semihard"),
         "text": None,
+    },
+    "relation": {
+        "weighting": WeightingOptions(kind="pairwise", pair_score="relation", detach=False),
+        "loss": QuadrupletOptions(margins=0.6),
+        "terms": replace(TERMS, relation=4.0),
+        "text": None,
+    },
+    "switches": {
+        "weighting": WeightingOptions(
+            width=16, text_layers=1, global_block="global_feature", combine="product"
+        ),
+        "loss": QuadrupletOptions(margins=0.6),
     },
     "memory": {
         "weighting": WeightingOptions(width=16, detach=False),
@@ -60,6 +74,7 @@ class Training(nn.Module):
 def class_text():
     g = torch.Generator().manual_seed(0)
     return SimpleNamespace(
+        summary="",
         tokens=torch.randn(4, 3, 10, generator=g),
         mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
         global_=torch.randn(4, 10, generator=g),
@@ -80,10 +95,12 @@ def train(rank, size, options):
     model = zf.DMWAN(
         ("a", "b", "c", "d"),
         encoder=EncoderOptions("timm:test_vit", weights=None, image_size=32),
-        terms=TermOptions(contrastive=0.3, distill=0.7),
         centre=True,
-        **{"text": class_text(), **options},
+        **{"text": class_text(), "terms": TERMS, **options},
     ).double()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # every process draws for its own rows
     training = Training(model)
     wrapped = DistributedDataParallel(training) if size > 1 else training
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

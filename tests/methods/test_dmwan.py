@@ -28,6 +28,7 @@ CLASSES = ("cat", "dog", "piano", "car")
 def class_text():
     g = torch.Generator().manual_seed(0)
     return SimpleNamespace(
+        summary="text",
         tokens=torch.randn(4, 3, 10, generator=g),
         mask=torch.tensor([[True] * n + [False] * (3 - n) for n in (3, 2, 1, 0)]),
         global_=torch.randn(4, 10, generator=g),
@@ -429,7 +430,7 @@ def test_a_few_steps_lower_the_loss():
         (
             {
                 "text": SimpleNamespace(
-                    tokens=torch.zeros(3, 1, 2), mask=torch.ones(3, 1) > 0, global_=None
+                    summary="", tokens=torch.zeros(3, 1, 2), mask=torch.ones(3, 1) > 0, global_=None
                 )
             },
             "DMWAN: text must have tokens of 4 classes, got 3",

@@ -26,7 +26,10 @@ def model(*, loss, mirror=False):
 def test_a_model_shows_its_options():
     lines = [line.strip() for line in repr(model(mirror=True, loss={"memory": 9})).splitlines()]
     assert lines[:2] == ["DMWAN(", "4 classes"]
-    assert lines[2].startswith("WeightingOptions(kind='pairwise', text_source='glove', width=256, ")
+    assert lines[2].startswith(
+        "WeightingOptions(kind='pairwise', text_source='glove', prompts=None"
+    )
+    assert "global_block='attention'" in lines[2]
     assert lines[3].startswith("QuadrupletOptions(preset='domain_balanced', positive='hardest'")
     assert lines[4].startswith("TermOptions(quadruplet=1.0, cls=0.5, ")
     assert "(embedding): UnitEmbedding(centre=False, mirror=True)" in lines

@@ -37,7 +37,9 @@ def outputs(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("variant", ["mined", "paired", "patches", "memory"])
+@pytest.mark.parametrize(
+    "variant", ["mined", "paired", "patches", "relation", "switches", "memory"]
+)
 def test_training_is_that_of_one_process(outputs, size, variant):
     history, state = outputs[1][0][variant]
     for output in outputs[size]:

@@ -31,7 +31,7 @@ def farthest(candidates, distances):
 
 def loop_mine(
     sketches, photos, sketch_labels, photo_labels, *, positive, negative, sketch_negative,
-    distance, margin, paired, uniforms, distinct_negatives,
+    distance, margin, paired, uniforms, sketch_uniforms, distinct_negatives,
 ):  # fmt: skip
     found = []
     for a, anchor in enumerate(sketches):
@@ -54,6 +54,8 @@ def loop_mine(
             low = d[pos] if pos >= 0 else math.inf
             neg = nearest([j for j in other if low < d[j] < low + margin], d)
             neg = neg if neg >= 0 else farthest(other, d)
+        elif negative == "random":
+            neg = other[math.floor(float(uniforms[a]) * len(other))] if other else -1
         else:
             neg = loop_draw(d, other, float(uniforms[a]), len(anchor), distance)
         candidates = [
@@ -68,6 +70,8 @@ def loop_mine(
             candidates = candidates if pos >= 0 else []
         within = [loop_distance(origin, row, distance) for row in sketches]
         sketch = nearest(candidates, within)
+        if sketch_negative == "random" and candidates:
+            sketch = candidates[math.floor(float(sketch_uniforms[a]) * len(candidates))]
         found.append((pos, neg, sketch))
     return found
 
@@ -106,8 +110,8 @@ def batch(seed, *, anchors=7, photos=9, classes=3, width=4, unit=True):
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("positive", ["hardest", "easiest", "semihard", "paired"])
-@pytest.mark.parametrize("negative", ["hardest", "semihard", "distance_weighted"])
-@pytest.mark.parametrize("sketch_negative", ["anchor", "positive"])
+@pytest.mark.parametrize("negative", ["hardest", "semihard", "distance_weighted", "random"])
+@pytest.mark.parametrize("sketch_negative", ["anchor", "positive", "random"])
 def test_mining_agrees_with_loops(distance, positive, negative, sketch_negative):
     for seed in range(6):
         s, p, ls, lp, g = batch(seed, classes=2 + seed % 3)
@@ -118,13 +122,29 @@ def test_mining_agrees_with_loops(distance, positive, negative, sketch_negative)
             "distance": distance,
             "margin": 0.2,
             "paired": torch.randint(-1, len(p), (len(s),), generator=g),
-            "uniforms": torch.rand(len(s), generator=g),
+            "uniforms": torch.rand(len(s), generator=g, dtype=torch.float64),
+            "sketch_uniforms": torch.rand(len(s), generator=g, dtype=torch.float64),
             "distinct_negatives": seed % 2 == 1,
         }
         mined = reference.mine_quadruplets(s, p, ls, lp, **options)
         expected = loop_mine(s, p, ls, lp, **options)
         assert list(zip(*(x.tolist() for x in mined[:3]), strict=True)) == expected
         assert mined.valid.tolist() == [min(row) >= 0 for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0.0, 1), (0.3333, 1), (0.3334, 3), (0.67, 4), (0.9999999, 4)]
+)
+def test_even_draws(number, expected):
+    allowed = torch.tensor([[False, True, False, True, True, False]])
+    drawn = reference.draw_evenly(allowed, torch.tensor([number], dtype=torch.float64))
+    assert drawn.tolist() == [expected]
+
+
+def test_even_draws_of_what_is_no_number_and_of_nothing():
+    allowed = torch.tensor([[True, True, False]] * 3 + [[False] * 3])
+    drawn = reference.draw_evenly(allowed, torch.tensor([1.0, -1.0, torch.nan, 0.5]))
+    assert drawn.tolist() == [1, 0, 1, -1]
 
 
 def test_ties_take_the_lowest_index():

@@ -133,18 +133,75 @@ def test_open_clip_tokens_are_the_words_of_the_prompt(tiny_clip, name):
     assert not text.tokens.requires_grad
 
 
-def test_open_clip_cuts_long_prompts(tiny_clip):
-    text = ClassText(
-        ["cat"], source="open_clip:zsbir-tiny-text", prompt="a b c d e f g h i j k l m {}"
-    )
-    assert text.words == [list("abcdefg")]  # 9 places less begin and end
-    assert text.tokens.shape == (1, 7, 24)
+def test_sentences_beyond_the_context_length_are_refused(tiny_clip):
+    message = r"every sentence must have at most 7 tokens for open_clip:zsbir-tiny-text, got 8 in "
+    with pytest.raises(ValueError, match=f"^ClassText: {message}'a b c d e f g cat'"):
+        ClassText(["cat"], source="open_clip:zsbir-tiny-text", prompt="a b c d e f g {}")
+    text = ClassText(["cat"], source="open_clip:zsbir-tiny-text", prompt="a b c d e f {}")
+    assert text.words == [[*"abcdef", "cat"]]
+
+
+def test_open_clip_takes_several_sentences_of_a_class(tiny_clip):
+    import open_clip
+
+    torch.manual_seed(1)
+    network = open_clip.create_model("zsbir-tiny-text").eval()
+    torch.save(network.state_dict(), tiny_clip / "sentences.pt")
+    options = {
+        "source": "open_clip:zsbir-tiny-text",
+        "weights": str(tiny_clip / "sentences.pt"),
+        "descriptions": {"Cat": ("it has fur", " ", "four legs"), "bus": ("red paint",)},
+    }
+    text = ClassText(["cat", "bus"], **options)
+    assert text.words == [["it", "has", "fur", "four", "legs"], ["red", "paint"]]
+    assert text.mask.sum(1).tolist() == [5, 2]
+    assert not text.tokens[1, 2:].any()
+    with torch.no_grad():
+        ids = open_clip.get_tokenizer("zsbir-tiny-text")(["it has fur", "four legs", "red paint"])
+        features = network.encode_text(ids).numpy()
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    mean = unit[:2].mean(0)
+    expected = np.stack([mean / np.linalg.norm(mean), unit[2]])
+    np.testing.assert_allclose(text.global_, expected, rtol=1e-5, atol=1e-6)
+    # A token is the same as where its sentence is alone.
+    alone = ClassText(["x"], **{**options, "descriptions": {"x": ("four legs",)}})
+    torch.testing.assert_close(text.tokens[0, 3:5], alone.tokens[0])
+    short = ClassText(["cat", "bus"], **options, max_tokens=4, whole="name", prompt="a {}")
+    assert short.words == [["it", "has", "fur", "four"], ["red", "paint"]]
+    torch.testing.assert_close(short.tokens, text.tokens[:, :4])
+    by_name = ClassText(["cat", "bus"], **{**options, "descriptions": None}, prompt="a {}")
+    torch.testing.assert_close(short.global_, by_name.global_)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "bert"}, r"source must be 'glove' or 'open_clip:<model>', got 'bert'"),
+        (
+            {"source": "bert"},
+            r"source must be 'glove', 'glove:sentences' or 'open_clip:<model>', got",
+        ),
+        ({"source": "glove:sentence"}, r"\(did you mean 'glove:sentences'\?\)"),
+        (
+            {"source": "glove", "prompts": "parts"},
+            "prompts must be None where source 'glove' takes",
+        ),
+        (
+            {"source": "glove", "whole": "name"},
+            "whole must be None where source 'glove' takes no s",
+        ),
+        (
+            {"source": "open_clip:ViT-B-32", "whole": "name"},
+            "whole must be None where source 'open",
+        ),
+        (
+            {"source": "glove:sentences", "whole": "names"},
+            "whole must be one of name, sentences, g",
+        ),
+        ({"source": "glove:sentences", "prompts": "part"}, "prompts must be one of .*mean 'part"),
+        (
+            {"source": "glove:sentences", "prompts": "parts", "descriptions": {"cat": ("A.",)}},
+            "prompts must be None where descriptions are given, got 'parts'",
+        ),
         ({"source": "open_clip"}, "got 'open_clip'"),
         ({"source": "open_clip:nothing"}, "a model that open_clip knows, got 'open_clip:nothing'"),
         ({"source": "open_clip:ViT-B-32/x"}, "file or one of openai, .* for open_clip:ViT-B-32, g"),
@@ -284,7 +341,6 @@ def test_padding_of_given_features_may_be_anything():
         ({"max_tokens": "x"}, "max_tokens must be an integer, got 'x'"),
         ({"max_tokens": 2.5}, "max_tokens must be an integer, got 2.5"),
         ({"max_tokens": True}, "max_tokens must be an integer, got True"),
-        ({"max_tokens": None}, "max_tokens must be an integer, got None"),
         ({"descriptions": ["cat"]}, r"descriptions must map .* got \['cat'\]"),
         ({"descriptions": {"cat": "It purrs."}}, "descriptions must map .* got 'It purrs.' for"),
     ],

@@ -5,12 +5,14 @@ import json
 import pytest
 
 from zsbir_fast.data.names import plain_name
-from zsbir_fast.data.splits import load_split
+from zsbir_fast.data.splits import SPLIT_NAMES, load_split
 from zsbir_fast.text.descriptions import (
     bundled_descriptions,
     describe_classes,
     load_descriptions,
 )
+from zsbir_fast.text.prompts import PROMPT_SETS
+from zsbir_fast.text.quality import benchmark_classes
 
 
 def test_both_forms_are_read(tmp_path):
@@ -42,16 +44,62 @@ def test_a_missing_file_is_named(tmp_path):
         load_descriptions(tmp_path / "none.json")
 
 
-def test_the_bundled_benchmark_is_described():
-    split = load_split("qd_caltech")
+ANSWERS = {"shape": ["It is round."], "parts": ["It has legs.", "It has ears. "]}
+
+
+def test_answers_are_chosen_by_prompt_set(tmp_path):
+    stored = {"cat": {"source": "x", "answers": ANSWERS}, "dog": {"answers": {"shape": ["Long."]}}}
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(stored))
+    both = ("It is round.", "It has legs.", "It has ears.")
+    assert load_descriptions(path) == {"cat": both, "dog": ("Long.",)}
+    shapes = {"cat": ("It is round.",), "dog": ("Long.",)}
+    assert load_descriptions(path, prompts="shape") == shapes
+    lacking = r"class 'dog' of .*d\.json must have answers to 'parts', got none to 'parts'"
+    with pytest.raises(ValueError, match=f"^load_descriptions: {lacking}"):
+        load_descriptions(path, prompts="parts")
+    with pytest.raises(ValueError, match=r"^load_descriptions: prompts must be one of .*'part'"):
+        load_descriptions(path, prompts="part")
+    path.write_text(json.dumps({"cat": ["It is round."]}))
+    with pytest.raises(
+        ValueError, match=r"prompts must be None for .*, whose class 'cat' has sent"
+    ):
+        load_descriptions(path, prompts="parts")
+
+
+@pytest.mark.parametrize("name", SPLIT_NAMES)
+def test_every_class_of_every_benchmark_is_described(name):
+    split = load_split(name)
+    classes = (*split.seen, *split.unseen)
+    for prompts, count in {"all": 7, "parts": 2, "sketch": 1, "drawing": 4}.items():
+        described = describe_classes(classes, bundled_descriptions(prompts), fallback=())
+        assert {len(sentences) for sentences in described.values()} == {count}
+
+
+def test_two_names_for_one_thing_and_one_name_for_two_are_all_there():
     described = bundled_descriptions()
-    counts = {name: len(described[name]) for name in (*split.seen, *split.unseen)}
-    # Empty sentences of the source are dropped.
-    assert {n: k for n, k in counts.items() if k != 16} == {
-        "dog": 15,
-        "rhinoceros": 10,
-        "saxophone": 15,
-    }
+    assert len(described) == len(benchmark_classes()) == 300
+    for name in ("motorbike", "motorcycle", "crocodile", "crocodilian", "mouse", "mouse (animal)"):
+        assert len(described[name]) == 7
+    assert described["mouse"] != described["mouse (animal)"]
+
+
+def test_a_prompt_set_is_a_part_of_all():
+    whole = bundled_descriptions("all")
+    for prompts, questions in PROMPT_SETS.items():
+        for name, sentences in bundled_descriptions(prompts).items():
+            assert [s for s in whole[name] if s in sentences] == list(sentences)
+            assert len(sentences) == sum({"appearance": 2, "parts": 2}.get(q, 1) for q in questions)
+    assert bundled_descriptions() is bundled_descriptions()
+    with pytest.raises(ValueError, match=r"^bundled_descriptions: prompts must be .*'licenced'"):
+        bundled_descriptions("licenced")
+
+
+def test_sentences_of_others_are_a_set_of_their_own():
+    others, own = bundled_descriptions("licensed"), bundled_descriptions()
+    assert set(others) < set(own)
+    assert (len(others), sum(map(len, others.values()))) == (143, 822)  # as docs/data.md says
+    assert not {s for v in others.values() for s in v} & {s for v in own.values() for s in v}
 
 
 def test_every_class_gets_a_sentence():

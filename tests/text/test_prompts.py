@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from zsbir_fast.text.prompts import PHOTO, QUESTIONS, SKETCH, fill_prompt, fill_prompts
+from zsbir_fast.text.prompts import (
+    PHOTO,
+    PROMPT_SETS,
+    QUESTIONS,
+    SKETCH,
+    fill_prompt,
+    fill_prompts,
+    questions_of,
+)
 
 
 def test_names_are_spoken():
@@ -12,10 +20,19 @@ def test_names_are_spoken():
 
 
 def test_questions():
-    questions = fill_prompts(QUESTIONS, "cat")
-    assert len(questions) == len(QUESTIONS) == 4
+    questions = fill_prompts(list(QUESTIONS.values()), "cat")
+    assert len(set(questions)) == len(QUESTIONS) == 5
     assert questions[0] == "What does a cat look like?"
     assert all(q.endswith("?") and "cat" in q for q in questions)
+
+
+def test_prompt_sets_are_sets_of_questions():
+    assert set(PROMPT_SETS) == {*QUESTIONS, "drawing", "all"}
+    assert questions_of("parts") == ("parts",)
+    assert questions_of("drawing") == ("shape", "parts", "sketch")
+    assert questions_of("all") == ("appearance", "shape", "parts", "surface", "sketch")
+    with pytest.raises(ValueError, match=r"^f: prompts must be one of .*got 'part' \(did you mean"):
+        questions_of("part", function="f")
 
 
 @pytest.mark.parametrize("template", ["a photo", "a {} of a {}"])

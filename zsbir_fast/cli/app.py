@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "train": ("train", "train a model from a YAML config, resume a run"),
     "eval": ("evaluate", "evaluate a trained model, or ready features"),
+    "describe": ("describe", "describe classes with a language model, for the text of methods"),
     "bench": ("bench", "measure the installed kernels against plain PyTorch"),
     "env": ("env", "print versions, what was built, and why something is not"),
 }
@@ -31,6 +32,7 @@ examples:
   zsbir train --config dmwan-sketchy-25.yaml --data.root /data/Sketchy
   zsbir eval --model runs/dmwan-sketchy-25/model --data.root /data/Sketchy
   zsbir eval --queries q.npz --gallery g.npz        evaluate embeddings of any origin
+  zsbir describe qd_caltech --model gpt-4o-mini --out descriptions.json
   zsbir COMMAND --help                              options and examples of a command
 
 exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. ZSBIR_DEBUG=1 shows tracebacks.

@@ -102,6 +102,27 @@ def read_class_list(path: str | Path) -> tuple[str, ...]:
     return tuple(names[i] for i in range(len(names)))
 
 
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Read class names, one a line, or a list of classes with ids (``cname_cid.txt``).
+
+    Args:
+        path: the file, see :func:`read_text`; empty lines are skipped.
+
+    Returns:
+        Names in the order of the lines; in that of the ids if every line ends in an integer.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file has no name, or is no text; or ids are not 0, 1, ... each once.
+    """
+    lines = [line.strip() for line in _lines("read_names", path) if line.strip()]
+    if not lines:
+        raise ValueError(f"read_names: {path} must have at least one name, got none")
+    if all(" " in line and _is_integer(line.rsplit(maxsplit=1)[1]) for line in lines):
+        return read_class_list(path)
+    return tuple(lines)
+
+
 def write_class_list(path: str | Path, names: Sequence[str]) -> None:
     """Write class names with their ids, as :func:`read_class_list` reads them back.
 
@@ -138,13 +159,8 @@ def read_text(path: str | Path) -> str:
 
 
 def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str, int]]:
-    try:
-        with reading(function, path, "list file"):
-            lines = read_text(path).splitlines()
-    except ValueError as error:
-        raise ValueError(f"{function}: {path} must be UTF-8 text, got: {reason(error)}") from error
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(function, path), 1):
         if not line.strip():
             continue
         words = line.strip().rsplit(maxsplit=1)
@@ -161,6 +177,14 @@ def _entries(function: str, path: str | Path, form: str) -> list[tuple[int, str,
     if not found:
         raise ValueError(f"{function}: {path} must have at least one entry, got none")
     return found
+
+
+def _lines(function: str, path: str | Path) -> list[str]:
+    try:
+        with reading(function, path, "list file"):
+            return read_text(path).splitlines()
+    except ValueError as error:
+        raise ValueError(f"{function}: {path} must be UTF-8 text, got: {reason(error)}") from error
 
 
 def _is_integer(word: str) -> bool:

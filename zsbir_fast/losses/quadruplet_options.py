@@ -62,7 +62,8 @@ def sketch_negative_for(
     if given == "none" and (h2 or h3 or h5):
         by = f"preset={preset!r}" if coefficients is None else f"coefficients={coefficients}"
         raise ValueError(
-            f"{function}: sketch_negative must be 'anchor' or 'positive' for {by}, got 'none'"
+            f"{function}: sketch_negative must be 'anchor', 'positive' or 'random' for {by}, "
+            "got 'none'"
         )
     if given is not None:
         return given

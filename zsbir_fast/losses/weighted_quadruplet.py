@@ -57,15 +57,16 @@ class WeightedQuadrupletLoss(nn.Module):
 
     Args:
         negative: how the negative photo is chosen, see :func:`zsbir_fast.mine_quadruplets`;
-            ``"distance_weighted"`` draws from torch's global random numbers. ``"all"``: nothing is
-            chosen, all quadruplets count, see :func:`zsbir_fast.batch_all_quadruplet_loss`.
+            ``"distance_weighted"`` and ``"random"`` draw from torch's global random numbers.
+            ``"all"``: nothing is chosen, all quadruplets count, see
+            :func:`zsbir_fast.batch_all_quadruplet_loss`.
         preset: which hinges take part, see :func:`zsbir_fast.quadruplet_loss`.
         positive: how the positive photo is chosen; ``"paired"`` takes photo i for sketch i. Not
             used with ``negative="all"``.
         sketch_negative: the negative sketch is the one nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; ``"none"`` where no hinge has one, as in ``"triplet"``. Default:
-            none there, the positive where h3 takes part without h2, as in ``"cross_symmetric"``,
-            else the anchor. Not used with ``negative="all"``.
+            ``"positive"`` photo, or a ``"random"`` one; ``"none"`` where no hinge has one, as in
+            ``"triplet"``. Default: none there, the positive where h3 takes part without h2, as in
+            ``"cross_symmetric"``, else the anchor. Not used with ``negative="all"``.
         coefficients: five factors of the hinges h1 to h5, which replace those of ``preset``.
         margins: one margin or five; default: those of the preset (0.3, and 0.15 for h5). The
             first one also bounds the semi-hard negatives.
@@ -365,7 +366,10 @@ class WeightedQuadrupletLoss(nn.Module):
             margin=five_numbers(_NAME, "margins", self.margins, MARGINS)[0],
             paired=torch.where(rows < others, rows, -1) if self.positive == "paired" else None,
             uniforms=self._uniforms(count, device)
-            if self.negative == "distance_weighted"
+            if self.negative in ("distance_weighted", "random")
+            else None,
+            sketch_uniforms=self._uniforms(count, device)
+            if self.sketch_negative == "random"
             else None,
             distinct_negatives=self._distinct_negatives,
             sketch_references=anchor.pool if anchor.banked else None,

@@ -131,6 +131,10 @@ class Method(nn.Module, ABC):
 
         return [adamw(self, optim, backbone=self.backbone())]
 
+    def notes(self) -> Sequence[str]:
+        """Tell what a user should know when training begins, a line each; by default nothing."""
+        return ()
+
     def ranker(self) -> Ranker:
         """Say how embeddings are ranked; by default by cosine."""
         return EmbeddingRanker("cosine")

@@ -15,8 +15,8 @@ from torch import Tensor
 from zsbir_fast.reference.token_weighting import safe_cosine, unit_rows
 
 Positive = Literal["hardest", "easiest", "semihard", "paired"]
-Negative = Literal["hardest", "semihard", "distance_weighted"]
-SketchNegative = Literal["anchor", "positive", "none"]
+Negative = Literal["hardest", "semihard", "distance_weighted", "random"]
+SketchNegative = Literal["anchor", "positive", "random", "none"]
 Distance = Literal["euclidean", "squared_euclidean", "cosine"]
 Reduction = Literal["mean", "mean_nonzero", "sum", "none"]
 Preset = Literal["triplet", "domain_balanced", "cross_symmetric", "full", "chen2017", "ramln"]
@@ -105,6 +105,7 @@ def mine_quadruplets(
     margin: float = 0.3,
     paired: Tensor | None = None,
     uniforms: Tensor | None = None,
+    sketch_uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
     sketch_references: Tensor | None = None,
     sketch_reference_labels: Tensor | None = None,
@@ -135,14 +136,17 @@ def mine_quadruplets(
     other = sketch_labels[:, None] != labels[None, :]
     if distinct_negatives and len(photos):
         other = other & (labels[None, :] != _take(photo_labels, photo_negative)[:, None])
-    origins = sketches
-    if sketch_negative == "positive":
-        origins = photos[chosen.clamp_min(0)] if len(photos) else sketches
-        other = other & (chosen >= 0)[:, None]
-    within = pair_distances(origins, references, distance)
-    nearest_sketch = nearest_index(within, other)
-    valid = (chosen >= 0) & (photo_negative >= 0) & (nearest_sketch >= 0)
-    return Quadruplets(chosen, photo_negative, nearest_sketch, valid)
+    if sketch_negative == "random":
+        assert sketch_uniforms is not None
+        sketch = draw_evenly(other, sketch_uniforms)
+    else:
+        origins = sketches
+        if sketch_negative == "positive":
+            origins = photos[chosen.clamp_min(0)] if len(photos) else sketches
+            other = other & (chosen >= 0)[:, None]
+        sketch = nearest_index(pair_distances(origins, references, distance), other)
+    valid = (chosen >= 0) & (photo_negative >= 0) & (sketch >= 0)
+    return Quadruplets(chosen, photo_negative, sketch, valid)
 
 
 def _positives(
@@ -177,6 +181,9 @@ def _photo_negatives(
     if mode == "distance_weighted":
         assert uniforms is not None
         return draw_by_distance(cross, ~same, uniforms, width, distance)
+    if mode == "random":
+        assert uniforms is not None
+        return draw_evenly(~same, uniforms)
     if mode == "hardest":
         return nearest_index(cross, ~same)
     low = positive_distance[:, None]
@@ -206,6 +213,14 @@ def draw_by_distance(
     # The last one also where the product is rounded up to the total, or the number is out of range.
     reached = (cumulative > uniforms.double()[:, None] * total) | (cumulative == total)
     return _first(drawable & reached)
+
+
+def draw_evenly(allowed: Tensor, uniforms: Tensor) -> Tensor:
+    """Allowed entry number floor(u n) of the n in each row, u its uniform number; -1: none."""
+    counts = allowed.sum(1)
+    numbers = uniforms.double().nan_to_num(1.0) * counts
+    number = numbers.long().clamp_min(0).minimum((counts - 1).clamp_min(0))
+    return _first(allowed & (allowed.cumsum(1) == (number + 1)[:, None]))
 
 
 def nearest_index(distances: Tensor, allowed: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Beta = Literal["uniform", "text_attention"]
 WeightForm = Literal["softmax", "mean", "sigmoid", "raw"]
+Combine = Literal["sum", "product"]
 
 # A row whose largest absolute entry is below this counts as the zero vector: cosine 0, gradient 0.
 ZERO_ROW = 1e-30
@@ -136,21 +137,34 @@ def pairwise_token_score(
     return cosines.gather(-1, best).mean((-2, -1))
 
 
+def alignment_quality(
+    local: Tensor, global_: Tensor, *, mix: float = 0.5, combine: Combine = "sum"
+) -> Tensor:
+    """Equation (6): the quality of every pair."""
+    if combine == "product":
+        return (1 + local) / 2 * ((1 + global_) / 2)
+    return mix * local + (1 - mix) * global_
+
+
 def alignment_weights(
     local: Tensor,
     global_: Tensor,
     *,
     mix: float = 0.5,
+    combine: Combine = "sum",
     temperature: float = 0.5,
     form: WeightForm = "softmax",
 ) -> Tensor:
     """Equations (6) and (7); meaning as in :func:`zsbir_fast.alignment_weights`."""
-    quality = mix * local + (1 - mix) * global_
+    quality = alignment_quality(local, global_, mix=mix, combine=combine)
     if form == "raw":
         return quality
     if form == "softmax":
         return len(quality) * (quality / temperature).softmax(0)
-    quality = (1 + quality) / 2 if form == "mean" else torch.sigmoid(quality / temperature)
+    if form == "sigmoid":
+        quality = torch.sigmoid(quality / temperature)
+    elif combine == "sum":
+        quality = (1 + quality) / 2  # a product is not negative as it is
     mean = quality.mean()
     none = mean <= 0  # a mean of NaN must not pass for one
     return torch.where(none, 1.0, quality / torch.where(none, 1.0, mean))

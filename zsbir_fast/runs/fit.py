@@ -69,8 +69,8 @@ def fit(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr) -
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets a line with the number of trained parameters, if progress is shown, and one where
-            something unusual was found in the folder.
+        say: gets lines with what the method has to tell and the number of trained parameters, if
+            progress is shown, and one where something unusual was found in the folder.
 
     Returns:
         The chosen model and how training went.
@@ -133,7 +133,8 @@ def _fit(settings: Settings, begun: Begun | None, say: Say) -> TrainedModel:
         )
         _prepare_folder(settings, begun)
         if run.progress:
-            say(str(parameters))
+            for line in (*model.notes(), str(parameters)):
+                say(line)
         fitted = run_trainer(
             module,
             datamodule,

@@ -66,8 +66,8 @@ def train(settings: Settings, *, resume: bool = False, say: Say = say_on_stderr)
     Args:
         settings: the whole config.
         resume: go on from the newest whole checkpoint in ``run.out``, exactly where it was.
-        say: gets a line with the number of trained parameters, if progress is shown, and one where
-            something unusual was found in the folder.
+        say: gets lines with what the method has to tell and the number of trained parameters, if
+            progress is shown, and one where something unusual was found in the folder.
 
     Returns:
         The model and its results.

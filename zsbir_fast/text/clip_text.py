@@ -36,7 +36,7 @@ def encode_sentences(
     """Encode sentences with the text tower of an open_clip model.
 
     Args:
-        sentences: one per class; the part beyond the context length is cut off.
+        sentences: any number of them.
         model: open_clip model name, e.g. ``"ViT-B-32"``.
         weights: a tag of open_clip, a local weight file, or None for random weights.
         batch_size: sentences per forward pass.
@@ -46,8 +46,8 @@ def encode_sentences(
         end of the text are no tokens: the first sees nothing, the second is ``global_``.
 
     Raises:
-        ValueError: an unknown model or tag, or a model without open_clip's own text tower and
-            tokenizer.
+        ValueError: an unknown model or tag, a model without open_clip's own text tower and
+            tokenizer, or a sentence beyond the context length.
         RuntimeError: the weights could not be fetched.
     """
     import open_clip
@@ -61,6 +61,7 @@ def encode_sentences(
             "ClassText: source must be an open_clip model with open_clip's own text tower and "
             f"tokenizer, got {shown(f'open_clip:{model}')}"
         )
+    _require_short(sentences, tokenizer, model)
     hidden: list[Tensor] = []
     hook = tower.ln_final.register_forward_hook(lambda _m, _in, out: hidden.append(out))
     pooled: list[Tensor] = []
@@ -83,6 +84,18 @@ def encode_sentences(
         pieces = (tokenizer.decoder[i] for i in ids[row, 1:end].tolist())
         words.append([piece.removesuffix("</w>") for piece in pieces])
     return ClipTokens(tokens, mask, torch.cat(pooled).clone(), words)
+
+
+def _require_short(sentences: Sequence[str], tokenizer: Any, model: str) -> None:
+    """Refuse a sentence whose end the tower would not see."""
+    most = tokenizer.context_length - 2  # beside the marks of begin and end
+    for sentence in sentences:
+        count = len(tokenizer.encode(sentence))
+        if count > most:
+            raise ValueError(
+                f"ClassText: every sentence must have at most {most} tokens for open_clip:{model}, "
+                f"got {count} in {shown(sentence)}"
+            )
 
 
 def _load(model: str, weights: str | None) -> Any:

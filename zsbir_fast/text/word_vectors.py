@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +19,8 @@ from zsbir_fast.data.names import plain_name, spoken_name
 
 WIDTH = 300
 Origin = Literal["vector", "words", "description", "hash"]
+RELATED = bundled.path("class_vectors") / "related_names.json"
+"""Class names that occur in the descriptions of a class; ``tools/related_names.py`` makes it."""
 # Class names that sentences mostly use as a verb or an adjective.
 _NOT_AS_NOUN = frozenset({"lighter", "present", "ray", "saw", "seal"})
 
@@ -67,19 +70,30 @@ def bundled_words() -> dict[str, Word]:
     return words
 
 
-def name_tokens(name: str, sentences: Sequence[str], *, max_tokens: int) -> NameTokens:
-    """Find vectors for a class name and for other class names in its description.
+@cache
+def related_names() -> dict[str, list[str]]:
+    """Read which class names occur in descriptions.
+
+    Returns:
+        Plain name of a class -> plain names of others, the most frequent in its description first.
+    """
+    found: dict[str, list[str]] = json.loads(RELATED.read_text(encoding="utf-8"))
+    return found
+
+
+def name_tokens(name: str, related: Sequence[str], *, max_tokens: int) -> NameTokens:
+    """Find vectors for a class name and for other class names.
 
     Args:
         name: class name.
-        sentences: its description, may be empty.
-        max_tokens: the largest number of rows; the words that occur most often are kept.
+        related: plain names of bundled words, from :func:`names_in` or :func:`related_names`.
+        max_tokens: the largest number of rows; the first names are kept.
 
     Returns:
         The vectors.
     """
     known = bundled_words()
-    found = _words_in(sentences, besides=name)
+    found = [known[plain] for plain in related]
     vector, origin = _class_vector(name, found)
     if origin == "description":
         found = [word for word in found if not torch.equal(word.vector, vector)]
@@ -113,8 +127,16 @@ def _mean(words: Sequence[Word]) -> Tensor:
     return F.normalize(torch.stack([word.vector for word in words]).mean(0), dim=0)
 
 
-def _words_in(sentences: Sequence[str], *, besides: str) -> list[Word]:
-    """Known class names in sentences, singular or plural, the most frequent first."""
+def names_in(sentences: Sequence[str], *, besides: str) -> list[str]:
+    """Find known class names in sentences, singular or plural.
+
+    Args:
+        sentences: a description.
+        besides: the class that it describes.
+
+    Returns:
+        Plain names, the most frequent first.
+    """
     text = " ".join(sentences).lower()
     counts: dict[str, int] = {}
     for plain, word in bundled_words().items():
@@ -123,5 +145,4 @@ def _words_in(sentences: Sequence[str], *, besides: str) -> list[Word]:
         hits = len(re.findall(rf"\b{re.escape(word.text)}(?:s|es)?\b", text))
         if hits:
             counts[plain] = hits
-    order = sorted(counts, key=lambda plain: (-counts[plain], plain))
-    return [bundled_words()[plain] for plain in order]
+    return sorted(counts, key=lambda plain: (-counts[plain], plain))

@@ -98,8 +98,8 @@ def mine_quadruplets(draw: Draw) -> Case:
         "sketch_labels": draw.layout(s_labels),
         "photo_labels": draw.layout(p_labels),
         "positive": draw.one(("hardest", "easiest", "semihard", "paired")),
-        "negative": draw.one(("hardest", "semihard", "distance_weighted")),
-        "sketch_negative": draw.one(("anchor", "positive", "none")),
+        "negative": draw.one(("hardest", "semihard", "distance_weighted", "random")),
+        "sketch_negative": draw.one(("anchor", "positive", "random", "none")),
         "distance": distance,
         "margin": draw.one((0.0, 0.3, draw.number(0, 3))),
         "distinct_negatives": draw.chance(0.3),
@@ -121,11 +121,15 @@ def mine_quadruplets(draw: Draw) -> Case:
         good["paired"] = torch.from_numpy(draw.rng.integers(-1, max(photos, 1), sketches))
         good["paired"] = good["paired"].clamp_max(photos - 1)
         roles["paired"] = "labels"
-    if good["negative"] == "distance_weighted":
-        good["uniforms"] = torch.from_numpy(draw.rng.random(sketches)).to(
-            draw.one((torch.float32, torch.float64))
-        )
-        roles["uniforms"] = "features"
+    drawn = good["negative"] in ("distance_weighted", "random")
+    for name, needed in (
+        ("uniforms", drawn),
+        ("sketch_uniforms", good["sketch_negative"] == "random"),
+    ):
+        if needed:
+            good[name] = torch.from_numpy(draw.rng.random(sketches)).float().clamp_max(0.999)
+            good[name] = good[name].to(draw.one((torch.float32, torch.float64)))
+            roles[name] = "features"
     if draw.chance(0.2):
         good["positive_photos"] = int(draw.rng.integers(0, photos + 1))
         roles["positive_photos"] = "count"
@@ -189,7 +193,7 @@ def _mined_complaint(
             found = oracle.complaint(f"positive[{i}]", cross[i], rule, got[0], near, p_rows)
             if found is not None:
                 return found
-        if given["negative"] == "distance_weighted":
+        if given["negative"] in ("distance_weighted", "random"):
             allowed = (~same).any()
             if (got[1] >= 0) != bool(allowed) or (got[1] >= 0 and bool(same[got[1]])):
                 return f"wrong value: photo_negative[{i}] is {got[1]}, not a photo of another class"
@@ -225,6 +229,9 @@ def _sketch_complaint(
         if got[1] < 0:
             return None
         other &= labels[2] != labels[1][got[1]]
+    if mode == "random":
+        right = bool(other[got[2]]) if got[2] >= 0 else not bool(other.any())
+        return None if right else f"wrong value: {what} is {got[2]}, not a sketch of another class"
     origin = rows[1][got[0]] if mode == "positive" else rows[0][i]
     d = oracle.distances(origin[None], rows[2], given["distance"])[0]
     return oracle.complaint(what, d, oracle.Wanted(other, False, False), got[2], near, names)

@@ -148,7 +148,7 @@ def gathering(draw: Draw) -> Case:
 
 def _module_options(draw: Draw) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "negative": draw.one(("hardest", "semihard", "distance_weighted", "all")),
+        "negative": draw.one(("hardest", "semihard", "distance_weighted", "random", "all")),
         "preset": draw.one(PRESETS),
         "positive": draw.one(("hardest", "easiest", "semihard", "paired")),
         "coefficients": draw.one((None, None, tuple(draw.rng.integers(0, 3, 5).tolist()))),

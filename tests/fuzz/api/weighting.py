@@ -151,6 +151,7 @@ def alignment_weights(draw: Draw) -> Case:
         "local": local,
         "global_": global_,
         "mix": draw.one((0.0, 0.5, 1.0)),
+        "combine": draw.one(("sum", "product")),
         "temperature": draw.one((0.5, draw.number(1e-3, 10), 10.0 ** draw.number(-300, 0))),
         "form": draw.one(("softmax", "sigmoid", "mean", "raw")),
     }
@@ -160,6 +161,7 @@ def alignment_weights(draw: Draw) -> Case:
         "mix": "number",
         "temperature": "number",
         "form": "choice",
+        "combine": "choice",
     }
     if draw.chance(0.25):
         return spoilt(draw, "alignment_weights", zf.alignment_weights, good, roles)
@@ -180,6 +182,15 @@ def alignment_weights(draw: Draw) -> Case:
     )
 
 
+def _class_text(draw: Draw, classes: int, width: int, mask: Tensor) -> zf.ClassText:
+    return zf.ClassText.from_tensors(
+        [f"class {i}" for i in range(classes)],
+        _normal(draw, (classes, 3, width), torch.float32, 1.0),
+        mask=mask,
+        global_=_normal(draw, (classes, width), torch.float32, 1.0),
+    )
+
+
 def pair_weighting(draw: Draw) -> Case:
     """DM-WAN's two weightings of pairs: bounded scores, finite, and those of their parts."""
     batch, patches, width = draw.size(8), draw.size(20, least=1), draw.size(24, least=2)
@@ -194,20 +205,23 @@ def pair_weighting(draw: Draw) -> Case:
     labels = torch.from_numpy(draw.rng.integers(0, classes, batch))
     impl = draw.one(IMPLS)
     if draw.chance(0.5):
-        module: Any = PatchWeighting(impl=impl)
+        anchor = draw.one((0.0, 0.4, 1.0))
+        text = _class_text(draw, classes, width, torch.ones(classes, 3) > 0)
+        module: Any = PatchWeighting(text=text, anchor=anchor, impl=impl)
     else:
-        text = zf.ClassText.from_tensors(
-            [f"class {i}" for i in range(classes)],
-            _normal(draw, (classes, 3, 10), torch.float32, 1.0),
-            mask=torch.from_numpy(draw.rng.random((classes, 3)) < 0.7),
-            global_=_normal(draw, (classes, 10), torch.float32, 1.0),
-        )
+        mask = torch.from_numpy(draw.rng.random((classes, 3)) < 0.7)
+        projections = draw.one(("learned", "identity"))
+        of_text = width if projections == "identity" else 10
         module = TextWeighting(
-            text,
+            _class_text(draw, classes, of_text, mask),
             patch_width=width,
             width=16,
             temperature=1.0,
             beta=draw.one(("uniform", "text_attention")),
+            sketch_text=_class_text(draw, classes, of_text, mask) if draw.chance(0.3) else None,
+            projections=projections,
+            global_block=draw.one(("attention", "global_feature")),
+            text_layers=int(projections == "learned" and draw.chance(0.3)),
             impl=impl,
         )
 
@@ -308,10 +322,15 @@ def _weights(given: dict[str, Any]) -> Tensor:
     """Equations (6) and (7)."""
     local, global_ = given["local"].double(), given["global_"].double()
     r = given["mix"] * local + (1 - given["mix"]) * global_
+    if given["combine"] == "product":
+        r = (1 + local) * (1 + global_) / 4
     form, temperature = given["form"], given["temperature"]
     if form == "raw" or len(r) == 0:
         return r
     if form == "softmax":
         return len(r) * (r / temperature).softmax(0)
-    r = (1 + r) / 2 if form == "mean" else (r / temperature).sigmoid()
+    if form == "sigmoid":
+        r = (r / temperature).sigmoid()
+    elif given["combine"] == "sum":
+        r = (1 + r) / 2
     return r / r.mean() if float(r.mean()) > 0 else torch.ones_like(r)

@@ -49,8 +49,19 @@ def class_text(draw: Draw) -> Case:
     if draw.chance(0.3):
         good["descriptions"] = {name: (f"A {name} has a tail, like a dog.",) for name in names[::2]}
     roles: dict[str, Any] = {"classes": "names", "source": "choice", "max_tokens": "count"}
+    sentences = draw.chance(0.4)
+    if sentences:
+        pieces = [" ".join(draw.one(_PIECES) for _ in range(3)) for _ in names]
+        good["descriptions"] = {
+            name: (f"A long {name} has a tail.", f"It has {i} {piece} legs.")
+            for i, (name, piece) in enumerate(zip(names, pieces, strict=True))
+        }
+        good |= {"source": "glove:sentences", "whole": draw.one(("name", "sentences"))}
+        roles["whole"] = "choice"
     if draw.chance(0.3):
-        arguments, expect, how = spoil(draw, {**good, "source": "glove"}, roles)
+        arguments, expect, how = spoil(draw, {"source": "glove", **good}, roles)
+        if how in ("max_tokens spoilt: None", "whole spoilt: None"):  # the source's default
+            expect = "either"
         says = f"{described(**arguments)}; {how}"
         return Case(lambda: zf.ClassText(**arguments), says, ("ClassText",), expect)
 
@@ -61,6 +72,11 @@ def class_text(draw: Draw) -> Case:
             return "wrong value: a vector that is not of length 1"
         if bool((text.tokens[~text.mask] != 0).any()) or not bool(text.mask[:, 0].all()):
             return "wrong value: mask and tokens differ"
+        norms = text.tokens[text.mask].norm(dim=1)
+        if bool((norms - 1).abs().max() > 1e-5):
+            return "wrong value: a token that is not of length 1"
+        if sentences and good["max_tokens"] > 1 and bool((text.mask.sum(1) < 2).any()):
+            return "wrong value: a class with one token"
         alone = zf.ClassText(names[-1:], **{k: v for k, v in good.items() if k != "classes"})
         same = torch.equal(alone.global_[0], text.global_[-1])
         return None if same else "wrong value: a vector depends on the other classes"

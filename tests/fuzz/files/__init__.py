@@ -23,6 +23,7 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "train_config": (1, readers.train_config),
     "image": (4, readers.image),
     "descriptions": (1, readers.descriptions),
+    "answers": (1, readers.answers),
     "memory_map": (1, readers.memory_map),
 }
 

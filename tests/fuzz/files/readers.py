@@ -25,7 +25,9 @@ from zsbir_fast.methods.checkpoint_files import read_checkpoint
 from zsbir_fast.methods.saving import load_model
 from zsbir_fast.retrieval.feature_files import read_feature_pair
 from zsbir_fast.runs.settings import read_settings
+from zsbir_fast.text.answer_file import AnswerFile
 from zsbir_fast.text.descriptions import load_descriptions
+from zsbir_fast.text.quality import find_fault
 
 _LISTS = (("sketch_tx_000000000000_ready_filelist", "sketch"), ("all_photo_filelist", "photo"))
 
@@ -171,8 +173,33 @@ def image(draw: Draw) -> Case:
 
 def descriptions(draw: Draw) -> Case:
     """A JSON file of sentences."""
-    path, how = _write(draw, "sentences.json", samples.DESCRIPTIONS)
-    return _case(lambda: load_descriptions(path), path, how, ("load_descriptions",))
+    content, prompts = samples.DESCRIPTIONS, None
+    if draw.chance(0.5):
+        content, prompts = samples.ANSWERS, draw.one((None, "shape", "parts"))
+    path, how = _write(draw, "sentences.json", content)
+    return _case(
+        lambda: load_descriptions(path, prompts=prompts), path, how, ("load_descriptions",)
+    )
+
+
+def answers(draw: Draw) -> Case:
+    """A file of answers of a language model, which is gone on with: no bad answer comes out."""
+    path, how = _write(draw, "answers.json", samples.ANSWERS)
+
+    def check(file: AnswerFile) -> str | None:
+        given = [*file.answer("cat", "shape"), *file.answer("cat", "parts")]
+        bad = [s for s in given if find_fault("cat", s, others=("cat",)) is not None]
+        return f"wrong value: {bad}" if bad else None
+
+    case = _case(
+        lambda: AnswerFile(path, source={"model": "m"}, others=("cat",), function="describe"),
+        path,
+        how,
+        ("describe",),
+    )
+    case.check = check
+    case.expect = "either" if how == "missing" else case.expect  # a file that begins
+    return case
 
 
 def memory_map(draw: Draw) -> Case:

@@ -32,6 +32,11 @@ FILE_LIST = "".join(f"sketch/cat {i}/{i}.png {i % 3}\n" for i in range(40)).enco
 CLASS_LIST = "".join(f"class {i} {i}\n" for i in range(20)).encode()
 DESCRIPTIONS = b'{"cat": ["It has fur."], "dog": {"sentences": ["It barks.", "It runs."]}}'
 
+ANSWERS = (
+    b'{"cat": {"source": {"model": "m"}, "answers": {"shape": ["It is a thin oval with a tail."],'
+    b' "parts": ["It has four thin legs below its body.", "Its round ears."]}}}'
+)
+
 
 def images() -> dict[str, bytes]:
     """Small images: name with suffix -> bytes."""

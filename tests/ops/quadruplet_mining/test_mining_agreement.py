@@ -18,7 +18,7 @@ from zsbir_fast.ops.quadruplet_mining import mine_quadruplets
 
 DISTANCES = ["euclidean", "squared_euclidean", "cosine"]
 POSITIVES = ["hardest", "easiest", "semihard", "paired"]
-NEGATIVES = ["hardest", "semihard", "distance_weighted"]
+NEGATIVES = ["hardest", "semihard", "distance_weighted", "random"]
 LEVELS = ["baseline", "avx2", "avx512"]
 LEVELS = LEVELS[: LEVELS.index(_C.simd_level()) + 1]
 
@@ -58,6 +58,7 @@ def random_options(generator, sketches, photos):
         if photos
         else torch.full((sketches,), -1),
         "uniforms": torch.rand(sketches, generator=generator),
+        "sketch_uniforms": torch.rand(sketches, generator=generator),
     }
 
 
@@ -71,7 +72,7 @@ def test_every_mode_agrees(generator, positive, negative, distance):
     assert (nothing.positive == -1).all()
     some = 0
     for sketch_negative, distinct, first, bank in itertools.product(
-        ("anchor", "positive", "none"), (False, True), (None, 9), (False, True)
+        ("anchor", "positive", "random", "none"), (False, True), (None, 9), (False, True)
     ):
         mined = assert_agreement(
             rows,
@@ -101,7 +102,7 @@ def test_every_mode_agrees(generator, positive, negative, distance):
             "distance": st.sampled_from(DISTANCES),
             "positive": st.sampled_from(POSITIVES),
             "negative": st.sampled_from(NEGATIVES),
-            "sketch_negative": st.sampled_from(["anchor", "positive", "none"]),
+            "sketch_negative": st.sampled_from(["anchor", "positive", "random", "none"]),
             "margin": st.sampled_from([0.0, 0.5, 1.0, 2.5]),
             "distinct_negatives": st.booleans(),
             "bank": st.booleans(),

@@ -221,12 +221,12 @@ MINING_ERRORS = [
     (
         {"negative": "easy"},
         ValueError,
-        "negative must be one of hardest, semihard, distance_weighted, got 'easy'",
+        "negative must be one of hardest, semihard, distance_weighted, random, got 'easy'",
     ),
     (
         {"sketch_negative": "photo"},
         ValueError,
-        "sketch_negative must be one of anchor, positive, none, got 'photo'",
+        "sketch_negative must be one of anchor, positive, random, none, got 'photo'",
     ),
     (
         {"distance": "l1"},
@@ -253,6 +253,17 @@ MINING_ERRORS = [
         {"negative": "distance_weighted", "uniforms": torch.zeros(5)},
         ValueError,
         "uniforms must be [6] for negative='distance_weighted', got [5]",
+    ),
+    ({"negative": "random"}, ValueError, "uniforms must be [6] for negative='random', got None"),
+    (
+        {"sketch_negative": "random", "sketch_uniforms": torch.zeros(5)},
+        ValueError,
+        "sketch_uniforms must be [6] for sketch_negative='random', got [5]",
+    ),
+    (
+        {"sketch_negative": "random", "sketch_uniforms": torch.ones(6)},
+        ValueError,
+        "sketch_uniforms must be in [0, 1), got 1.0 in row 0",
     ),
 ]
 

@@ -7,7 +7,15 @@ from pathlib import Path
 from zsbir_fast._arguments import check_choice
 
 _ROOT = Path(__file__).parent
-NAMES = ("qd_caltech", "weights", "class_vectors", "descriptions", "semantics", "splits")
+NAMES = (
+    "qd_caltech",
+    "weights",
+    "class_vectors",
+    "word_vectors",
+    "descriptions",
+    "semantics",
+    "splits",
+)
 
 
 def path(name: str) -> Path:

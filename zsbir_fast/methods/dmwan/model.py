@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from zsbir_fast.data.image_spec import ImageSpec, Modality
 from zsbir_fast.encoders.encoder import Encoder, Features
@@ -21,14 +23,24 @@ from zsbir_fast.losses.gathering import Share, share_rows
 from zsbir_fast.losses.weighted_quadruplet import WeightedQuadrupletLoss
 from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.dmwan.options import QuadrupletOptions, TermOptions, WeightingOptions
-from zsbir_fast.methods.dmwan.pair_weighting import PairAlignment, PatchWeighting, TextWeighting
+from zsbir_fast.methods.dmwan.pair_weighting import PairAlignment, PatchWeighting
+from zsbir_fast.methods.dmwan.weighting import (
+    build_weighting,
+    check_terms,
+    read_texts,
+    relation_loss,
+    stored_texts,
+    what_stays_as_drawn,
+)
 from zsbir_fast.methods.regularisers import FrozenCopy, UnitEmbedding
 from zsbir_fast.ops._checks import Impl
 from zsbir_fast.ops.quadruplet_mining import Quadruplets
 from zsbir_fast.ops.token_weighting import alignment_weights
+from zsbir_fast.reference.token_weighting import alignment_quality
 from zsbir_fast.report.explanation import PairExplanation
 
 if TYPE_CHECKING:
+    from zsbir_fast.methods.settings import OptimConfig
     from zsbir_fast.text.class_text import ClassText
 
 
@@ -57,20 +69,25 @@ class DMWAN(Method):
             seen. 1 for encoders that take images of one size alone.
         text: class text that was made before, for the same classes; replaces
             ``weighting.text_source``.
+        sketch_text: with ``text``: the text that sketches meet, for ``weighting.sketch_prompt``.
         impl: ``"fused"``: the kernels. ``"reference"``: plain PyTorch, the same to rounding.
 
     Attributes:
         classes: names of the seen classes.
 
     Raises:
-        ValueError: an unknown choice, a negative factor, a scale that the encoder cannot take, or
-            text of another number of classes.
+        ValueError: an unknown choice, a negative factor, options that exclude each other, a scale
+            that the encoder cannot take, or text of another number of classes or tokens.
+
+    Warns:
+        UserWarning: when the optimizers are made, if no term of the loss trains the projections or
+            the relation network by which pairs are weighed.
 
     Source: Su et al., "Dynamic Multi-level Weighted Alignment Network for Zero-shot Sketch-based
     Image Retrieval", arXiv 2511.00925.
     """
 
-    data_arguments = ("text",)
+    data_arguments = ("text", "sketch_text")
     free_arguments = ("impl",)
 
     def __init__(
@@ -85,16 +102,20 @@ class DMWAN(Method):
         mirror: bool = False,
         mirror_scale: float = 1.0,
         text: ClassText | None = None,
+        sketch_text: ClassText | None = None,
         impl: Impl = "fused",
     ) -> None:
         super().__init__()
+        check_terms(weighting, terms)
         self.classes = tuple(classes)
         self.weighting = weighting
         self.loss = loss
         self.terms = terms
         self.encoder = encoder.build_for_modalities()
         width = self.encoder.width
-        self.pair_weighting = _pair_weighting(self.classes, width, weighting, text, impl)
+        texts = read_texts(self.classes, weighting, text, sketch_text)
+        self._notes = [each.summary for each in texts if each is not None]
+        self.pair_weighting = build_weighting(texts, self.encoder.of_photos, weighting, impl)
         options = {**vars(loss), "impl": impl}
         memory = options.pop("memory")
         self.quadruplet_loss = WeightedQuadrupletLoss(**options)
@@ -135,22 +156,24 @@ class DMWAN(Method):
         encoder: EncoderOptions = arguments.get("encoder", EncoderOptions())
         whole = {**arguments, "encoder": replace(encoder, weights=None)}
         weighting: WeightingOptions = arguments.get("weighting", WeightingOptions())
-        if weighting.kind == "text":
-            names = [f"pair_weighting.{name}" for name in ("tokens", "mask", "text_global")]
-            absent = [name for name in names if name not in stored]
-            if absent:
-                raise ValueError(f"the weights must hold {', '.join(names)}, but lack {absent[0]}")
-            from zsbir_fast.text.class_text import ClassText
-
-            tokens, mask, global_ = (stored[name] for name in names)
-            whole["text"] = ClassText.from_tensors(classes, tokens, mask=mask, global_=global_)
-        return whole
+        return whole | stored_texts(classes, weighting, stored)
 
     @classmethod
     def pretrained_encoder(cls, arguments: Mapping[str, Any]) -> Encoder | None:
         """Build the encoder with its pre-trained weights; None if it starts from random ones."""
         encoder: EncoderOptions = arguments.get("encoder", EncoderOptions())
         return encoder.build() if encoder.is_pretrained else None
+
+    def notes(self) -> Sequence[str]:
+        """Say where the class text comes from, and how many tokens a class has."""
+        return self._notes
+
+    def optimizers(self, optim: OptimConfig) -> Sequence[Optimizer]:
+        """Make the optimizer, and warn of weights that it will leave as they are."""
+        untrained = what_stays_as_drawn(self.weighting, self.terms)
+        if untrained is not None:
+            warnings.warn(untrained, stacklevel=2)
+        return super().optimizers(optim)
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """Embed images for retrieval; text is not needed.
@@ -183,8 +206,8 @@ class DMWAN(Method):
 
         Returns:
             The loss; its parts before their factors: ``"quadruplet"``, ``"cls"``,
-            ``"align"``, ``"contrastive"``, ``"distill"`` (those with a factor above 0);
-            and ``"weight_max"`` and ``"quality"``, the largest weight and the mean quality.
+            ``"align"``, ``"relation"``, ``"contrastive"``, ``"distill"`` (those with a factor above
+            0); and ``"weight_max"`` and ``"quality"``, the largest weight and the mean quality.
         """
         sketch, photo = self.encoder.both(batch["sketches"], batch["photos"])
         sketches, photos = sketch.global_, photo.global_
@@ -210,6 +233,11 @@ class DMWAN(Method):
         parts |= self._class_parts(joined)
         if self.terms.align:
             parts["align"] = self._alignment(pairs, labels, share)
+        if self.terms.relation:
+            assert isinstance(self.pair_weighting, PatchWeighting)
+            parts["relation"] = relation_loss(
+                self.pair_weighting, pairs.local, sketch, photo, labels, share
+            )
         if self.frozen is not None:
             before = self.frozen(self.encoder.of_photos, batch["photos"]).global_
             parts["distill"] = share.join(1 - F.cosine_similarity(photos, before)).mean()
@@ -264,15 +292,17 @@ class DMWAN(Method):
         if self.weighting.detach:
             local, global_ = local.detach(), global_.detach()
         local, global_ = share.join(local), share.join(global_)
-        quality = (self.weighting.mix * local + (1 - self.weighting.mix) * global_).detach().mean()
+        options = self.weighting
+        quality = alignment_quality(local, global_, mix=options.mix, combine=options.combine)
         weights = alignment_weights(
             local,
             global_,
-            mix=self.weighting.mix,
+            mix=options.mix,
+            combine=options.combine,
             temperature=self.weighting.temperature,
             form=self.weighting.form,
         )
-        return weights, quality
+        return weights, quality.detach().mean()
 
     def _alignment(self, pairs: PairAlignment, labels: Tensor, share: Share) -> Tensor:
         losses = [
@@ -285,30 +315,3 @@ class DMWAN(Method):
             for sketches, photos in pairs.pooled
         ]
         return torch.stack(losses).mean()
-
-
-def _pair_weighting(
-    classes: tuple[str, ...],
-    patch_width: int,
-    options: WeightingOptions,
-    text: ClassText | None,
-    impl: Impl,
-) -> TextWeighting | PatchWeighting:
-    if options.kind == "pairwise":
-        return PatchWeighting(impl=impl)
-    if text is None:
-        from zsbir_fast.text.class_text import ClassText
-
-        text = ClassText(classes, source=options.text_source)
-    if len(text.tokens) != len(classes):
-        raise ValueError(
-            f"DMWAN: text must have tokens of {len(classes)} classes, got {len(text.tokens)}"
-        )
-    return TextWeighting(
-        text,
-        patch_width=patch_width,
-        width=options.width,
-        temperature=options.attention_temperature,
-        beta=options.beta,
-        impl=impl,
-    )

@@ -63,6 +63,7 @@ def mine_quadruplets(
     margin: float = 0.3,
     paired: Tensor | None = None,
     uniforms: Tensor | None = None,
+    sketch_uniforms: Tensor | None = None,
     distinct_negatives: bool = False,
     sketch_references: Tensor | None = None,
     sketch_reference_labels: Integers | None = None,
@@ -90,18 +91,20 @@ def mine_quadruplets(
             there is none. ``"distance_weighted"``: drawn with probability proportional to
             1 / q(d), q the density of distances between random points on the unit sphere; distances
             below 0.5 count as 0.5 and those above 1.4 are not drawn, unless all are. Meant for
-            L2-normalised features.
+            L2-normalised features. ``"random"``: any photo of another class, all equally likely.
         sketch_negative: the sketch of another class nearest to the ``"anchor"`` or to the
-            ``"positive"`` photo; ``"none"``: no sketch negative is mined; its index is -1.
+            ``"positive"`` photo; ``"random"``: any, all equally likely; ``"none"``: no sketch
+            negative is mined; its index is -1.
         distance: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 - cosine; a zero row
             has cosine 0).
         margin: of the semi-hard negatives, in units of ``distance``.
         paired: [B_s] int64, the positive's row for ``positive="paired"``; a photo of another class
             or -1 counts as none, and so does a row that does not exist where it is not looked at
             (on CUDA, which would wait, and in compiled code).
-        uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"``; where
-            they are not looked at (on CUDA, in compiled code), one that is NaN or 1 at least counts
-            as the largest below 1, and a negative one as 0.
+        uniforms: [B_s] float in [0, 1), random numbers for ``negative="distance_weighted"`` and
+            ``"random"``; where they are not looked at (on CUDA, in compiled code), one that is NaN
+            or 1 at least counts as the largest below 1, and a negative one as 0.
+        sketch_uniforms: [B_s] likewise, for ``sketch_negative="random"``.
         distinct_negatives: the negative sketch must not be of the negative photo's class, as the
             preset ``"chen2017"`` needs.
         sketch_references: [M, D] float, the sketches that negatives are chosen from; default: the
@@ -167,8 +170,18 @@ def mine_quadruplets(
             raise ValueError(f"{name}: paired must be given for positive='paired', got None")
         check_beside(name, "paired", paired, "sketches", sketches)
         check_paired(name, paired, len(photos))
-    if negative == "distance_weighted" or uniforms is not None:
-        check_uniforms(name, uniforms, "sketches", sketches)
+    drawn = negative in ("distance_weighted", "random")
+    for argument, numbers, needed, mode in (
+        ("uniforms", uniforms, drawn, f"negative={negative!r}"),
+        (
+            "sketch_uniforms",
+            sketch_uniforms,
+            sketch_negative == "random",
+            "sketch_negative='random'",
+        ),
+    ):
+        if needed or numbers is not None:
+            check_uniforms(name, argument, numbers, mode, "sketches", sketches)
     references = sketches if sketch_references is None else sketch_references
     reference_labels = sketch_labels if sketch_reference_labels is None else sketch_reference_labels
     options = MiningOptions(
@@ -182,6 +195,7 @@ def mine_quadruplets(
             photo_labels,
             paired=paired,
             uniforms=uniforms,
+            sketch_uniforms=sketch_uniforms,
             sketch_references=references,
             sketch_reference_labels=reference_labels,
             **options._asdict(),
@@ -194,6 +208,8 @@ def mine_quadruplets(
         photo_labels,
         reference_labels,
         paired,
+        uniforms,
+        sketch_uniforms,
     )
     with torch.no_grad():
         return mine(batch, options)

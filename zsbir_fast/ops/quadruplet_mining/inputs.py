@@ -77,7 +77,9 @@ def check_weights(function: str, weights: Any, count: int) -> None:
     check_finite(function, "weights", weights)
 
 
-def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -> None:
+def check_uniforms(
+    function: str, argument: str, uniforms: Any, mode: str, first: str, features: Tensor
+) -> None:
     """Raise unless they are random numbers in [0, 1), one for every row of ``features``.
 
     Where they are unseen, the mining takes those beyond 1 and NaN as the largest below 1, and
@@ -85,20 +87,17 @@ def check_uniforms(function: str, uniforms: Any, first: str, features: Tensor) -
     """
     if uniforms is None or (isinstance(uniforms, Tensor) and uniforms.shape != (len(features),)):
         got = None if uniforms is None else list(uniforms.shape)
-        raise ValueError(
-            f"{function}: uniforms must be [{len(features)}] for negative='distance_weighted', "
-            f"got {got}"
-        )
-    check_tensor(function, "uniforms", uniforms)
-    check_floating(function, "uniforms", uniforms)
-    check_one_device(function, **{first: features, "uniforms": uniforms})
+        raise ValueError(f"{function}: {argument} must be [{len(features)}] for {mode}, got {got}")
+    check_tensor(function, argument, uniforms)
+    check_floating(function, argument, uniforms)
+    check_one_device(function, **{first: features, argument: uniforms})
     if unseen(uniforms):
         return
     outside = (~((uniforms >= 0) & (uniforms < 1))).nonzero()
     if len(outside):
         row = int(outside[0])
         raise ValueError(
-            f"{function}: uniforms must be in [0, 1), got {float(uniforms[row])} in row {row}"
+            f"{function}: {argument} must be in [0, 1), got {float(uniforms[row])} in row {row}"
         )
 
 

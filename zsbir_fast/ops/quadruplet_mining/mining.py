@@ -16,6 +16,7 @@ from zsbir_fast.reference.quadruplet_mining import (
     Positive,
     Quadruplets,
     SketchNegative,
+    draw_evenly,
 )
 
 
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     photo_labels: Tensor
     reference_labels: Tensor
     paired: Tensor | None
+    uniforms: Tensor | None
+    sketch_uniforms: Tensor | None
 
 
 class MiningOptions(NamedTuple):
@@ -65,28 +68,43 @@ def mine(batch: Batch, options: MiningOptions) -> Quadruplets:
             low=low, high=low + options.margin, wanted=("nearest_other",)
         ).nearest_other.index
         negative = torch.where(inside >= 0, inside, first.farthest_other.index)
+    if options.negative == "random":
+        assert batch.uniforms is not None
+        other = batch.sketch_labels[:, None] != batch.photo_labels
+        negative = draw_evenly(other, batch.uniforms)
     if options.sketch_negative == "none":
         nothing = torch.full_like(positive, -1)
         return Quadruplets(positive, negative, nothing, (positive >= 0) & (negative >= 0))
     forbidden = None
     if options.distinct_negatives and len(photos):
         forbidden = batch.photo_labels[negative.clamp_min(0)]
-    queries = batch.sketches
-    if options.sketch_negative == "positive" and len(photos):
-        queries = photos[positive.clamp_min(0)]
-    sketch = select_pairs(
-        queries,
-        references,
-        batch.sketch_labels,
-        batch.reference_labels,
-        distance=options.distance,
-        forbidden=forbidden,
-        wanted=("nearest_other",),
-    ).nearest_other.index
+    if options.sketch_negative == "random":
+        sketch = _drawn_sketch(batch, forbidden)
+    else:
+        queries = batch.sketches
+        if options.sketch_negative == "positive" and len(photos):
+            queries = photos[positive.clamp_min(0)]
+        sketch = select_pairs(
+            queries,
+            references,
+            batch.sketch_labels,
+            batch.reference_labels,
+            distance=options.distance,
+            forbidden=forbidden,
+            wanted=("nearest_other",),
+        ).nearest_other.index
     if options.sketch_negative == "positive":
         sketch = torch.where(positive >= 0, sketch, -1)
     valid = (positive >= 0) & (negative >= 0) & (sketch >= 0)
     return Quadruplets(positive, negative, sketch, valid)
+
+
+def _drawn_sketch(batch: Batch, forbidden: Tensor | None) -> Tensor:
+    assert batch.sketch_uniforms is not None
+    other = batch.sketch_labels[:, None] != batch.reference_labels
+    if forbidden is not None:
+        other = other & (forbidden[:, None] != batch.reference_labels)
+    return draw_evenly(other, batch.sketch_uniforms)
 
 
 def _wanted_first(options: MiningOptions) -> tuple[Choice, ...]:

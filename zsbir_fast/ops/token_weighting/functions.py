@@ -26,7 +26,7 @@ from zsbir_fast.ops.token_weighting.inputs import (
 )
 from zsbir_fast.ops.token_weighting.pairs import score_all_pairs, score_pairs
 from zsbir_fast.reference import token_weighting as reference
-from zsbir_fast.reference.token_weighting import Beta, TokenWeighting, WeightForm
+from zsbir_fast.reference.token_weighting import Beta, Combine, TokenWeighting, WeightForm
 
 __all__ = ["TokenWeighting", "alignment_weights", "pairwise_token_score", "token_weighting"]
 
@@ -241,29 +241,32 @@ def alignment_weights(
     global_: Tensor,
     *,
     mix: float = 0.5,
+    combine: Combine = "sum",
     temperature: float = 0.5,
     form: WeightForm = "softmax",
 ) -> Tensor:
     """Alignment weight list: better aligned pairs of the batch count more.
 
-    The quality of a pair is ``r = mix * local + (1 - mix) * global_``.
+    The quality of a pair is ``r = mix * local + (1 - mix) * global_``, or with
+    ``combine="product"`` the product ``r = (1 + local) / 2 * (1 + global_) / 2``.
 
     Args:
         local: [B] float, local scores in [-1, 1].
         global_: [B] float, global scores in [-1, 1].
-        mix: share of the local score, 0 to 1.
+        mix: share of the local score, 0 to 1; of ``"sum"`` alone.
+        combine: ``"sum"`` or ``"product"``.
         temperature: of ``"softmax"`` and ``"sigmoid"``; small values favour the best pairs.
         form: ``"softmax"``: B softmax(r / temperature). ``"sigmoid"``: sigmoid(r / temperature)
             over its mean. ``"mean"``: (1 + r) / 2 over its mean (rescaled, so that no weight is
-            negative). ``"raw"``: r itself, whose mean is not 1.
+            negative; of a product, r over its mean). ``"raw"``: r itself, whose mean is not 1.
 
     Returns:
         Weights [B], mean 1 and not negative except with ``"raw"``; all 1 where the mean would be 0.
 
     Raises:
         ValueError: the shapes differ, ``mix`` is outside [0, 1], ``temperature`` below 1e-30,
-            ``form`` unknown, or a score not finite (on CUDA and in compiled code, which look at no
-            values, all weights are NaN then, of ``"raw"`` that one).
+            ``form`` or ``combine`` unknown, or a score not finite (on CUDA and in compiled code,
+            which look at no values, all weights are NaN then, of ``"raw"`` that one).
         TypeError: scores are no dense floating-point tensors.
 
     Source: DM-WAN, arXiv 2511.00925, names the alignment weight list; equations (6) and (7) in
@@ -285,7 +288,10 @@ def alignment_weights(
     mix = as_share(name, "mix", mix)
     temperature = as_temperature(name, temperature)
     check_choice(name, "form", form, WeightForm)
-    return reference.alignment_weights(local, global_, mix=mix, temperature=temperature, form=form)
+    check_choice(name, "combine", combine, Combine)
+    return reference.alignment_weights(
+        local, global_, mix=mix, combine=combine, temperature=temperature, form=form
+    )
 
 
 def _autocast(function: str, **tensors: Tensor) -> tuple[Tensor, ...]:
