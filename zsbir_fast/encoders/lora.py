@@ -87,8 +87,8 @@ class LayeredAttention(nn.Module):
             batch_first=self.batch_first,
             device="meta",
         )
-        found.in_proj_weight = self.qkv.weight
-        found.in_proj_bias = cast(nn.Parameter, self.qkv.bias)
+        found.in_proj_weight = cast(nn.Parameter, self.qkv.weight)
+        found.in_proj_bias = self.qkv.bias
         found.out_proj.weight, found.out_proj.bias = self.proj.weight, self.proj.bias
         return found.train(self.training)
 
