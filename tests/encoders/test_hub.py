@@ -73,7 +73,7 @@ def tiny_clip(tmp_path):
             "timm/vit_base_patch16_224.sam_in1k",
         ),
         (
-            lambda: build_encoder("open_clip:ViT-B-32", weights="openai"),
+            lambda: build_encoder("open_clip:ViT-B-32-quickgelu", weights="openai"),
             "timm/vit_base_patch32_clip_224.openai",
         ),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,8 @@ class LayeredAttention(nn.Module):
             batch_first=self.batch_first,
             device="meta",
         )
-        found.in_proj_weight, found.in_proj_bias = self.qkv.weight, self.qkv.bias
+        found.in_proj_weight = self.qkv.weight
+        found.in_proj_bias = cast(nn.Parameter, self.qkv.bias)
         found.out_proj.weight, found.out_proj.bias = self.proj.weight, self.proj.bias
         return found.train(self.training)
 
@@ -134,7 +135,7 @@ def merge_lora(encoder: Encoder) -> Encoder:
 
         for name, layer in list(encoder.named_modules()):
             if isinstance(layer, LoraLayer):
-                layer.merge()  # type: ignore[operator]
+                layer.merge()
                 encoder.set_submodule(name, layer.get_base_layer())
         del encoder.peft_config
         _exchange(encoder, LayeredAttention, LayeredAttention.whole, within=".resblocks.")

@@ -150,7 +150,7 @@ class ModalityEncoder(nn.Module):
             return self(sketches, "sketch"), self(photos, "photo")
         features = self.of_photos(torch.cat([sketches, photos]))
         counts = [len(sketches), len(photos)]
-        of_sketches, of_photos = zip(*(part.split(counts) for part in features), strict=True)
+        of_sketches, of_photos = zip(*(torch.split(part, counts) for part in features), strict=True)
         return Features(*of_sketches), Features(*of_photos)
 
     def mixed(self, images: Tensor, is_photo: Tensor) -> Features:

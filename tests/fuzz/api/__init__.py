@@ -39,6 +39,7 @@ ENTRANCES: dict[str, tuple[int, Callable[[Draw], Case]]] = {
     "load_split": (1, words.load_split),
     "load_benchmark": (1, words.load_benchmark),
     "build_encoder": (1, words.build_encoder),
+    "encoder_options": (1, words.encoder_options),
     "prompt": (1, words.prompt),
 }
 

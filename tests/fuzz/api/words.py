@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from case import Case
 from inputs import Draw, described
@@ -130,6 +131,53 @@ def build_encoder(draw: Draw) -> Case:
     says = described(**arguments)
     names = ("build_encoder", "read_weight_file")
     return Case(lambda: zf.build_encoder(**arguments), says, names, "refusal")
+
+
+def encoder_options(draw: Draw) -> Case:
+    """What of an encoder is trained: settings that fit it, and some that do not."""
+    modes = ("full", "norm", "frozen", "shallow_prompts", "deep_prompts")
+    tuning: dict[str, Any] = {"mode": draw.one(modes), "prompt_tokens": 1 + draw.size(20)}
+    tuning["per_modality"] = tuning["mode"] not in ("full", "frozen") and draw.chance(0.5)
+    options: dict[str, Any] = {"name": "timm:test_vit", "weights": None, "image_size": 32}
+    options["shared"] = tuning["per_modality"] or draw.chance(0.5)
+    wrong: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"mode": draw.one(("", "lorra", None, 3, b"norm"))}, {}),
+        ({draw.one(("lora_rank", "prompt_tokens")): draw.one((0, -1, 10**30, 1.5, "x", None))}, {}),
+        (
+            {draw.one(("lora_alpha", "lora_dropout")): draw.one((-1, 10**400, "x", None, np.nan))},
+            {},
+        ),
+        ({"lora_targets": draw.one(([], "qkv", [3], [""], {"a": 1}))}, {}),
+        ({"mode": "full", "per_modality": True}, {}),
+        ({"mode": "norm", "per_modality": True}, {"shared": False}),
+        ({"mode": "deep_prompts"}, {"name": "timm:resnet10t"}),
+        ({"mode": "frozen", "per_modality": False}, {"freeze_batch_norm": False}),
+        ({}, {draw.one(("shared", "tuning")): draw.one((None, 1, "yes"))}),
+    ]
+    bad = draw.chance(0.5)
+    if bad:
+        of_tuning, of_encoder = draw.one(wrong)
+        tuning, options = {**tuning, **of_tuning}, {**options, **of_encoder}
+
+    def call() -> Any:
+        built = {"tuning": zf.TuningOptions(**tuning), **options}
+        encoder = zf.EncoderOptions(**built).build_for_modalities().eval()
+        images = torch.zeros(2, 3, 32, 32)
+        with torch.no_grad():
+            return encoder, encoder.both(images, images), encoder.plain("photo")(images)
+
+    def check(result: Any) -> str | None:
+        encoder, (sketch, photo), alone = result
+        if not torch.equal(sketch.global_, photo.global_):
+            return "both modalities do not start alike"
+        if not torch.allclose(alone.tokens, photo.tokens, atol=1e-5):
+            return "the plain encoder gives other tokens"
+        trains = any(parameter.requires_grad for parameter in encoder.parameters())
+        return None if trains == (tuning["mode"] != "frozen") else "another mode"
+
+    names = ("TuningOptions", "EncoderOptions", "tune_encoder")
+    says = described(**tuning, **options)
+    return Case(call, says, names, "refusal" if bad else "value", None if bad else check)
 
 
 def prompt(draw: Draw) -> Case:
