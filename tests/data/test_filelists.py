@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from zsbir_fast.data.filelists import (
     read_class_list,
     read_file_list,
+    read_names,
     write_class_list,
     write_file_list,
 )
@@ -158,3 +159,23 @@ def test_a_line_without_end_is_cut_in_the_message(tmp_path):
         with pytest.raises(ValueError, match=r"x'\.\.\. \(100,00\d characters\)") as caught:
             read_file_list(path) if "\n" not in text else read_class_list(path)
         assert len(str(caught.value)) < 500
+
+
+def test_names_are_lines_or_a_class_list(tmp_path):
+    path = tmp_path / "names.txt"
+    for text, names in {
+        "zebra\n\n hot dog \n": ("zebra", "hot dog"),
+        "hot dog 1\nzebra 0\n": ("zebra", "hot dog"),
+        "area 51\nzebra\n": ("area 51", "zebra"),
+        "747\n": ("747",),
+    }.items():
+        path.write_text(text)
+        assert read_names(path) == names
+    path.write_text(" \n")
+    with pytest.raises(ValueError, match=r"^read_names: .*names\.txt must have at least one name"):
+        read_names(path)
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ValueError, match=r"^read_names: .*names\.txt must be UTF-8 text, got: "):
+        read_names(path)
+    with pytest.raises(FileNotFoundError, match=r"^read_names: no such list file: "):
+        read_names(tmp_path / "none.txt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsbir_fast.data import bundled
@@ -207,6 +207,7 @@ def test_bare_names(name, bare):
     assert bare_name(name) == bare
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.text(max_size=12),
     st.one_of(
