@@ -82,3 +82,28 @@ def open_clip_source(function: str, model: str, weights: str) -> str:
         told = f"weights {weights!r} of open_clip:{model}"
         require_reachable(function, told, repo, names)
     return found or weights
+
+
+def require_own_activation(function: str, argument: str, model: str, tag: str) -> None:
+    """Refuse weights that were trained with another activation, which open_clip only warns of.
+
+    Args:
+        function: whom the error text names.
+        argument: its argument that names the model.
+        model: model of open_clip.
+        tag: name of its weights.
+
+    Raises:
+        ValueError: the activations differ; the text has the right model.
+    """
+    import open_clip
+
+    config = open_clip.get_model_config(model) or {}
+    quick = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    if quick != bool(config.get("quick_gelu", False)):
+        suffix = "-quickgelu"
+        other = f"{model}{suffix}" if quick else model.removesuffix(suffix)
+        raise ValueError(
+            f"{function}: {argument} must be open_clip:{other} for the weights {tag!r}, whose "
+            f"activation is {'QuickGELU' if quick else 'GELU'}, got open_clip:{model}"
+        )

@@ -77,7 +77,7 @@ def tiny_clip(tmp_path):
             "timm/vit_base_patch32_clip_224.openai",
         ),
         (
-            lambda: ClassText(["cat"], source="open_clip:ViT-B-32/openai"),
+            lambda: ClassText(["cat"], source="open_clip:ViT-B-32-quickgelu/openai"),
             "timm/vit_base_patch32_clip_224.openai",
         ),
     ],

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from zsbir_fast._arguments import check_flag
-from zsbir_fast._hub import open_clip_source
+from zsbir_fast._hub import open_clip_source, require_own_activation
 from zsbir_fast._words import shown
 from zsbir_fast.encoders.bundled_networks import BUNDLED, build_bundled
 from zsbir_fast.encoders.encoder import Encoder, OpenClipEncoder
@@ -120,7 +120,7 @@ def _build_open_clip(
             f"for open_clip:{model}, got {shown(weights)}"
         )
     if weights is not None and not local:
-        _require_own_activation(model, weights)
+        require_own_activation("build_encoder", "name", model, weights)
     options: dict[str, Any] = {}
     source = None
     if weights is None or local:  # no need of a text tower, which some models fetch
@@ -156,21 +156,6 @@ def _build_open_clip(
         mean=tuple(network.image_mean or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(network.image_std or open_clip.OPENAI_DATASET_STD),
     )
-
-
-def _require_own_activation(model: str, tag: str) -> None:
-    """Refuse weights that were trained with another activation, which open_clip only warns of."""
-    import open_clip
-
-    config = open_clip.get_model_config(model) or {}
-    quick = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
-    if quick != bool(config.get("quick_gelu", False)):
-        suffix = "-quickgelu"
-        other = f"{model}{suffix}" if quick else model.removesuffix(suffix)
-        raise ValueError(
-            f"build_encoder: name must be open_clip:{other} for the weights {tag!r}, whose "
-            f"activation is {'QuickGELU' if quick else 'GELU'}, got open_clip:{model}"
-        )
 
 
 def _open_clip_pixels(model: str, tag: str) -> dict[str, Any]:

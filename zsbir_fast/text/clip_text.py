@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zsbir_fast._hub import open_clip_source
+from zsbir_fast._hub import open_clip_source, require_own_activation
 from zsbir_fast._words import reason, shown
 
 
@@ -112,6 +112,8 @@ def _load(model: str, weights: str | None) -> Any:
             f"ClassText: weights must be an existing file or one of {', '.join(tags) or 'no tag'} "
             f"for open_clip:{model}, got {shown(weights)}"
         )
+    if weights is not None and weights in tags:
+        require_own_activation("ClassText", "source", model, weights)
     source = None if weights is None else open_clip_source("ClassText", model, weights)
     try:
         network = open_clip.create_model(model, pretrained=source)
