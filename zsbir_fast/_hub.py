@@ -89,13 +89,12 @@ def require_own_activation(function: str, argument: str, model: str, tag: str) -
 
     Args:
         function: whom the error text names.
-        argument: what the error text names as wrong.
-        model: open_clip model name.
-        tag: of its weights.
+        argument: its argument that names the model.
+        model: model of open_clip.
+        tag: name of its weights.
 
     Raises:
-        ValueError: the model computes with QuickGELU and the weights want GELU, or the other way
-            round; the text names the right model.
+        ValueError: the activations differ; the text has the right model.
     """
     import open_clip
 

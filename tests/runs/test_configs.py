@@ -10,9 +10,9 @@ import pytest
 import timm
 import torch
 
+from zsbir_fast._hub import require_own_activation
 from zsbir_fast.cli.parsing import find_config, shipped_configs
 from zsbir_fast.data.splits import load_split
-from zsbir_fast._hub import require_own_activation
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.clusterretri import ClusterRetri
 from zsbir_fast.methods.cmaan.model import CMAAN
@@ -35,6 +35,9 @@ _SMALL = {
 
 
 def _text(classes, *, source, **options):
+    model, _, tag = source.partition(":")[2].partition("/")
+    if model:
+        require_own_activation("config", "weighting.text_source", model, tag)
     assert source in ("glove", "glove:sentences") or source.startswith("open_clip:ViT-B-")
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
@@ -55,11 +58,6 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     assert (settings.data.validation_classes == 0) == trains_on_all
     assert settings.data.validation_classes < len(seen) / 4
     assert settings.data.classes_per_batch <= len(seen) - settings.data.validation_classes
-    for group in ("weighting", "text"):
-        held = settings.model.get(group, {})
-        source = held.get("text_source", held.get("source", ""))
-        if source.startswith("open_clip:"):
-            require_own_activation("test", "source", *source.removeprefix("open_clip:").split("/"))
     encoder = settings.model.get("encoder", {})
     small = {**encoder, "weights": None, "image_size": 64}
     if not name.endswith("-qd_caltech.yaml"):
@@ -68,7 +66,7 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
             assert timm.list_pretrained(f"{model_name}.{encoder['weights']}")
         else:
             assert encoder["weights"] in open_clip.list_pretrained_tags_by_model(model_name)
-            require_own_activation("test", "name", model_name, encoder["weights"])
+            require_own_activation("config", "encoder.name", model_name, encoder["weights"])
         small["name"] = _SMALL[settings.method]  # the same code, a fraction of the weights
     identity = ModelIdentity.of(settings.method, {**settings.model, "encoder": small}, seen)
     model = build_model(identity)

@@ -206,13 +206,10 @@ def test_open_clip_takes_several_sentences_of_a_class(tiny_clip):
         ({"source": "open_clip:nothing"}, "a model that open_clip knows, got 'open_clip:nothing'"),
         ({"source": "open_clip:ViT-B-32/x"}, "file or one of openai, .* for open_clip:ViT-B-32, g"),
         (
-            {"source": "open_clip:ViT-B-32-quickgelu/openai", "weights": "x"},
-            "weights must be None where so",
-        ),
-        (
             {"source": "open_clip:ViT-B-32/openai"},
-            "source must be open_clip:ViT-B-32-quickgelu for the weights 'openai'",
+            "source must be open_clip:ViT-B-32-quickgelu for the weights 'openai', whose activ",
         ),
+        ({"source": "open_clip:ViT-B-32/openai", "weights": "x"}, "weights must be None where so"),
         ({"source": "open_clip:ViT-B-32", "prompt": "a"}, "template must have {} exactly once"),
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
     ],

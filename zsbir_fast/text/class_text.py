@@ -49,7 +49,8 @@ class ClassText:
     Args:
         classes: class names, only those to train on.
         source: ``"glove"``, ``"glove:sentences"`` or ``"open_clip:<model>"``, e.g.
-            ``"open_clip:ViT-B-32-quickgelu/openai"`` with a weight tag; without one, ``weights`` decides.
+            ``"open_clip:ViT-B-32-quickgelu/openai"`` with a weight tag; without one, ``weights``
+            decides.
         weights: open_clip only: a tag or a local weight file; None gives random weights.
         prompt: open_clip only: template with ``{}`` for the class name.
         descriptions: sentences by class name. None: ``"glove"`` takes its list,

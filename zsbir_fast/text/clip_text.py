@@ -112,7 +112,7 @@ def _load(model: str, weights: str | None) -> Any:
             f"ClassText: weights must be an existing file or one of {', '.join(tags) or 'no tag'} "
             f"for open_clip:{model}, got {shown(weights)}"
         )
-    if weights in tags:
+    if weights is not None and weights in tags:
         require_own_activation("ClassText", "source", model, weights)
     source = None if weights is None else open_clip_source("ClassText", model, weights)
     try:

@@ -75,12 +75,13 @@ def from_words(
     if whole == "name":
         names = [name_words(name) for name in classes]
         vectors = [item.vector for item in names]
-        for item, those in zip(names, unknown, strict=True):
-            those += [word for word in item.unknown if word not in those]
+        for item, words in zip(names, unknown, strict=True):
+            words += [word for word in item.unknown if word not in words]
     else:
         vectors = [item.sentences for item in found]
-    words = [item.words for item in found]
-    return TextFeatures(tokens, mask, torch.stack(vectors), words, [whole] * len(found), unknown)
+    of_tokens = [item.words for item in found]
+    origins: list[str] = [whole] * len(found)
+    return TextFeatures(tokens, mask, torch.stack(vectors), of_tokens, origins, unknown)
 
 
 def from_clip_prompts(

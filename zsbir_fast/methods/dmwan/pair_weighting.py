@@ -172,7 +172,8 @@ class TextWeighting(nn.Module):
         if self.two_texts:
             texts.append((self.sketch_tokens, self.sketch_global))
         if self.transformer is not None:
-            texts = [tuple(self.transformer(tokens, self.mask)) for tokens, _ in texts]
+            seen = [self.transformer(tokens, self.mask) for tokens, _ in texts]
+            texts = [(text.tokens, text.global_) for text in seen]
         return [_Query(self.query(tokens), self.query(whole)) for tokens, whole in texts]
 
     def _patches(self, sketch: Features, photo: Features) -> Patches:
@@ -198,11 +199,10 @@ class TextWeighting(nn.Module):
             return self._weigh(texts[0], mask, patches, labels, return_attention)
         of_photos, of_sketches = texts
         # The other modality has a single patch of zeros, so that it costs nothing.
-        nothing = tuple(x.new_zeros(len(x), 1, x.shape[2]) for x in patches)
-        sketch = self._weigh(
-            of_sketches, mask, (*patches[:2], *nothing[2:]), labels, return_attention
-        )
-        photo = self._weigh(of_photos, mask, (*nothing[:2], *patches[2:]), labels, return_attention)
+        key, value, photo_key, photo_value = (x.new_zeros(len(x), 1, x.shape[2]) for x in patches)
+        sketch_alone = (*patches[:2], photo_key, photo_value)
+        sketch = self._weigh(of_sketches, mask, sketch_alone, labels, return_attention)
+        photo = self._weigh(of_photos, mask, (key, value, *patches[2:]), labels, return_attention)
         weights = torch.stack([word_weights(t.words, mask, t.whole, self.beta) for t in texts])
         cosines = safe_cosine(sketch.sketch_pooled, photo.photo_pooled)
         return TokenWeighting(
@@ -316,7 +316,8 @@ class PatchRelation(nn.Module):
 
     def forward(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """Score sketch i [B, N, D] with photo i: [B], in 0..1."""
-        return self.network(self.reduction(sketches), self.reduction(photos))
+        scores: Tensor = self.network(self.reduction(sketches), self.reduction(photos))
+        return scores
 
     if TYPE_CHECKING:  # nn.Module would say Any
         __call__ = forward
