@@ -27,6 +27,7 @@ from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.runs import quickstart
 from zsbir_fast.runs.settings import check_settings, write_settings
 from zsbir_fast.runs.train import TrainedRun
+from zsbir_fast.runs.zoo import Zoo, ZooRow
 
 REPO = Path(__file__).parents[2]
 TRAINING = REPO / "docs" / "training.md"
@@ -100,6 +101,8 @@ def workplace(tmp_path, monkeypatch, small):
     monkeypatch.setattr("zsbir_fast.data.benchmarks.load_benchmark", lambda *a, **k: benchmark)
     monkeypatch.setattr(bench, "_run", lambda room, arguments: room)
     monkeypatch.setattr(quickstart, "quickstart", lambda out, **options: {})
+    done = Zoo([ZooRow("all of them", [0.5], [0.5])], {}, "AP", tmp_path)
+    monkeypatch.setattr("zsbir_fast.runs.zoo.run_zoo", lambda runs, out: done)
     # The language model of `zsbir describe`: what it says keeps the rules and is never the same.
     (tmp_path / "classes.txt").write_text("zebra\nowl\n")
     said = itertools.count()

@@ -13,7 +13,7 @@ _EXAMPLES = """\
   zsbir zoo dmwan-qd_caltech cmaan-qd_caltech finetune-qd_caltech --out runs/zoo
   zsbir zoo dmwan-qd_caltech --encoders bundled:mobilenet_v2 bundled:efficientnet_lite0 --seeds 0 1 2
   zsbir zoo dmwan-sketchy-25 finetune-sketchy-25-clip-b32 --data.root /data/Sketchy
-  zsbir zoo mine.yaml dmwan-qd_caltech --epochs 1                a very short training of each
+  zsbir zoo my.yaml dmwan-qd_caltech --epochs 1                  a very short training of each
 
 The same command goes on where it was stopped, and adds the rows of further configs, encoders and
 seeds."""
