@@ -10,7 +10,7 @@ from zsbir_fast.losses.gathering import Share
 from zsbir_fast.methods.cmaan.exchange import ExchangeBlock, UnbiasedLayerNorm
 from zsbir_fast.methods.cmaan.options import CorrespondenceOptions, ExchangeOptions, RelationOptions
 from zsbir_fast.methods.cmaan.pairs import Exchange, Text
-from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction
+from zsbir_fast.methods.relation import RelationNetwork, TokenReduction
 from zsbir_fast.methods.cmaan.terms import (
     Joined,
     Triplets,
@@ -215,7 +215,7 @@ def test_relation_scores_are_those_of_a_transcription(rng, monkeypatch):
     assert x.shape[-1] == 28
     x = np.maximum(linear(x, network.layers[3]), 0)
     expected = 1 / (1 + np.exp(-linear(x, network.layers[6])[..., 0]))
-    from zsbir_fast.methods.cmaan import relation
+    from zsbir_fast.methods import relation
 
     monkeypatch.setattr(relation, "_BLOCK_BYTES", 4 * 16 * 2)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from zsbir_fast.methods.cmaan.options import (
     RelationOptions,
 )
 from zsbir_fast.methods.cmaan.pairs import Exchange, Exchanged, Text, sequence
-from zsbir_fast.methods.cmaan.relation import RelationNetwork, TokenReduction, token_count
+from zsbir_fast.methods.relation import RelationNetwork, TokenReduction, token_count
 from zsbir_fast.methods.cmaan.terms import (
     Joined,
     Triplets,
