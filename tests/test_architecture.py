@@ -41,7 +41,7 @@ ALLOWED = {
     "cli": _RUNS | {"cli"},
 }
 # A method is known by its contract alone: only its own folder and the registry name it.
-METHODS = {"dmwan", "clusterretri", "sbka", "distilled"}
+METHODS = {"dmwan", "cmaan", "clusterretri", "sbka", "distilled"}
 
 
 def modules() -> list[Path]:

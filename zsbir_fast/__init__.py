@@ -63,6 +63,12 @@ _PUBLIC = {
         "WeightingOptions": "zsbir_fast.methods.dmwan.options",
         "QuadrupletOptions": "zsbir_fast.methods.dmwan.options",
         "TermOptions": "zsbir_fast.methods.dmwan.options",
+        "CMAAN": "zsbir_fast.methods.cmaan.model",
+        "ClassTextOptions": "zsbir_fast.methods.cmaan.class_tokens",
+        "ExchangeOptions": "zsbir_fast.methods.cmaan.options",
+        "RelationOptions": "zsbir_fast.methods.cmaan.options",
+        "CorrespondenceOptions": "zsbir_fast.methods.cmaan.options",
+        "load_zse_sbir": "zsbir_fast.methods.cmaan.zse",
         "ClusterRetri": "zsbir_fast.methods.clusterretri",
         "SBKA": "zsbir_fast.methods.sbka",
         "KnowledgeOptions": "zsbir_fast.methods.distilled",
@@ -137,6 +143,12 @@ if TYPE_CHECKING:
     )
     from zsbir_fast.methods.batches import BatchPlan as BatchPlan
     from zsbir_fast.methods.clusterretri import ClusterRetri as ClusterRetri
+    from zsbir_fast.methods.cmaan.class_tokens import ClassTextOptions as ClassTextOptions
+    from zsbir_fast.methods.cmaan.model import CMAAN as CMAAN
+    from zsbir_fast.methods.cmaan.options import CorrespondenceOptions as CorrespondenceOptions
+    from zsbir_fast.methods.cmaan.options import ExchangeOptions as ExchangeOptions
+    from zsbir_fast.methods.cmaan.options import RelationOptions as RelationOptions
+    from zsbir_fast.methods.cmaan.zse import load_zse_sbir as load_zse_sbir
     from zsbir_fast.methods.contract import Losses as Losses
     from zsbir_fast.methods.contract import Method as Method
     from zsbir_fast.methods.contract import Progress as Progress

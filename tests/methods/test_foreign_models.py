@@ -136,12 +136,12 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ),
         ({"format": 9}, "ModelIdentity: format must be 2, got 9"),
         ({"method": None}, "ModelIdentity: method must be text, got None"),
-        ({"method": "x"}, "method_class: method must be one of dmwan, clusterretri, sbka, got 'x'"),
+        ({"method": "x"}, "method must be one of dmwan, cmaan, clusterretri, sbka, got 'x'"),
         (
             {
                 "method": "this:s"
             },  # an import path is a name like any other, and nothing is imported
-            "method_class: method must be one of dmwan, clusterretri, sbka, got 'this:s'",
+            "method_class: method must be one of dmwan, cmaan, clusterretri, sbka, got 'this:s'",
         ),
         ({"arguments": [1]}, r"ModelIdentity: arguments must be an object, got \[1\]"),
         ({"classes": "cat"}, "ModelIdentity: classes must be a list of names, got 'cat'"),

@@ -13,12 +13,12 @@ def _unregistered(monkeypatch):
 
 
 def test_methods_of_the_package_of_others_and_of_a_program(offer, toy):
-    assert method_names() == ["dmwan", "clusterretri", "sbka"]
+    assert method_names() == ["dmwan", "cmaan", "clusterretri", "sbka"]
     assert method_class("dmwan") is zf.DMWAN
     offer(mine="Toy")
     zf.register_method("ours", toy.Toy)
     zf.register_method("ours", toy.Toy)  # once more changes nothing
-    assert method_names() == ["dmwan", "clusterretri", "sbka", "mine", "ours"]
+    assert method_names() == ["dmwan", "cmaan", "clusterretri", "sbka", "mine", "ours"]
     assert method_class("mine").__name__ == "Toy"
     assert method_class("ours") is toy.Toy
 

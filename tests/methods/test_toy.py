@@ -146,7 +146,7 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
     text = capsys.readouterr().out
     assert "--model.loss.preset" in text
     assert "--model.teacher" not in text
-    assert "--method {dmwan,clusterretri,sbka,toy}" in text
+    assert "--method {dmwan,cmaan,clusterretri,sbka,toy}" in text
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_help_shows_the_arguments_of_the_method(offer, capsys):
         ),
         (
             ["--method=toi"],
-            "method must be one of dmwan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)",
+            "must be one of dmwan, cmaan, clusterretri, sbka, toy, got 'toi' (did you mean 'toy'?)",
         ),
     ],
 )

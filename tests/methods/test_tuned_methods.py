@@ -223,7 +223,7 @@ def test_a_loss_that_moves_nothing_is_refused():
     identity = zf.ModelIdentity.of("dmwan", {"encoder": options, "terms": terms}, CLASSES)
     model = build_model(identity)
     module = MethodModule(model, OPTIM, RunConfig(), identity)
-    module.optimizers = lambda: model.optimizers(OPTIM)
+    module.optimizers = lambda: [torch.optim.SGD(model.pair_weighting.parameters(), lr=0.1)]
     batch = {"sketches": IMAGES, "photos": IMAGES.flip(3), "labels": LABELS}
     with pytest.raises(ValueError, match=r"^DMWAN\.losses must give losses that depend on a tra"):
         module.training_step(batch, 0)

@@ -15,6 +15,7 @@ from zsbir_fast.cli.parsing import find_config, shipped_configs
 from zsbir_fast.data.splits import load_split
 from zsbir_fast.methods.build import build_model
 from zsbir_fast.methods.clusterretri import ClusterRetri
+from zsbir_fast.methods.cmaan.model import CMAAN
 from zsbir_fast.methods.contract import Progress
 from zsbir_fast.methods.distilled import DistilledMethod
 from zsbir_fast.methods.dmwan.model import DMWAN
@@ -22,7 +23,7 @@ from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.sbka import SBKA
 from zsbir_fast.runs.settings import check_settings, read_settings
 
-_CLASSES = {"dmwan": DMWAN, "clusterretri": ClusterRetri, "sbka": SBKA}
+_CLASSES = {"dmwan": DMWAN, "cmaan": CMAAN, "clusterretri": ClusterRetri, "sbka": SBKA}
 _SMALL = {
     "dmwan": "timm:vit_tiny_patch16_224",
     "clusterretri": "timm:seresnet18",
@@ -34,7 +35,7 @@ def _text(classes, *, source, **options):
     model, _, tag = source.partition(":")[2].partition("/")
     if model:
         require_own_activation("config", "weighting.text_source", model, tag)
-    assert source == "glove" or source.startswith("open_clip:ViT-B-")
+    assert source in ("glove", "glove:sentences") or source.startswith("open_clip:ViT-B-")
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(len(classes), 3, 16, generator=generator)
     mask = torch.ones(len(classes), 3, dtype=torch.bool)
@@ -75,8 +76,10 @@ def test_config_builds_its_model_and_takes_a_step(name, monkeypatch):
     assert backbone.get(mode, {"backbone"}) == {each for each in names if "backbone" in each}
     labels = torch.tensor([0, 0, 1, 1])
     images = torch.randn(4, 3, 64, 64)
+    pairs = {"sketches": images, "photos": images.flip(3), "labels": labels}
     batches = {
-        DMWAN: {"sketches": images, "photos": images.flip(3), "labels": labels},
+        DMWAN: pairs,
+        CMAAN: pairs,
         DistilledMethod: {"images": images, "labels": labels, "is_photo": labels == 0},
     }
     batch = next(given for kind, given in batches.items() if isinstance(model, kind))
@@ -104,9 +107,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ("model: {terms: {clss: 1}}", r"no argument 'terms.clss' (did you mean 'cls'?), in {}"),
         (
             "method: dmwam",
-            "one of dmwan, clusterretri, sbka, got 'dmwam' (did you mean 'dmwan'?), in {}",
+            "one of dmwan, cmaan, clusterretri, sbka, got 'dmwam' (did you mean 'dmwan'?), in {}",
         ),
-        ("method: 3", "method must be one of dmwan, clusterretri, sbka, got 3, in {}"),
+        ("method: 3", "method must be one of dmwan, cmaan, clusterretri, sbka, got 3, in {}"),
         ("a: !!timestamp x", "path must be a YAML config, got"),
         ("? [a, b]\n: 1", "path must be a YAML config, got"),
         (

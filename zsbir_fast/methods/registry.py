@@ -11,6 +11,7 @@ from zsbir_fast.methods.contract import Method
 
 _SHIPPED = {
     "dmwan": "zsbir_fast.methods.dmwan.model:DMWAN",
+    "cmaan": "zsbir_fast.methods.cmaan.model:CMAAN",
     "clusterretri": "zsbir_fast.methods.clusterretri:ClusterRetri",
     "sbka": "zsbir_fast.methods.sbka:SBKA",
 }
