@@ -79,7 +79,9 @@ def lines(zoo: Zoo) -> list[tuple[str, ...]]:
         difference, error = differences(row.maps, first)
         mark = " *" if abs(difference) > CLEAR * error else ""
         shown = "" if math.isnan(error) else f"{error:.3f}"
-        found.append((row.name, str(len(row.maps)), mean, f"{difference:+.3f}{mark}", shown, seconds))
+        found.append(
+            (row.name, str(len(row.maps)), mean, f"{difference:+.3f}{mark}", shown, seconds)
+        )
     return found
 
 
@@ -90,19 +92,22 @@ def page(study: str, zoo: Zoo, facts: Mapping[str, Any]) -> str:
     frozen = [
         f"{row.name}: {statistics.fmean(row.maps):.3f}" for row in zoo.rows if not row.seconds
     ]
-    return "\n\n".join(
-        [
-            f"# What carries {study} on the bundled benchmark",
-            f"`python -m benchmarks.method_table {study}` writes this page.",
-            "mAP@all of the unseen classes, by the shipped config but trained on all seen classes. "
-            "*Difference* is the mean over the seeds of the paired difference to the first row (of "
-            "its share of wrong pairs), with its standard error; * marks more than two of them. "
-            f"Without training: {'; '.join(frozen)}.",
-            "\n".join(table),
-            f"{zoo.definition}.",
-            machine(facts),
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                f"# What carries {study} on the bundled benchmark",
+                f"`python -m benchmarks.method_table {study}` writes this page.",
+                "mAP@all of the unseen classes, by the shipped config but trained on all seen classes. "
+                "*Difference* is the mean over the seeds of the paired difference to the first row (of "
+                "its share of wrong pairs), with its standard error; * marks more than two of them. "
+                f"Without training: {'; '.join(frozen)}.",
+                "\n".join(table),
+                f"{zoo.definition}.",
+                machine(facts),
+            ]
+        )
+        + "\n"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     zoo = run_zoo(runs, arguments.work)
     facts = machine_facts("cpu", ("timm", "lightning"))
     text = page(arguments.study, zoo, facts)
-    print(text)  # noqa: T201
+    print(text)
     if arguments.out is not None:
         stem = Path(arguments.out)
         content = {"facts": facts, "rows": [vars(row) for row in zoo.rows]}

@@ -36,13 +36,18 @@ def test_noise_is_part_of_the_settings():
 
 
 def test_equal_weights_are_equal():
-    from zsbir_fast.ops.token_weighting import alignment_weights
     import torch
+
+    from zsbir_fast.ops.token_weighting import alignment_weights
 
     options = method_table.study_configs("dmwan")["weights all 1"].model["weighting"]
     local, whole = torch.rand(2, 9)
     weights = alignment_weights(
-        local, whole, mix=0.5, temperature=options["temperature"], form=options.get("form", "softmax")
+        local,
+        whole,
+        mix=0.5,
+        temperature=options["temperature"],
+        form=options.get("form", "softmax"),
     )
     torch.testing.assert_close(weights, torch.ones(9), rtol=0, atol=1e-5)
 
@@ -66,7 +71,9 @@ def test_a_page_compares_with_the_first_of_its_group(tmp_path):
     facts = {"versions": {"torch": "1"}, "cpu": "C", "cpu_family_model": "1/2", "simd": [],
              "cores": 2, "threads": 2, "memory_GiB": 4, "date": "2026-01-01T00", "commit": "a"}  # fmt: skip
     text = method_table.page("dmwan-noise", Zoo(rows, {}, "AP as usual", tmp_path), facts)
-    cells = [re.split(r"\s*\|\s*", line)[2:6] for line in text.splitlines() if line.startswith("| ")]
+    cells = [
+        re.split(r"\s*\|\s*", line)[2:6] for line in text.splitlines() if line.startswith("| ")
+    ]
     assert cells[1:] == [
         ["2", "0.450", "", ""],
         ["2", "0.550", "+0.100 *", "0.000"],

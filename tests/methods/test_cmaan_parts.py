@@ -10,7 +10,6 @@ from zsbir_fast.losses.gathering import Share
 from zsbir_fast.methods.cmaan.exchange import ExchangeBlock, UnbiasedLayerNorm
 from zsbir_fast.methods.cmaan.options import CorrespondenceOptions, ExchangeOptions, RelationOptions
 from zsbir_fast.methods.cmaan.pairs import Exchange, Text
-from zsbir_fast.methods.relation import RelationNetwork, TokenReduction
 from zsbir_fast.methods.cmaan.terms import (
     Joined,
     Triplets,
@@ -18,6 +17,7 @@ from zsbir_fast.methods.cmaan.terms import (
     relation_rows,
     triplet_rows,
 )
+from zsbir_fast.methods.relation import RelationNetwork, TokenReduction
 
 
 @pytest.fixture

@@ -137,7 +137,10 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ),
         ({"format": 9}, "ModelIdentity: format must be 2, got 9"),
         ({"method": None}, "ModelIdentity: method must be text, got None"),
-        ({"method": "x"}, "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'x'"),
+        (
+            {"method": "x"},
+            "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'x'",
+        ),
         (
             {
                 "method": "this:s"

@@ -24,7 +24,13 @@ from zsbir_fast.methods.identity import ModelIdentity
 from zsbir_fast.methods.sbka import SBKA
 from zsbir_fast.runs.settings import check_settings, read_settings
 
-_CLASSES = {"dmwan": DMWAN, "cmaan": CMAAN, "clusterretri": ClusterRetri, "sbka": SBKA, "finetune": FineTune}
+_CLASSES = {
+    "dmwan": DMWAN,
+    "cmaan": CMAAN,
+    "clusterretri": ClusterRetri,
+    "sbka": SBKA,
+    "finetune": FineTune,
+}
 _SMALL = {
     "dmwan": "timm:vit_tiny_patch16_224",
     "cmaan": "timm:vit_tiny_patch16_224",
@@ -113,7 +119,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
             "method: dmwam",
             "one of dmwan, cmaan, clusterretri, sbka, finetune, got 'dmwam' (did you mean 'dmwan'?), in {}",
         ),
-        ("method: 3", "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 3, in {}"),
+        (
+            "method: 3",
+            "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 3, in {}",
+        ),
         ("a: !!timestamp x", "path must be a YAML config, got"),
         ("? [a, b]\n: 1", "path must be a YAML config, got"),
         (

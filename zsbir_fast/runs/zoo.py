@@ -318,5 +318,3 @@ def _encoder_name(settings: Settings) -> str | None:
 
 def _folder_name(row: str) -> str:
     return "".join(each if each.isalnum() or each in "-_." else "-" for each in row)
-
-

@@ -23,7 +23,6 @@ from zsbir_fast.methods.cmaan.options import (
     RelationOptions,
 )
 from zsbir_fast.methods.cmaan.pairs import Exchange, Exchanged, Text, sequence
-from zsbir_fast.methods.relation import RelationNetwork, TokenReduction, token_count
 from zsbir_fast.methods.cmaan.terms import (
     Joined,
     Triplets,
@@ -34,6 +33,7 @@ from zsbir_fast.methods.cmaan.terms import (
 from zsbir_fast.methods.cmaan.zse import add_patch_pyramid
 from zsbir_fast.methods.contract import Losses, Method, Progress
 from zsbir_fast.methods.regularisers import StepNoise, UnitEmbedding
+from zsbir_fast.methods.relation import RelationNetwork, TokenReduction, token_count
 from zsbir_fast.ranking.ranker import EmbeddingRanker, Ranker, ScoreRanker
 
 if TYPE_CHECKING:
