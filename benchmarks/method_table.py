@@ -27,6 +27,11 @@ from zsbir_fast.runs.settings import Settings, read_settings
 from zsbir_fast.runs.zoo import Zoo, plan_zoo, run_zoo
 
 HEADINGS = ("variant", "seeds", "mAP@all", "difference", "standard error", "seconds a run")
+NOTES = (
+    "mAP@all of the unseen classes, by the shipped config but trained on all seen classes. "
+    "*Difference* is the mean over the seeds of the paired difference to the first row (of its "
+    "share of wrong pairs), with its standard error; * marks more than two of them."
+)
 CLEAR = 2.0  # standard errors, from which on a difference is called one
 
 
@@ -79,9 +84,8 @@ def lines(zoo: Zoo) -> list[tuple[str, ...]]:
         difference, error = differences(row.maps, first)
         mark = " *" if abs(difference) > CLEAR * error else ""
         shown = "" if math.isnan(error) else f"{error:.3f}"
-        found.append(
-            (row.name, str(len(row.maps)), mean, f"{difference:+.3f}{mark}", shown, seconds)
-        )
+        cells = (mean, f"{difference:+.3f}{mark}", shown, seconds)
+        found.append((row.name, str(len(row.maps)), *cells))
     return found
 
 
@@ -97,10 +101,7 @@ def page(study: str, zoo: Zoo, facts: Mapping[str, Any]) -> str:
             [
                 f"# What carries {study} on the bundled benchmark",
                 f"`python -m benchmarks.method_table {study}` writes this page.",
-                "mAP@all of the unseen classes, by the shipped config but trained on all seen classes. "
-                "*Difference* is the mean over the seeds of the paired difference to the first row (of "
-                "its share of wrong pairs), with its standard error; * marks more than two of them. "
-                f"Without training: {'; '.join(frozen)}.",
+                f"{NOTES} Without training: {'; '.join(frozen)}.",
                 "\n".join(table),
                 f"{zoo.definition}.",
                 machine(facts),

@@ -42,13 +42,8 @@ def test_equal_weights_are_equal():
 
     options = method_table.study_configs("dmwan")["weights all 1"].model["weighting"]
     local, whole = torch.rand(2, 9)
-    weights = alignment_weights(
-        local,
-        whole,
-        mix=0.5,
-        temperature=options["temperature"],
-        form=options.get("form", "softmax"),
-    )
+    assert options.get("form", "softmax") == "softmax"
+    weights = alignment_weights(local, whole, mix=0.5, temperature=options["temperature"])
     torch.testing.assert_close(weights, torch.ones(9), rtol=0, atol=1e-5)
 
 
@@ -68,8 +63,17 @@ def test_a_page_compares_with_the_first_of_its_group(tmp_path):
         ZooRow("other; 40% of the pairs wrong", [0.4, 0.3], [0.1, 0.1], seconds=[10.0, 12.0]),
         ZooRow("frozen x, raw", [0.2], [0.1]),
     ]
-    facts = {"versions": {"torch": "1"}, "cpu": "C", "cpu_family_model": "1/2", "simd": [],
-             "cores": 2, "threads": 2, "memory_GiB": 4, "date": "2026-01-01T00", "commit": "a"}  # fmt: skip
+    facts = {
+        "versions": {"torch": "1"},
+        "cpu": "C",
+        "cpu_family_model": "1/2",
+        "simd": [],
+        "cores": 2,
+        "threads": 2,
+        "memory_GiB": 4,
+        "date": "2026-01-01T00",
+        "commit": "a",
+    }
     text = method_table.page("dmwan-noise", Zoo(rows, {}, "AP as usual", tmp_path), facts)
     cells = [
         re.split(r"\s*\|\s*", line)[2:6] for line in text.splitlines() if line.startswith("| ")

@@ -50,7 +50,7 @@ def test_version(capsys):
 def test_unknown_command_names_the_nearest(capsys):
     assert main(["trian"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("zsbir: error: command must be one of quickstart, train, eval")
+    assert err.startswith("zsbir: error: command must be one of quickstart, train, zoo")
     assert "got 'trian' (did you mean 'train'?)" in err
 
 

@@ -139,13 +139,13 @@ def test_nothing_is_fetched_where_weights_are_stored(folder, sockets, changes, t
         ({"method": None}, "ModelIdentity: method must be text, got None"),
         (
             {"method": "x"},
-            "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'x'",
+            "one of dmwan, cmaan, clusterretri, sbka, finetune, got 'x'",
         ),
         (
             {
                 "method": "this:s"
             },  # an import path is a name like any other, and nothing is imported
-            "method_class: method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'this:s'",
+            "method must be one of dmwan, cmaan, clusterretri, sbka, finetune, got 'this:s'",
         ),
         ({"arguments": [1]}, r"ModelIdentity: arguments must be an object, got \[1\]"),
         ({"classes": "cat"}, "ModelIdentity: classes must be a list of names, got 'cat'"),

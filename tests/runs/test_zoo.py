@@ -62,7 +62,7 @@ def test_every_config_with_every_encoder_from_every_seed(configs, tmp_path):
     ("options", "text"),
     [
         ({"seeds": ()}, "configs and seeds must be at least one each, got none"),
-        ({"seeds": (1, 1)}, "seeds must differ, got 1"),
+        ({"seeds": (1, 1)}, "seeds must differ, got '1', '1'"),
         ({"encoders": ["a", "a"]}, "encoders must"),
         ({"encoders": ["open_clip:ViT-B-32"]}, "encoders of open_clip must have a tag"),
     ],
@@ -81,9 +81,9 @@ def test_configs_of_two_benchmarks_are_refused(configs, tmp_path):
 
 
 def test_a_row_is_the_mean_over_its_seeds():
-    row = ZooRow("it", [0.5, 0.3], [0.2, 0.4], [0.6, 0.7], 12, [3.2, 5.0])
+    row = ZooRow("it", [0.5, 0.3], [0.2, 0.4], [0.5, 0.75], 12, [3.2, 5.0])
     spread = statistics.stdev([0.5, 0.3])
-    assert row.cells == ["it", 2, 0.4, spread, pytest.approx(0.3), 0.65, 12, 4]
+    assert row.cells == ["it", 2, 0.4, spread, pytest.approx(0.3), 0.625, 12, 4]
     assert ZooRow("frozen", [0.25], [0.1]).cells == ["frozen", "", 0.25, "", 0.1, "", "", ""]
 
 

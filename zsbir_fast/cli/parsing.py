@@ -122,7 +122,7 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the nearest valid key if a key was mistyped, and exit with 2."""
         text = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {shortened(text, limit=1000)}{self._hint(text)}\n")
+        self.exit(2, f"{self.prog}: error: {shortened(text, limit=2000)}{self._hint(text)}\n")
 
     def _hint(self, message: str) -> str:
         for pattern in _WRONG_CHOICE:

@@ -11,7 +11,7 @@ from zsbir_fast.cli.parsing import Parser, find_config, shipped_configs
 
 _EXAMPLES = """\
   zsbir zoo dmwan-qd_caltech cmaan-qd_caltech finetune-qd_caltech --out runs/zoo
-  zsbir zoo dmwan-qd_caltech --encoders bundled:mobilenet_v2 bundled:efficientnet_lite0 --seeds 0 1 2
+  zsbir zoo dmwan-qd_caltech --encoders bundled:mobilenet_v2 bundled:efficientnet_lite0
   zsbir zoo dmwan-sketchy-25 finetune-sketchy-25-clip-b32 --data.root /data/Sketchy
   zsbir zoo my.yaml dmwan-qd_caltech --epochs 1                  a very short training of each
 

@@ -61,7 +61,8 @@ class ZooRow:
     Attributes:
         name: what was trained.
         maps: mAP@all of each seed.
-        precisions: Prec@100 of each seed; NaN where it was not evaluated.
+        precisions: share of right photos among the first 100 (Prec@100), of each seed; NaN where
+            it was not evaluated.
         reranked: mAP@all after re-ranking, of each seed; empty where nothing is re-ranked.
         parameters: how many are trained.
         seconds: of each run.
