@@ -150,9 +150,10 @@ def plan_zoo(
         raise ValueError(f"plan_zoo: seeds must differ, got {listing(map(str, seeds))}")
     _require_one_test(configs)
     runs = []
+    wanted: Sequence[str | None] = encoders or [None]
     for seed in seeds:
         for name, settings in configs.items():
-            for encoder in encoders or [None]:
+            for encoder in wanted:
                 row = name if encoder is None else f"{name}, {encoder}"
                 folder = Path(out) / _folder_name(row) / str(seed)
                 model = settings.model if encoder is None else _with_encoder(settings, encoder)
@@ -314,7 +315,7 @@ def _encoder_name(settings: Settings) -> str | None:
     if not isinstance(encoder, dict):
         return None
     size = encoder["image_size"]
-    return encoder["name"] + (f" at {size} px" if size else "")
+    return f"{encoder['name']} at {size} px" if size else str(encoder["name"])
 
 
 def _folder_name(row: str) -> str:

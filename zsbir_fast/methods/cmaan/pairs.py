@@ -90,17 +90,14 @@ class Exchange(nn.Module):
             return Exchanged(*self._both("sketch", "photo", sketches, photos), None, None)
         if sketch_text is None or photo_text is None or self.partner == "none":
             return Exchanged(sketches, photos, None, None)
-        found, words = [], []
-        for modality, images, text in (
-            ("sketch", sketches, sketch_text),
-            ("photo", photos, photo_text),
-        ):
-            images, tokens = self._both(
-                modality, f"{modality}_words", images, text.tokens, second_mask=text.mask
-            )
-            found.append(images)
-            words.append(Text(tokens, text.mask))
-        return Exchanged(*found, *words)
+        sketches, sketch_words = self._with_text("sketch", sketches, sketch_text)
+        photos, photo_words = self._with_text("photo", photos, photo_text)
+        return Exchanged(sketches, photos, sketch_words, photo_words)
+
+    def _with_text(self, modality: str, images: Tensor, text: Text) -> tuple[Tensor, Text]:
+        words = f"{modality}_words"
+        images, tokens = self._both(modality, words, images, text.tokens, second_mask=text.mask)
+        return images, Text(tokens, text.mask)
 
     def _both(
         self,
