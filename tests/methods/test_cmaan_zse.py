@@ -138,10 +138,7 @@ def test_published_weights_compute_what_the_published_code_computes(tmp_path):
     model = zf.load_zse_sbir(path, ["cat", "dog"])
     images = torch.randn(2, 3, 224, 224)
     sketches, photos = vit(state, images[:1]), vit(state, images[1:])
-    for modality, tokens, row in (
-        ("sketch", sketches, images[:1]),
-        ("photo", photos, images[1:]),
-    ):
+    for modality, tokens, row in (("sketch", sketches, 0), ("photo", photos, 1)):
         expected = F.normalize(tokens[:, 0], dim=1)
         found = model.embed(images[row : row + 1], modality)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
