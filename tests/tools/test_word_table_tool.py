@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tools import related_names, word_table
 from zsbir_fast.text import word_vectors
 from zsbir_fast.text.word_table import bundled_table
 
+ROOT = Path(__file__).parents[2]
 BASES = {"zebras": "zebra", "zebra": "zebra", "paris": "paris", "stripe": "stripe"}
 NAMES = {"zebra": ["zebra"], "paris": ["Paris"], "stripe": ["stripe", "band"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checkout_on_the_path():
+    """The tools are not installed: they are found from the root of the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        yield
+
+
+@pytest.fixture
+def word_table():
+    return importlib.import_module("tools.word_table")
+
+
+@pytest.fixture
+def related_names():
+    return importlib.import_module("tools.related_names")
 
 
 class WordNet:
@@ -27,7 +48,7 @@ class WordNet:
         return [type("Synset", (), {"lemma_names": lambda self: names})()]
 
 
-def test_words_are_chosen_by_meaning_and_frequency(monkeypatch):
+def test_words_are_chosen_by_meaning_and_frequency(word_table, monkeypatch):
     frequent = ["the", "paris", "zebras", "a1", "x", "stripe", "xyzzy", "zebra"]
     monkeypatch.setattr(word_table, "ROWS", 3)
     chosen = word_table.choose_words(frequent, {"xyzzy", "absent"}, WordNet())
@@ -36,7 +57,7 @@ def test_words_are_chosen_by_meaning_and_frequency(monkeypatch):
     assert word_table.choose_words(frequent, set(), WordNet()) == ["stripe", "zebra", "zebras"]
 
 
-def test_rows_keep_their_direction():
+def test_rows_keep_their_direction(word_table):
     vectors = np.random.default_rng(0).standard_normal((50, 100)).astype(np.float32)
     vectors[0] = 0
     vectors[0, 3] = -7.123
@@ -51,7 +72,7 @@ def test_rows_keep_their_direction():
     assert cosines.min() > 0.9998
 
 
-def test_the_package_is_read_where_it_is_asked(tmp_path):
+def test_the_package_is_read_where_it_is_asked(word_table, tmp_path):
     rows = {w: [*np.linspace(i, i + 1, 100).tolist(), 1.0, i] for i, w in enumerate(("a]", "cat"))}
     content = {"size": 2, "words": list(rows), "vectors": {**rows, "dog": [0.0] * 102}}
     data = json.dumps(content, separators=(",", ":")).encode()
@@ -66,14 +87,14 @@ def test_the_package_is_read_where_it_is_asked(tmp_path):
     np.testing.assert_allclose(found["cat"], np.linspace(1, 2, 100), rtol=1e-6)
 
 
-def test_words_of_ours_are_in_the_table():
+def test_words_of_ours_are_in_the_table(word_table):
     ours = word_table.words_of_ours()
     assert {"airplane", "photo", "sketch", "balloon"} <= ours
     missing = ours.difference(bundled_table().words)
     assert len(missing) < 10, sorted(missing)
 
 
-def test_the_bundled_list_of_related_names_is_what_the_tool_makes():
+def test_the_bundled_list_of_related_names_is_what_the_tool_makes(related_names):
     assert related_names.related_names() == word_vectors.related_names()
 
 
