@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 
 from zsbir_fast.data import bundled
 
@@ -53,3 +57,28 @@ def few_classes(tmp_path_factory):
             for file in sorted((bundled.path("qd_caltech") / modality / name).iterdir())[:4]:
                 shutil.copy(file, target)
     return root
+
+
+@pytest.fixture(scope="module")
+def outputs_of(tmp_path_factory):
+    """Runs a worker alone and as two processes: (world size, rank) -> what the process got."""
+
+    def run(worker):
+        folder = tmp_path_factory.mktemp("processes")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with ExitStack() as stack:
+            running = {}
+            for size, rank in ((1, 0), (2, 0), (2, 1)):
+                log = stack.enter_context((folder / f"{size}_{rank}.log").open("w"))
+                path = Path(__file__).with_name(worker)
+                command = [sys.executable, path, str(rank), str(size), folder]
+                process = subprocess.Popen(command, env=environment, stderr=log)
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                running[size, rank] = process
+            for (size, rank), process in running.items():
+                code = process.wait(timeout=240)
+                assert code == 0, (folder / f"{size}_{rank}.log").read_text()
+        return {key: torch.load(folder / f"{key[0]}_{key[1]}.pt") for key in running}
+
+    return run

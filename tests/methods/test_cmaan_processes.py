@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,24 +9,9 @@ KINDS = ["text", "anchor", "words", "images", "contrastive", "triplet"]
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """World size -> what each process got."""
-    folder = tmp_path_factory.mktemp("processes")
-    worker = Path(__file__).with_name("cmaan_worker.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with ExitStack() as stack:
-        running = {}
-        for size, rank in ((1, 0), (2, 0), (2, 1)):
-            log = stack.enter_context((folder / f"{size}_{rank}.log").open("w"))
-            command = [sys.executable, worker, str(rank), str(size), folder]
-            process = subprocess.Popen(command, env=environment, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            running[size, rank] = process
-        for (size, rank), process in running.items():
-            code = process.wait(timeout=240)
-            assert code == 0, (folder / f"{size}_{rank}.log").read_text()
-    return {key: torch.load(folder / f"{key[0]}_{key[1]}.pt") for key in running}
+def outputs(outputs_of):
+    """(World size, rank) -> what each process got."""
+    return outputs_of("cmaan_worker.py")
 
 
 @pytest.mark.parametrize("kind", KINDS)

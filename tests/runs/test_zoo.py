@@ -83,8 +83,12 @@ def test_configs_of_two_benchmarks_are_refused(configs, tmp_path):
 def test_a_row_is_the_mean_over_its_seeds():
     row = ZooRow("it", [0.5, 0.3], [0.2, 0.4], [0.5, 0.75], 12, [3.2, 5.0])
     spread = statistics.stdev([0.5, 0.3])
-    assert row.cells == ["it", 2, 0.4, spread, pytest.approx(0.3), 0.625, 12, 4]
-    assert ZooRow("frozen", [0.25], [0.1]).cells == ["frozen", "", 0.25, "", 0.1, "", "", ""]
+    assert row.cells == ["it", 2, 0.4, spread, pytest.approx(0.3), 0.625, "12", 4]
+    assert ZooRow("frozen", [0.25], [0.1]).cells == [
+        "frozen", None, 0.25, None, 0.1, None, None, None
+    ]  # fmt: skip
+    small = ZooRow("small", [0.25], [None], seconds=[1.0])  # a gallery of fewer than 100 photos
+    assert small.cells == ["small", 1, 0.25, None, None, None, None, 1]
 
 
 def test_a_zoo_goes_on_where_it_stopped_and_a_failure_leaves_the_others_alone(
@@ -118,7 +122,9 @@ def test_a_zoo_goes_on_where_it_stopped_and_a_failure_leaves_the_others_alone(
     assert [call.split("/")[-2] for call in calls] == ["good", "bad", "bad"]
     told = capsys.readouterr()
     assert "1/2: good, seed 0 is done" in told.err
-    stored = json.loads((out / "zoo.json").read_text())
+    assert "nan" not in told.out.lower()
+    assert "2,206,816" in told.out
+    stored = json.loads((out / "zoo.json").read_text(), parse_constant=pytest.fail)
     rows = {row["name"]: row for row in stored["rows"]}
     assert set(rows) >= {"good", "bad"}
     metrics = json.loads((out / "good" / "0" / "metrics.json").read_text())

@@ -30,7 +30,7 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that were waited; nobody waits for real."""
+    """The seconds that the client asked to wait; the test does not wait."""
     waited = []
     clock = SimpleNamespace(sleep=waited.append, time=time.time)
     monkeypatch.setattr(chat_model, "time", clock)

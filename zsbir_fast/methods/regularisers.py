@@ -20,7 +20,7 @@ from zsbir_fast.encoders.tuning import untuned_state
 class FrozenCopy(nn.Module):
     """The encoder as it was when this was made; not trained, and not stored in checkpoints.
 
-    Prompts are left out: what is kept is the network before it was tuned.
+    The copy has no prompts: it is the network as it was before it was tuned.
 
     Args:
         encoder: the encoder, before any training.

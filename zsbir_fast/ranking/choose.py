@@ -26,9 +26,9 @@ CANDIDATES: tuple[RerankOptions, ...] = (
 """The settings that :func:`choose_rerank` tries; their numbers of neighbours fit classes of about
 8 to 100 photos.
 
-All of them are careful. What a bolder rule (a larger weight, k-reciprocal neighbours, ICFRR,
-diffusion) takes from the class that suffers most differs so much between classes that a check on
-some does not foresee it for others; ``docs/metrics.md`` has the numbers.
+All of them are careful. A bolder rule (a larger weight, k-reciprocal neighbours, ICFRR, diffusion)
+harms some classes much more than others. A check on seen classes does not tell whether it will harm
+an unseen one. ``docs/metrics.md`` has the numbers.
 """
 
 _ANY_SIZE = 1 << 40

@@ -8,8 +8,8 @@ Sources: Arandjelovic and Zisserman, "Three things everyone should know to impro
 retrieval", CVPR 2012 (augmentation); Chum et al., "Total recall", ICCV 2007 (expansion); Radenovic
 et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018 (weights by a power
 of the cosine). Weights relative to the photo that is found first, and a mean whose length beside
-the query is chosen, are our reading: the papers add the sum of what is found, which outweighs the
-query and drives it away from its class where most of what it finds is wrong.
+the query is chosen, are our reading. The papers add the sum of what is found. That sum outweighs
+the query, and it leads the query to another class if most of the photos found are wrong.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from zsbir_fast._words import reason, shown
 from zsbir_fast.data.names import check_distinct, listing
 from zsbir_fast.methods.checkpoint_files import LAST, PREVIOUS
 from zsbir_fast.report.content import Table
-from zsbir_fast.report.html import write_report
+from zsbir_fast.report.html import format_cell, write_report
 from zsbir_fast.runs.results import table_text
 from zsbir_fast.runs.run_lock import Say, lock_run, say_on_stderr
 from zsbir_fast.runs.run_report import PRETRAINING_NOTE, versions
@@ -61,8 +61,8 @@ class ZooRow:
     Attributes:
         name: what was trained.
         maps: mAP@all of each seed.
-        precisions: share of right photos among the first 100 (Prec@100), of each seed; NaN where
-            it was not evaluated.
+        precisions: share of right photos among the first 100 (Prec@100), of each seed; None where
+            the gallery is smaller.
         reranked: mAP@all after re-ranking, of each seed; empty where nothing is re-ranked.
         parameters: how many are trained.
         seconds: of each run.
@@ -70,7 +70,7 @@ class ZooRow:
 
     name: str
     maps: Sequence[float]
-    precisions: Sequence[float]
+    precisions: Sequence[float | None]
     reranked: Sequence[float] = ()
     parameters: int | None = None
     seconds: Sequence[float] = ()
@@ -78,16 +78,16 @@ class ZooRow:
     @property
     def cells(self) -> list[Any]:
         """The cells under ``COLUMNS``."""
-        spread = statistics.stdev(self.maps) if len(self.maps) > 1 else ""
+        precisions = [each for each in self.precisions if each is not None]
         return [
             self.name,
-            len(self.maps) if self.seconds else "",
+            len(self.maps) if self.seconds else None,
             statistics.fmean(self.maps),
-            spread,
-            statistics.fmean(self.precisions),
-            statistics.fmean(self.reranked) if self.reranked else "",
-            "" if self.parameters is None else self.parameters,
-            round(statistics.fmean(self.seconds)) if self.seconds else "",
+            statistics.stdev(self.maps) if len(self.maps) > 1 else None,
+            statistics.fmean(precisions) if precisions else None,
+            statistics.fmean(self.reranked) if self.reranked else None,
+            None if self.parameters is None else f"{self.parameters:,}",
+            round(statistics.fmean(self.seconds)) if self.seconds else None,
         ]
 
 
@@ -111,7 +111,7 @@ class Zoo:
     def table(self) -> Table:
         """All rows, the best first."""
         best = sorted(self.rows, key=lambda row: -statistics.fmean(row.maps))
-        return Table("Methods by encoders", list(COLUMNS), [row.cells for row in best])
+        return Table("Retrieval of the unseen classes", list(COLUMNS), [row.cells for row in best])
 
     @property
     def text(self) -> str:
@@ -236,9 +236,9 @@ def _row(name: str, held: Sequence[Mapping[str, Any]]) -> ZooRow:
     )
 
 
-def _precision(result: Mapping[str, Any]) -> float:
-    value = result["precision_at"].get("100")
-    return float("nan") if value is None else float(value)
+def _precision(result: Mapping[str, Any]) -> float | None:
+    value: float | None = result["precision_at"].get("100")
+    return value
 
 
 def _write(zoo: Zoo, notes: Sequence[str]) -> None:
@@ -267,8 +267,7 @@ def _markdown(zoo: Zoo) -> str:
     table = zoo.table
     lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
     for row in table.rows:
-        cells = (f"{cell:.3f}" if isinstance(cell, float) else f"{cell}" for cell in row)
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(format_cell, row)) + " |")
     failed = [f"- failed: {name}: {text}" for name, text in zoo.failed.items()]
     return "\n".join([*lines, "", zoo.definition, "", *failed]).rstrip() + "\n"
 

@@ -102,7 +102,8 @@ def describe_with_model(
         others: names besides ``classes`` that no sentence may have, such as the unseen classes.
         attempts: how often a question is asked before the class counts as faulty.
         max_requests: requests at most, retries included; None: any number.
-        max_tokens: no request is made once so many tokens were used; None: any number.
+        max_tokens: the call stops before the next request when this many tokens have been used;
+            None: it may use any number.
         progress: show a progress bar.
 
     Returns:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from zsbir_fast.text.class_text import ClassText
 
 _PAIRS = 64
-"""Pairs that exchange at once in ranking; ViT-B/16 needs some 100 MiB for them."""
+"""Pairs that exchange at once in ranking; 37 MiB of tokens of each modality for ViT-B/16."""
 
 
 class CMAAN(Method):
